@@ -1,0 +1,232 @@
+package event
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Fields is an event on its way in: validated and completed by whoever
+// publishes, not yet placed in a channel.
+type Fields struct {
+	ID, Source, Type string
+	Time             string // RFC 3339, or empty
+	Subject, Key     string
+	ContentType      string
+	DataSchema       string
+	Extensions       []Attribute
+	Data             []byte // compact JSON without newlines, or nil
+	Binary           []byte // becomes data_base64; never together with Data
+}
+
+// Attribute is an extension attribute: its name and its value as compact JSON.
+type Attribute struct {
+	Name  string
+	Value []byte
+}
+
+// FormatTime is how the gateway writes times: RFC 3339 in UTC, milliseconds.
+func FormatTime(t time.Time) string {
+	return t.UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
+// Stored is an event as a broker keeps it: the JSON that every transport
+// sends, but for channel and cursor, which are known only once it is appended.
+//
+// Shape: a version byte; uvarints for where channel and cursor belong and for
+// offset and length of id, type and key, all counted in the JSON's bytes; the
+// JSON.
+type Stored []byte
+
+const storedVersion = 1
+
+var errStored = errors.New("stored event is damaged or of an unknown version")
+
+// AppendStored appends the stored form of f to dst.
+func (f *Fields) AppendStored(dst []byte) []byte {
+	json := make([]byte, 0, 160+len(f.ID)+len(f.Source)+len(f.Type)+len(f.Subject)+len(f.Key)+len(f.Data))
+	json = append(json, `{"specversion":"1.0","id":`...)
+	idAt := len(json)
+	json = appendString(json, f.ID)
+	idEnd := len(json)
+	json = appendString(append(json, `,"source":`...), f.Source)
+	json = append(json, `,"type":`...)
+	typeAt := len(json)
+	json = appendString(json, f.Type)
+	typeEnd := len(json)
+	json, keyAt, keyEnd := f.appendOptional(json)
+	split := len(json)
+	json = f.appendTail(json)
+
+	dst = append(dst, storedVersion)
+	for _, n := range [...]int{split, idAt, idEnd - idAt, typeAt, typeEnd - typeAt, keyAt, keyEnd - keyAt} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	return append(dst, json...)
+}
+
+func (f *Fields) appendHead(dst []byte) []byte {
+	dst = appendString(append(dst, `{"specversion":"1.0","id":`...), f.ID)
+	dst = appendString(append(dst, `,"source":`...), f.Source)
+	dst = appendString(append(dst, `,"type":`...), f.Type)
+	dst, _, _ = f.appendOptional(dst)
+	return dst
+}
+
+// appendOptional appends time to extensions and says where the key stands.
+func (f *Fields) appendOptional(dst []byte) (out []byte, keyAt, keyEnd int) {
+	if f.Time != "" {
+		dst = appendString(append(dst, `,"time":`...), f.Time)
+	}
+	if f.Subject != "" {
+		dst = appendString(append(dst, `,"subject":`...), f.Subject)
+	}
+	if f.Key != "" {
+		dst = append(dst, `,"partitionkey":`...)
+		keyAt = len(dst)
+		dst = appendString(dst, f.Key)
+		keyEnd = len(dst)
+	}
+	for _, a := range f.Extensions {
+		dst = append(appendString(append(dst, ','), a.Name), ':')
+		dst = append(dst, a.Value...)
+	}
+	return dst, keyAt, keyEnd
+}
+
+func (f *Fields) appendTail(dst []byte) []byte {
+	if f.ContentType != "" {
+		dst = appendString(append(dst, `,"datacontenttype":`...), f.ContentType)
+	}
+	if f.DataSchema != "" {
+		dst = appendString(append(dst, `,"dataschema":`...), f.DataSchema)
+	}
+	switch {
+	case f.Binary != nil:
+		dst = append(dst, `,"data_base64":"`...)
+		dst = append(base64.StdEncoding.AppendEncode(dst, f.Binary), '"')
+	case f.Data != nil:
+		dst = append(append(dst, `,"data":`...), f.Data...)
+	}
+	return append(dst, '}')
+}
+
+// View is a stored event taken apart without copying. Its slices point into
+// the stored bytes.
+type View struct {
+	head, tail []byte
+	id, typ    []byte // quoted JSON strings
+	key        []byte // quoted, or empty
+}
+
+// View checks the header and takes s apart.
+func (s Stored) View() (View, error) {
+	if len(s) == 0 || s[0] != storedVersion {
+		return View{}, errStored
+	}
+	rest := s[1:]
+	var n [7]int
+	for i := range n {
+		v, size := binary.Uvarint(rest)
+		if size <= 0 || v > uint64(len(s)) {
+			return View{}, errStored
+		}
+		n[i], rest = int(v), rest[size:]
+	}
+	for _, end := range [...]int{n[0], n[1] + n[2], n[3] + n[4], n[5] + n[6]} {
+		if end > len(rest) {
+			return View{}, errStored
+		}
+	}
+	return View{
+		head: rest[:n[0]], tail: rest[n[0]:],
+		id: rest[n[1] : n[1]+n[2]], typ: rest[n[3] : n[3]+n[4]], key: rest[n[5] : n[5]+n[6]],
+	}, nil
+}
+
+// ID, Type and Key return the attributes as strings; Key is empty if absent.
+func (v View) ID() string   { return unquote(v.id) }
+func (v View) Type() string { return unquote(v.typ) }
+func (v View) Key() string  { return unquote(v.key) }
+
+// Size is the length of the JSON without channel and cursor.
+func (v View) Size() int { return len(v.head) + len(v.tail) }
+
+// AppendJSON appends the event's JSON as every transport sends it: the stored
+// bytes with channel and cursor put in.
+func (v View) AppendJSON(dst []byte, c Cursor) []byte {
+	dst = append(dst, v.head...)
+	// Channel names and epochs hold nothing that JSON would escape.
+	dst = append(append(append(dst, `,"channel":"`...), c.Channel...), `","cursor":"`...)
+	dst = append(c.Append(dst), '"')
+	return append(dst, v.tail...)
+}
+
+// AppendDetached appends the JSON without channel and cursor.
+func (v View) AppendDetached(dst []byte) []byte {
+	return append(append(dst, v.head...), v.tail...)
+}
+
+func unquote(q []byte) string {
+	if len(q) < 2 {
+		return ""
+	}
+	for _, c := range q {
+		if c == '\\' {
+			var s string
+			if json.Unmarshal(q, &s) != nil {
+				return ""
+			}
+			return s
+		}
+	}
+	return string(q[1 : len(q)-1])
+}
+
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD, so
+// that the result is always valid; publishing refuses it long before.
+func appendString(dst []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, size := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && size == 1 {
+				dst = append(append(dst, s[from:i]...), `\ufffd`...)
+				from = i + size
+			}
+			i += size
+			continue
+		}
+		if c >= ' ' && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		dst = append(dst, s[from:i]...)
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		from = i
+	}
+	return append(append(dst, s[from:]...), '"')
+}
+
+// AppendString appends s to dst as a JSON string.
+func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// appendUint is here so that cursors and numbers are written one way.
+func appendUint(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }
