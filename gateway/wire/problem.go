@@ -1,0 +1,43 @@
+package wire
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/longline-push/longline/event"
+)
+
+// AppendProblem appends e as an RFC 9457 problem. Its type is about:blank: the
+// status says what is generally wrong, code and detail say the rest.
+func (e *Error) AppendProblem(dst []byte) []byte {
+	status := e.Status()
+	dst = append(dst, `{"type":"about:blank","title":`...)
+	dst = event.AppendString(dst, http.StatusText(status))
+	dst = append(dst, `,"status":`...)
+	dst = strconv.AppendInt(dst, int64(status), 10)
+	dst = append(dst, `,"code":"`...)
+	dst = append(append(dst, e.Code...), `","detail":`...)
+	return append(event.AppendString(dst, e.Detail), '}')
+}
+
+// WriteProblem answers a request with err, which must not be nil: status,
+// Retry-After where there is one, and a problem as the body.
+func WriteProblem(w http.ResponseWriter, err error) {
+	e := From(err)
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(seconds(e.RetryAfter)))
+	}
+	if e.Code == CodeUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="longline"`) // RFC 6750 §3
+	}
+	w.WriteHeader(e.Status())
+	w.Write(append(e.AppendProblem(nil), '\n'))
+}
+
+// seconds rounds up: a client must not come back too early.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
