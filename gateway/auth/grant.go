@@ -1,0 +1,64 @@
+// Package auth turns a token into a Grant: who asks, what they may do and
+// until when. It verifies signatures, remembers what it verified, and knows
+// which tokens were revoked.
+package auth
+
+import (
+	"time"
+)
+
+// Leeway is what clocks may differ by: a token counts so much longer than it
+// says.
+const Leeway = 30 * time.Second
+
+// Grant is what a verified token allows. It is immutable, shared by all
+// requests with that token, and small: a node holds one per live connection.
+type Grant struct {
+	Subject string
+	TokenID string // the jti, or ""
+	// MaxConnections is how many connections Subject may have on a node, or 0
+	// for the node's own limit.
+	MaxConnections int
+	Admin          bool
+
+	issued, expires int64 // Unix seconds; issued is 0 if unknown
+	subscribe       *channels
+	publish         *channels
+	subscriptions   *names
+}
+
+// IssuedAt is when the token was made; the zero time if it doesn't say.
+func (g *Grant) IssuedAt() time.Time {
+	if g.issued == 0 {
+		return time.Time{}
+	}
+	return time.Unix(g.issued, 0)
+}
+
+// Expires is the token's exp. Live connections end at Ends.
+func (g *Grant) Expires() time.Time { return time.Unix(g.expires, 0) }
+
+// Ends is when the token stops to count: Expires and the leeway.
+func (g *Grant) Ends() time.Time { return g.Expires().Add(Leeway) }
+
+// MaySubscribe tells whether the bearer may read a channel.
+func (g *Grant) MaySubscribe(channel string) bool {
+	return g.Admin || g.subscribe.match(channel)
+}
+
+// MayPublish tells whether the bearer may publish to a channel. Nobody may to
+// the gateway's own.
+func (g *Grant) MayPublish(channel string) bool {
+	return !reserved(channel) && (g.Admin || g.publish.match(channel))
+}
+
+// MayPublishAnything tells whether there is any channel the bearer may publish
+// to: such a client may send large frames.
+func (g *Grant) MayPublishAnything() bool { return g.Admin || g.publish != nil }
+
+// MaySubscription tells whether the bearer may create, change and attach to
+// the durable subscription of that name. The subscription's channels are to be
+// checked with MaySubscribe besides.
+func (g *Grant) MaySubscription(name string) bool {
+	return g.Admin || g.subscriptions.match(name)
+}

@@ -1,0 +1,117 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
+)
+
+const (
+	jwksRefresh = 5 * time.Minute
+	// An unknown kid makes us look at once, but a client that invents them
+	// makes us look no more often than this.
+	jwksUnknown = 5 * time.Second
+	jwksTimeout = 10 * time.Second
+)
+
+// JWKS serves the public keys of a JSON Web Key Set, a file or an http(s) URL,
+// by their kid. The set is read again every 5 minutes and when a token names a
+// kid that isn't in it, at most every 5 seconds. A URL that can't be reached
+// is tried again; a file must be there. Work goes on until ctx ends.
+func JWKS(ctx context.Context, location string, log *slog.Logger) (Keys, error) {
+	k := Keys{methods: anyPublic, rotating: true}
+	if !strings.HasPrefix(location, "http://") && !strings.HasPrefix(location, "https://") {
+		f := &jwksFile{path: location, log: log}
+		if err := f.load(); err != nil {
+			return Keys{}, err
+		}
+		k.find = func(context.Context) jwt.Keyfunc { return f.find }
+		return k, nil
+	}
+	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{location}, keyfunc.Override{
+		Client:            &http.Client{Timeout: jwksTimeout},
+		HTTPTimeout:       jwksTimeout,
+		RefreshInterval:   jwksRefresh,
+		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1),
+		RateLimitWaitMax:  time.Millisecond,
+		RefreshErrorHandlerFunc: func(u string) func(context.Context, error) {
+			return func(_ context.Context, err error) {
+				log.Error("key set can't be read", "url", u, "error", err)
+			}
+		},
+	})
+	if err != nil {
+		return Keys{}, fmt.Errorf("key set %s: %w", location, err)
+	}
+	k.find = keys.KeyfuncCtx
+	return k, nil
+}
+
+// jwksFile is a key set in a file, read again when it changed.
+type jwksFile struct {
+	path string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	keys    keyfunc.Keyfunc
+	looked  time.Time
+	changed time.Time // of the file, as loaded
+}
+
+func (f *jwksFile) load() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loadLocked(time.Now())
+}
+
+func (f *jwksFile) loadLocked(now time.Time) error {
+	f.looked = now
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return fmt.Errorf("read key set: %w", err)
+	}
+	if f.keys != nil && info.ModTime().Equal(f.changed) {
+		return nil
+	}
+	raw, err := os.ReadFile(f.path)
+	if err != nil {
+		return fmt.Errorf("read key set: %w", err)
+	}
+	keys, err := keyfunc.NewJWKSetJSON(raw)
+	if err != nil {
+		return fmt.Errorf("%s is not a JSON Web Key Set (RFC 7517)", f.path)
+	}
+	f.keys, f.changed = keys, info.ModTime()
+	return nil
+}
+
+func (f *jwksFile) find(t *jwt.Token) (any, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Sub(f.looked) > jwksRefresh {
+		f.reloadLocked(now)
+	}
+	key, err := f.keys.Keyfunc(t)
+	if err != nil && now.Sub(f.looked) > jwksUnknown {
+		f.reloadLocked(now)
+		key, err = f.keys.Keyfunc(t)
+	}
+	return key, err
+}
+
+// reloadLocked keeps the keys there are if the file is damaged or gone.
+func (f *jwksFile) reloadLocked(now time.Time) {
+	if err := f.loadLocked(now); err != nil {
+		f.log.Error("key set can't be read", "file", f.path, "error", err)
+	}
+}
