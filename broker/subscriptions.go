@@ -125,16 +125,17 @@ type Move struct {
 // come, an owner died, an event was appended for one that waits. All methods
 // may be called by many goroutines at once.
 type Schedule interface {
-	// Due hands out up to limit subscriptions that are due, the longest due
-	// first as far as that is cheap, and hides each from further calls on any
+	// Due hands out up to limit subscriptions that are due (or were lately, in
+	// seldom cases: an entry that a Store left behind), the longest due first
+	// as far as that is cheap, and hides each from further calls on any
 	// node for the time hide, after which it is due again unless a Store made
 	// it not so or Done dropped its ticket. Which tickets are served is the
 	// caller's affair: it loads the subscription and may find it owned.
 	Due(ctx context.Context, limit int, hide time.Duration) ([]Ticket, error)
 
-	// Done drops tickets whose subscriptions were looked after. A subscription
-	// that became due once more since the ticket was issued stays due; so does
-	// one that a Store says is due.
+	// Done drops tickets whose subscriptions were looked after: they are no
+	// longer due, unless an append or a Store made them due once more since
+	// the ticket was issued; those stay due, and are not hidden.
 	Done(ctx context.Context, tickets []Ticket) error
 
 	// OnDue calls f soon after (some ms) something became due by other means
