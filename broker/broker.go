@@ -208,7 +208,8 @@ type Retention struct {
 	// Events are kept at least so long or so many, whichever is more, ...
 	ReplayAge    time.Duration // default 10 minutes
 	ReplayEvents int           // default 1,000
-	// ... and until every durable subscription has acknowledged them, at most:
+	// ... and until every durable subscription has acknowledged them, at most
+	// so long and so much, where 0 is no bound:
 	MaxAge   time.Duration // default 72 h
 	MaxBytes int64         // default 1 GiB
 	// None keeps nothing: the channel is live only.
@@ -225,7 +226,7 @@ func (r Retention) Check() error {
 	switch {
 	case r.ReplayAge < 0 || r.ReplayEvents < 0 || r.MaxAge < 0 || r.MaxBytes < 0:
 		return errors.New("retention: values must not be negative")
-	case r.MaxAge < r.ReplayAge:
+	case r.MaxAge > 0 && r.MaxAge < r.ReplayAge:
 		return fmt.Errorf("retention: max_age %v is less than replay %v", r.MaxAge, r.ReplayAge)
 	}
 	return nil

@@ -1,0 +1,142 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// Bench runs the benchmark: events of 300 bytes over 1,000 channels. Besides
+// the usual it reports events per second and the process's CPU time, kernel
+// included, per event.
+func Bench(b *testing.B, open New) {
+	for _, c := range []struct {
+		name              string
+		appenders, events int
+		identities        bool
+	}{
+		{"Append/1", 1, 1, false},
+		{"Append/64", 64, 1, false},
+		{"Append/512", 512, 1, false},
+		{"Append/64/identities", 64, 1, true},
+		{"Append/8/batch=100", 8, 100, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			h := open(b, broker.Options{})
+			benchAppend(b, h.Broker, c.appenders, c.events, c.identities)
+		})
+	}
+	b.Run("Read/page=1000", func(b *testing.B) { benchRead(b, open(b, broker.Options{}).Broker) })
+	b.Run("Follow/new", func(b *testing.B) { benchFollow(b, open(b, broker.Options{}).Broker) })
+}
+
+var benchData = make([]byte, 300)
+
+func benchAppend(b *testing.B, log Broker, appenders, events int, identities bool) {
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = fmt.Sprintf("bench.%d", i)
+	}
+	measured := meter(b)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range appenders {
+		wg.Go(func() {
+			entries := make([]broker.Entry, events)
+			for i := range entries {
+				entries[i].Data = benchData
+			}
+			for {
+				n := next.Add(int64(events))
+				if n > int64(b.N+events-1) {
+					return
+				}
+				if identities {
+					for i := range entries {
+						entries[i].Identity = fmt.Sprintf("/bench %d", n+int64(i))
+					}
+				}
+				if _, err := log.Append(context.Background(), names[n/int64(events)%1000], entries); err != nil {
+					b.Errorf("append: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	measured(b.N)
+}
+
+func benchRead(b *testing.B, log Broker) {
+	entries := make([]broker.Entry, 1000)
+	for i := range entries {
+		entries[i].Data = benchData
+	}
+	const pages = 50
+	for range pages {
+		if _, err := log.Append(context.Background(), "bench", entries); err != nil {
+			b.Fatal(err)
+		}
+	}
+	measured := meter(b)
+	events := 0
+	for i := range b.N {
+		p, err := log.Read(context.Background(), "bench", uint64(i%pages)*1000, broker.Limit{Events: 1000})
+		if err != nil || len(p.Items) != 1000 {
+			b.Fatalf("read %d events: %v", len(p.Items), err)
+		}
+		events += len(p.Items)
+	}
+	measured(events)
+}
+
+// benchFollow has 64 goroutines make and follow new channels.
+func benchFollow(b *testing.B, log Broker) {
+	measured := meter(b)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for {
+				n := next.Add(1)
+				if n > int64(b.N) {
+					return
+				}
+				if _, err := log.Follow(context.Background(), fmt.Sprintf("bench.%d", n), &ear{}); err != nil {
+					b.Errorf("follow: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	measured(b.N)
+}
+
+// meter starts measuring; the function it returns ends it and reports.
+func meter(b *testing.B) func(events int) {
+	b.Helper()
+	b.ReportAllocs()
+	b.ResetTimer()
+	began, cpu := time.Now(), cpuTime()
+	return func(events int) {
+		took, used := time.Since(began), cpuTime()-cpu
+		b.StopTimer()
+		b.ReportMetric(float64(events)/took.Seconds(), "events/s")
+		b.ReportMetric(float64(used.Nanoseconds())/1e3/float64(events), "cpu-µs/event")
+	}
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
