@@ -123,6 +123,8 @@ type View struct {
 	head, tail []byte
 	id, typ    []byte // quoted JSON strings
 	key        []byte // quoted, or empty
+
+	typeAt, keyAt int
 }
 
 // View checks the header and takes s apart.
@@ -147,6 +149,7 @@ func (s Stored) View() (View, error) {
 	return View{
 		head: rest[:n[0]], tail: rest[n[0]:],
 		id: rest[n[1] : n[1]+n[2]], typ: rest[n[3] : n[3]+n[4]], key: rest[n[5] : n[5]+n[6]],
+		typeAt: n[3], keyAt: n[5],
 	}, nil
 }
 
@@ -155,15 +158,32 @@ func (v View) ID() string   { return unquote(v.id) }
 func (v View) Type() string { return unquote(v.typ) }
 func (v View) Key() string  { return unquote(v.key) }
 
-// Size is the length of the JSON without channel and cursor.
-func (v View) Size() int { return len(v.head) + len(v.tail) }
+// TypeAt and KeyAt say where the attribute's quoted text stands in the JSON
+// that AppendJSON appends; KeyAt is 0, 0 if there is none.
+func (v View) TypeAt() (from, to int) { return v.typeAt, v.typeAt + len(v.typ) }
+func (v View) KeyAt() (from, to int)  { return v.keyAt, v.keyAt + len(v.key) }
+
+// Size is the length of what AppendJSON appends, in bytes.
+func (v View) Size(c Cursor) int {
+	digits := 1
+	for n := c.Offset; n >= 10; n /= 10 {
+		digits++
+	}
+	cursor := len(c.Channel) + len("@") + len(c.Epoch) + len("-") + digits
+	return len(v.head) + len(channelOpen) + len(c.Channel) + len(cursorOpen) + cursor + len(`"`) + len(v.tail)
+}
+
+const (
+	channelOpen = `,"channel":"`
+	cursorOpen  = `","cursor":"`
+)
 
 // AppendJSON appends the event's JSON as every transport sends it: the stored
 // bytes with channel and cursor put in.
 func (v View) AppendJSON(dst []byte, c Cursor) []byte {
 	dst = append(dst, v.head...)
 	// Channel names and epochs hold nothing that JSON would escape.
-	dst = append(append(append(dst, `,"channel":"`...), c.Channel...), `","cursor":"`...)
+	dst = append(append(append(dst, channelOpen...), c.Channel...), cursorOpen...)
 	dst = append(c.Append(dst), '"')
 	return append(dst, v.tail...)
 }

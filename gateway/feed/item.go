@@ -1,0 +1,109 @@
+package feed
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+	"unsafe"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Item is an event as it goes out on this node: completed and framed once,
+// shared by every session. It is immutable.
+//
+// Its bytes are laid out so that each transport sends slices of them:
+//
+//	id: <cursor>\ndata: │ WebSocket header │ event's JSON │ \n\n
+//	└──── Prefix ─────┘                    └──── Rest ──────────┘
+//	                    └────────── Frame ─────────────┘
+type Item struct {
+	Offset   uint64
+	Appended time.Time
+
+	buf          []byte
+	frame, json  int32 // where the WebSocket header and the JSON begin
+	typ, key     span
+	escaped      bool // type or key hold an escape
+	unescapedTyp string
+	unescapedKey string
+}
+
+type span struct{ from, to int32 }
+
+// NewItem completes a stored event with its place in the channel.
+func NewItem(channel, epoch string, stored broker.Item) (*Item, error) {
+	v, err := event.Stored(stored.Data).View()
+	if err != nil {
+		return nil, err
+	}
+	c := event.Cursor{Channel: channel, Epoch: epoch, Offset: stored.Offset}
+	size := v.Size(c)
+	i := &Item{Offset: stored.Offset, Appended: stored.Time}
+	b := make([]byte, 0, size+len(channel)+len(epoch)+48)
+	b = c.Append(append(b, "id: "...))
+	b = append(b, "\ndata: "...)
+	i.frame = int32(len(b))
+	b = wire.AppendTextHeader(b, size)
+	i.json = int32(len(b))
+	b = v.AppendJSON(b, c)
+	i.buf = append(b, "\n\n"...)
+
+	typeFrom, typeTo := v.TypeAt()
+	keyFrom, keyTo := v.KeyAt()
+	i.typ = span{i.json + int32(typeFrom) + 1, i.json + int32(typeTo) - 1}
+	if keyTo > 0 {
+		i.key = span{i.json + int32(keyFrom) + 1, i.json + int32(keyTo) - 1}
+	}
+	if bytes.IndexByte(i.text(i.typ), '\\') >= 0 || bytes.IndexByte(i.text(i.key), '\\') >= 0 {
+		i.escaped, i.unescapedTyp, i.unescapedKey = true, v.Type(), v.Key()
+	}
+	return i, nil
+}
+
+func (i *Item) text(s span) []byte { return i.buf[s.from:s.to] }
+
+// Prefix is what precedes the JSON in an event stream whose position is this
+// event's cursor alone.
+func (i *Item) Prefix() []byte { return i.buf[:i.frame] }
+
+// JSON is the event's JSON.
+func (i *Item) JSON() []byte { return i.buf[i.json : len(i.buf)-2] }
+
+// Frame is the event as an unmasked WebSocket text frame.
+func (i *Item) Frame() []byte { return i.buf[i.frame : len(i.buf)-2] }
+
+// Rest is what follows "data: " in an event stream: the JSON and the empty
+// line.
+func (i *Item) Rest() []byte { return i.buf[i.json:] }
+
+// Size is how many bytes the item holds.
+func (i *Item) Size() int { return cap(i.buf) + int(unsafe.Sizeof(*i)) }
+
+// Type returns the event's type.
+func (i *Item) Type() string {
+	if i.escaped {
+		return i.unescapedTyp
+	}
+	return unsafe.String(&i.buf[i.typ.from], int(i.typ.to-i.typ.from))
+}
+
+// Key returns the event's partitionkey, or "".
+func (i *Item) Key() string {
+	if i.escaped {
+		return i.unescapedKey
+	}
+	if i.key.to == i.key.from {
+		return ""
+	}
+	return unsafe.String(&i.buf[i.key.from], int(i.key.to-i.key.from))
+}
+
+// ID returns the event's id. It decodes it, so it is not for hot paths.
+func (i *Item) ID() string {
+	var e struct{ ID string }
+	json.Unmarshal(i.JSON(), &e)
+	return e.ID
+}

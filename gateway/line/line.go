@@ -1,0 +1,216 @@
+// Package line carries a session's bytes over a connection taken from
+// net/http. Nobody waits in it: a write hands over what the socket takes at
+// once, and an idle line has neither a reader nor a writer goroutine.
+//
+// On Linux a plain TCP connection is watched by a Poller; everywhere else, and
+// under TLS and HTTP/2, a line falls back to a goroutine per read or write
+// under way (see Stream).
+package line
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// Line takes frames for one peer. Its methods may be called by any goroutine.
+type Line interface {
+	// Send hands over frames, each of stride consecutive buffers, and returns
+	// how many of them the peer took or will take: a frame that was begun is
+	// kept and goes out first. blocked means that no more is taken for now;
+	// the owner's Wake follows when it is. The buffers may be reused once Send
+	// returned. err means that the line is dead.
+	Send(bufs [][]byte, stride int) (frames int, blocked bool, err error)
+	// Finish closes the line once everything that was handed over is sent.
+	Finish()
+	// Close closes the line at once. It may be called more than once.
+	Close() error
+}
+
+// Owner hears from its line. Its methods are called without locks held.
+type Owner interface {
+	// Wake: the line takes bytes again. Must not block.
+	Wake()
+	// Read: bytes, or the end, came in. Called by a goroutine made for it,
+	// never concurrently; reads with Socket.Read until Socket.Waiting is
+	// false.
+	Read()
+}
+
+// errClosed is what Send returns on a line that was closed.
+var errClosed = errors.New("line is closed")
+
+// reading states of a socket
+const (
+	idle int32 = iota
+	busy
+	again // more came in while busy
+)
+
+// Socket is a Line over a TCP connection whose reads and writes are raw. It is
+// a net.Conn too, for the WebSocket library: its Read may block (inside a
+// message), its Write never does.
+type Socket struct {
+	net.Conn
+	poller *Poller
+	owner  Owner // set by Start, then static
+	fd     int
+
+	reads   atomic.Int32
+	readErr atomic.Bool // a Read failed: the peer is gone
+
+	mu        sync.Mutex
+	tail      []byte // the rest of what the socket didn't take; goes first
+	pong      []byte // the newest pong that has to wait
+	blocked   bool   // the socket takes no more for now
+	finishing bool   // nothing may follow what is in tail
+	dead      bool   // closed; fd must not be used
+}
+
+var _ Line = (*Socket)(nil)
+
+// Send implements Line.
+func (s *Socket) Send(bufs [][]byte, stride int) (frames int, blocked bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.flushLocked(); err != nil {
+		return 0, false, err
+	}
+	if s.finishing {
+		return 0, false, errClosed
+	}
+	for len(bufs) > 0 {
+		if s.blocked {
+			return frames, true, nil
+		}
+		n, sent, err := writev(s.fd, bufs)
+		if err != nil {
+			s.closeLocked()
+			return frames, false, err
+		}
+		if sent {
+			return frames + len(bufs)/stride, false, nil
+		}
+		s.blocked = true
+		whole := 0
+		for whole < len(bufs) && n >= len(bufs[whole]) {
+			n -= len(bufs[whole])
+			whole++
+		}
+		if n == 0 && whole%stride == 0 {
+			return frames + whole/stride, true, nil
+		}
+		// A frame was begun: it is finished before anything else is sent.
+		end := whole - whole%stride + stride
+		s.tail = append(s.tail, bufs[whole][n:]...)
+		for _, b := range bufs[whole+1 : end] {
+			s.tail = append(s.tail, b...)
+		}
+		return frames + end/stride, true, nil
+	}
+	return frames, s.blocked, nil
+}
+
+// flushLocked sends what had to wait.
+func (s *Socket) flushLocked() error {
+	if s.dead {
+		return errClosed
+	}
+	if s.blocked {
+		return nil
+	}
+	if len(s.pong) > 0 {
+		s.tail, s.pong = append(s.tail, s.pong...), nil
+	}
+	if len(s.tail) == 0 {
+		return nil
+	}
+	n, sent, err := writev(s.fd, [][]byte{s.tail})
+	if err != nil {
+		s.closeLocked()
+		return err
+	}
+	if !sent {
+		s.tail, s.blocked = s.tail[n:], true
+		return nil
+	}
+	s.tail = nil
+	if s.finishing {
+		s.shutdownLocked()
+		return errClosed
+	}
+	return nil
+}
+
+// Write takes the WebSocket library's control frames, one a call (its write
+// buffer is large enough for any). It never blocks: what can't go out now
+// waits, of pongs only the newest.
+func (s *Socket) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead || s.finishing {
+		// The library answers a close frame that answered ours: not needed.
+		return len(b), nil
+	}
+	const opPong = 0x8a
+	if b[0] == opPong && s.blocked {
+		s.pong = append(s.pong[:0], b...)
+		return len(b), nil
+	}
+	s.tail = append(s.tail, b...)
+	if err := s.flushLocked(); err != nil && err != errClosed {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Read implements net.Conn for the WebSocket library.
+func (s *Socket) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if err != nil {
+		s.readErr.Store(true)
+	}
+	return n, err
+}
+
+// Gone tells whether a Read failed, that is whether the peer or the network
+// ended the connection rather than somebody breaking the protocol.
+func (s *Socket) Gone() bool { return s.readErr.Load() }
+
+// Finish implements Line. The peer sees the end of the stream; the socket
+// itself is closed when the peer has ended its side too, or by Close.
+func (s *Socket) Finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finishing || s.dead {
+		return
+	}
+	s.finishing, s.pong = true, nil
+	if len(s.tail) == 0 {
+		s.shutdownLocked()
+	}
+}
+
+func (s *Socket) shutdownLocked() {
+	if tcp, ok := s.Conn.(*net.TCPConn); ok {
+		tcp.CloseWrite()
+	}
+}
+
+// Close implements Line and net.Conn.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeLocked()
+	return nil
+}
+
+func (s *Socket) closeLocked() {
+	if s.dead {
+		return
+	}
+	s.dead, s.tail, s.pong = true, nil, nil
+	s.poller.remove(s)
+	s.Conn.Close()
+}

@@ -1,0 +1,251 @@
+package line
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Poller watches sockets, so that an idle one costs no goroutine. It is an
+// epoll instance that is itself watched by the runtime's poller, hence holds
+// no thread either. Sockets are registered once, edge-triggered: nothing is
+// re-armed per message.
+type Poller struct {
+	fd      int
+	file    *os.File // of fd; its Fd method would make it blocking
+	raw     syscall.RawConn
+	stopped chan struct{}
+	readers readers
+
+	mu      sync.RWMutex
+	sockets []*Socket // by file descriptor
+}
+
+// sendBuffer bounds what a slow peer hides in the kernel.
+const sendBuffer = 128 << 10
+
+// userTimeout is how long sent bytes may stay unacknowledged before the kernel
+// gives a peer up (TCP_USER_TIMEOUT).
+const userTimeout = 30 * time.Second
+
+// NewPoller starts a poller; Close ends it.
+func NewPoller() (*Poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("create epoll: %w", err)
+	}
+	p := &Poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), stopped: make(chan struct{})}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.file.Close()
+		return nil, fmt.Errorf("watch epoll: %w", err)
+	}
+	go p.run()
+	return p, nil
+}
+
+// Close ends the watching. Sockets stay open; their owners close them.
+func (p *Poller) Close() {
+	p.file.Close()
+	<-p.stopped
+	p.readers.close()
+}
+
+// Wrap prepares a hijacked connection: a Socket, to be started, or nil if it
+// isn't plain TCP.
+func (p *Poller) Wrap(conn net.Conn) *Socket {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	s := &Socket{Conn: conn, poller: p, fd: -1}
+	err = raw.Control(func(fd uintptr) {
+		s.fd = int(fd)
+		unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer/2) // the kernel doubles it
+	})
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// Start begins the watching. What came in before is read at once.
+func (p *Poller) Start(s *Socket, owner Owner) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return errClosed
+	}
+	s.owner = owner
+	p.mu.Lock()
+	for len(p.sockets) <= s.fd {
+		p.sockets = append(p.sockets, make([]*Socket, max(64, len(p.sockets)))...)
+	}
+	p.sockets[s.fd] = s
+	p.mu.Unlock()
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(s.fd)}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, s.fd, &event); err != nil {
+		return fmt.Errorf("watch connection: %w", err)
+	}
+	return nil
+}
+
+func (p *Poller) remove(s *Socket) {
+	p.mu.Lock()
+	// Closing the descriptor takes it out of epoll.
+	if s.fd < len(p.sockets) && p.sockets[s.fd] == s {
+		p.sockets[s.fd] = nil
+	}
+	p.mu.Unlock()
+}
+
+func (p *Poller) run() {
+	defer close(p.stopped)
+	events := make([]unix.EpollEvent, 256)
+	ready := make([]*Socket, len(events))
+	for {
+		n := 0
+		err := p.raw.Read(func(fd uintptr) bool {
+			var err error
+			n, err = unix.EpollWait(int(fd), events, 0)
+			return n > 0 || err != nil && err != unix.EINTR
+		})
+		if err != nil {
+			return
+		}
+		p.mu.RLock()
+		for i, event := range events[:max(n, 0)] {
+			ready[i] = nil
+			if int(event.Fd) < len(p.sockets) {
+				ready[i] = p.sockets[event.Fd]
+			}
+		}
+		p.mu.RUnlock()
+		for i, event := range events[:max(n, 0)] {
+			s := ready[i]
+			if s == nil {
+				continue
+			}
+			if event.Events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+				s.writable()
+			}
+			if event.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+				s.readable()
+			}
+		}
+	}
+}
+
+// writable ends a block. What had to wait goes out with the owner's next Send.
+func (s *Socket) writable() {
+	s.mu.Lock()
+	was := s.blocked
+	s.blocked = false
+	finishing := s.finishing
+	if was && finishing {
+		s.flushLocked()
+	}
+	s.mu.Unlock()
+	if was && !finishing {
+		s.owner.Wake()
+	}
+}
+
+func (s *Socket) readable() {
+	for {
+		switch was := s.reads.Load(); {
+		case was == idle && s.reads.CompareAndSwap(idle, busy):
+			s.poller.readers.read(s)
+			return
+		case was == again || was == busy && s.reads.CompareAndSwap(busy, again):
+			return
+		}
+	}
+}
+
+// serve lets the owner read until nothing more is there.
+func (s *Socket) serve() {
+	for {
+		s.owner.Read()
+		if s.reads.CompareAndSwap(busy, idle) {
+			return
+		}
+		s.reads.Store(busy)
+	}
+}
+
+// Waiting tells whether Read would return at once: with bytes, the end or an
+// error. It never blocks.
+func (s *Socket) Waiting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return false
+	}
+	var b [1]byte
+	for {
+		_, _, err := unix.Recvfrom(s.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		return err != unix.EAGAIN
+	}
+}
+
+// mostBuffers is how many buffers one writev takes (IOV_MAX).
+const mostBuffers = 1024
+
+var vectorPool = sync.Pool{New: func() any { return new([mostBuffers]unix.Iovec) }}
+
+// writev hands as many bytes to the socket as it takes at once. sent tells
+// whether that was all.
+//
+// The system call is a raw one, invisible to the scheduler: it never blocks,
+// and handing the processor over and back costs more than most sends.
+func writev(fd int, bufs [][]byte) (n int, sent bool, err error) {
+	vectors := vectorPool.Get().(*[mostBuffers]unix.Iovec)
+	defer vectorPool.Put(vectors)
+	for len(bufs) > 0 {
+		taken, filled, total := 0, 0, 0
+		for taken < len(bufs) && filled < mostBuffers {
+			if b := bufs[taken]; len(b) > 0 {
+				vectors[filled].Base = &b[0]
+				vectors[filled].SetLen(len(b))
+				filled, total = filled+1, total+len(b)
+			}
+			taken++
+		}
+		if filled > 0 {
+			w, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&vectors[0])), uintptr(filled))
+			clear(vectors[:filled]) // hold no event longer than needed
+			switch {
+			case errno == unix.EINTR:
+				continue
+			case errno == unix.EAGAIN:
+				return n, false, nil
+			case errno != 0:
+				return n, false, fmt.Errorf("write: %w", errno)
+			}
+			n += int(w)
+			if int(w) < total {
+				return n, false, nil
+			}
+		}
+		bufs = bufs[taken:]
+	}
+	return n, true, nil
+}

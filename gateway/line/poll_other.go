@@ -1,0 +1,29 @@
+//go:build !linux
+
+package line
+
+import "net"
+
+// Poller is a placeholder where there is no epoll: every line is a Stream.
+type Poller struct{ readers readers }
+
+// NewPoller returns a poller that wraps nothing.
+func NewPoller() (*Poller, error) { return &Poller{}, nil }
+
+// Close does nothing.
+func (p *Poller) Close() {}
+
+// Wrap returns nil: the caller uses a Stream.
+func (p *Poller) Wrap(net.Conn) *Socket { return nil }
+
+// Start is never called, as Wrap returns no socket.
+func (p *Poller) Start(*Socket, Owner) error { return errClosed }
+
+func (p *Poller) remove(*Socket) {}
+
+func (s *Socket) serve() {}
+
+// Waiting is never called, as Wrap returns no socket.
+func (s *Socket) Waiting() bool { return false }
+
+func writev(int, [][]byte) (int, bool, error) { return 0, false, errClosed }
