@@ -12,6 +12,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Line takes frames for one peer. Its methods may be called by any goroutine.
@@ -33,13 +34,20 @@ type Owner interface {
 	// Wake: the line takes bytes again. Must not block.
 	Wake()
 	// Read: bytes, or the end, came in. Called by a goroutine made for it,
-	// never concurrently; reads with Socket.Read until Socket.Waiting is
-	// false.
+	// never concurrently; takes what there is, until ErrWouldBlock.
 	Read()
 }
 
 // errClosed is what Send returns on a line that was closed.
 var errClosed = errors.New("line is closed")
+
+// ErrWouldBlock is what Socket.Read returns between messages when nothing has
+// come in: the reader goes away and Owner.Read is called anew.
+var ErrWouldBlock = errors.New("nothing to read for now")
+
+// messageTimeout is how long a peer may take over the rest of a message that
+// it began.
+const messageTimeout = 30 * time.Second
 
 // reading states of a socket
 const (
@@ -54,17 +62,19 @@ const (
 type Socket struct {
 	net.Conn
 	poller *Poller
-	owner  Owner // set by Start, then static
 	fd     int
 
 	reads   atomic.Int32
-	readErr atomic.Bool // a Read failed: the peer is gone
+	between bool        // owned by the reader
+	gone    atomic.Bool // a Read failed
 
 	mu        sync.Mutex
+	owner     Owner  // from Start to Close: who reads it may hold it too
 	tail      []byte // the rest of what the socket didn't take; goes first
 	pong      []byte // the newest pong that has to wait
 	blocked   bool   // the socket takes no more for now
 	finishing bool   // nothing may follow what is in tail
+	saidClose bool   // a close frame of the library's is sent
 	dead      bool   // closed; fd must not be used
 }
 
@@ -153,11 +163,12 @@ func (s *Socket) Write(b []byte) (int, error) {
 		// The library answers a close frame that answered ours: not needed.
 		return len(b), nil
 	}
-	const opPong = 0x8a
+	const opClose, opPong = 0x88, 0x8a
 	if b[0] == opPong && s.blocked {
 		s.pong = append(s.pong[:0], b...)
 		return len(b), nil
 	}
+	s.saidClose = s.saidClose || b[0] == opClose
 	s.tail = append(s.tail, b...)
 	if err := s.flushLocked(); err != nil && err != errClosed {
 		return 0, err
@@ -165,18 +176,53 @@ func (s *Socket) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Read implements net.Conn for the WebSocket library.
-func (s *Socket) Read(b []byte) (int, error) {
-	n, err := s.Conn.Read(b)
+// Between says that the reader is between messages: Read doesn't wait until it
+// has read something. Called by the reader.
+func (s *Socket) Between() { s.between = true }
+
+// Read implements net.Conn for the WebSocket library. Within a message it
+// waits, but not for ever.
+func (s *Socket) Read(b []byte) (n int, err error) {
+	n, err = s.recv(b)
+	if err == ErrWouldBlock {
+		if s.between {
+			return 0, err
+		}
+		s.Conn.SetReadDeadline(time.Now().Add(messageTimeout))
+		n, err = s.Conn.Read(b)
+	}
+	s.between = false
 	if err != nil {
-		s.readErr.Store(true)
+		s.gone.Store(true)
 	}
 	return n, err
 }
 
+// Discard reads what is there and throws it away. It returns an error at the
+// stream's end.
+func (s *Socket) Discard() error {
+	var b [512]byte
+	for {
+		switch _, err := s.recv(b[:]); err {
+		case nil:
+		case ErrWouldBlock:
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
 // Gone tells whether a Read failed, that is whether the peer or the network
 // ended the connection rather than somebody breaking the protocol.
-func (s *Socket) Gone() bool { return s.readErr.Load() }
+func (s *Socket) Gone() bool { return s.gone.Load() }
+
+// SaidClose tells whether the WebSocket library has sent a close frame.
+func (s *Socket) SaidClose() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saidClose
+}
 
 // Finish implements Line. The peer sees the end of the stream; the socket
 // itself is closed when the peer has ended its side too, or by Close.
@@ -210,7 +256,7 @@ func (s *Socket) closeLocked() {
 	if s.dead {
 		return
 	}
-	s.dead, s.tail, s.pong = true, nil, nil
+	s.dead, s.owner, s.tail, s.pong = true, nil, nil, nil
 	s.poller.remove(s)
 	s.Conn.Close()
 }

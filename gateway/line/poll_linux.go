@@ -2,6 +2,7 @@ package line
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -155,13 +156,14 @@ func (s *Socket) writable() {
 	s.mu.Lock()
 	was := s.blocked
 	s.blocked = false
-	finishing := s.finishing
-	if was && finishing {
+	owner := s.owner
+	if was && s.finishing {
 		s.flushLocked()
+		owner = nil
 	}
 	s.mu.Unlock()
-	if was && !finishing {
-		s.owner.Wake()
+	if was && owner != nil {
+		owner.Wake()
 	}
 }
 
@@ -180,7 +182,13 @@ func (s *Socket) readable() {
 // serve lets the owner read until nothing more is there.
 func (s *Socket) serve() {
 	for {
-		s.owner.Read()
+		s.mu.Lock()
+		owner := s.owner
+		s.mu.Unlock()
+		if owner == nil {
+			return
+		}
+		owner.Read()
 		if s.reads.CompareAndSwap(busy, idle) {
 			return
 		}
@@ -188,21 +196,26 @@ func (s *Socket) serve() {
 	}
 }
 
-// Waiting tells whether Read would return at once: with bytes, the end or an
-// error. It never blocks.
-func (s *Socket) Waiting() bool {
+// recv reads what is there, without waiting.
+func (s *Socket) recv(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
-		return false
+		return 0, net.ErrClosed
 	}
-	var b [1]byte
 	for {
-		_, _, err := unix.Recvfrom(s.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if err == unix.EINTR {
+		n, err := unix.Read(s.fd, b)
+		switch {
+		case err == unix.EINTR:
 			continue
+		case err == unix.EAGAIN:
+			return 0, ErrWouldBlock
+		case err != nil:
+			return 0, fmt.Errorf("read: %w", err)
+		case n == 0:
+			return 0, io.EOF
 		}
-		return err != unix.EAGAIN
+		return n, nil
 	}
 }
 

@@ -23,7 +23,6 @@ func (p *Poller) remove(*Socket) {}
 
 func (s *Socket) serve() {}
 
-// Waiting is never called, as Wrap returns no socket.
-func (s *Socket) Waiting() bool { return false }
+func (s *Socket) recv([]byte) (int, error) { return 0, errClosed }
 
 func writev(int, [][]byte) (int, bool, error) { return 0, false, errClosed }

@@ -9,10 +9,12 @@ import (
 type Stream struct {
 	write func([]byte) error // hands all bytes over and flushes them
 	end   func()             // closes what is written to
-	owner Owner
 
 	mu        sync.Mutex
+	owner     Owner // until the line is closed
 	buf       []byte
+	extra     []byte // control frames that came while busy
+	saidClose bool
 	busy      bool // a goroutine writes buf
 	finishing bool
 	dead      bool
@@ -52,20 +54,60 @@ func (s *Stream) Send(bufs [][]byte, stride int) (frames int, blocked bool, err 
 	return len(bufs) / stride, true, nil
 }
 
-func (s *Stream) run() {
-	err := s.write(s.buf)
+// Write queues b behind what is under way: the WebSocket library's control
+// frames, one a call. It never blocks.
+func (s *Stream) Write(b []byte) (int, error) {
 	s.mu.Lock()
-	s.busy = false
-	if cap(s.buf) > 16<<10 {
+	defer s.mu.Unlock()
+	if s.dead || s.finishing {
+		return len(b), nil
+	}
+	const opClose, most = 0x88, 1024
+	s.saidClose = s.saidClose || b[0] == opClose
+	if len(s.extra)+len(b) <= most { // pongs nobody reads
+		s.extra = append(s.extra, b...)
+	}
+	if !s.busy {
+		s.busy = true
+		go s.run()
+	}
+	return len(b), nil
+}
+
+// SaidClose tells whether the WebSocket library has sent a close frame.
+func (s *Stream) SaidClose() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saidClose
+}
+
+func (s *Stream) run() {
+	s.mu.Lock()
+	for {
+		s.buf = append(s.buf, s.extra...)
+		s.extra = nil
+		s.mu.Unlock()
+		err := s.write(s.buf)
+		s.mu.Lock()
+		s.buf = s.buf[:0]
+		if err != nil || len(s.extra) == 0 {
+			s.busy = false
+			if s.finishing || err != nil {
+				s.closeLocked()
+			}
+			break
+		}
+	}
+	const kept = 16 << 10
+	if cap(s.buf) > kept {
 		s.buf = nil
 	}
-	ends := s.finishing || err != nil
-	if ends {
-		s.closeLocked()
-	}
+	owner := s.owner
 	s.idle.Broadcast()
 	s.mu.Unlock()
-	s.owner.Wake()
+	if owner != nil {
+		owner.Wake()
+	}
 }
 
 // Finish implements Line.
@@ -99,6 +141,6 @@ func (s *Stream) closeLocked() {
 	if s.dead {
 		return
 	}
-	s.dead = true
+	s.dead, s.owner = true, nil
 	s.end()
 }

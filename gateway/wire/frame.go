@@ -44,7 +44,7 @@ type Control struct {
 	Events  json.RawMessage `json:"events,omitempty"`
 	Code    any             `json:"code,omitempty"` // error: a Code; bye: a CloseCode
 	Detail  string          `json:"detail,omitempty"`
-	RetryMS int64           `json:"retry_ms,omitempty"`
+	RetryMS *int64          `json:"retry_ms,omitempty"`
 
 	// hello
 	Connection   string `json:"connection,omitempty"`
@@ -54,7 +54,7 @@ type Control struct {
 	Recovered    *bool  `json:"recovered,omitempty"`
 	Window       int    `json:"window,omitempty"`
 	HeartbeatMS  int64  `json:"heartbeat_ms,omitempty"`
-	Expires      int64  `json:"expires,omitempty"` // Unix seconds
+	Expires      string `json:"expires,omitempty"` // RFC 3339
 
 	// hello, ok of subscribe, position, redelivery
 	Cursor string `json:"cursor,omitempty"`
@@ -98,7 +98,7 @@ const (
 // Bye is the control message that ends a session.
 func Bye(code CloseCode, reason string, retryMS int64) Control {
 	again := !code.Final()
-	return Control{Op: OpBye, Code: code, Reason: reason, RetryMS: retryMS, Reconnect: &again}
+	return Control{Op: OpBye, Code: code, Reason: reason, RetryMS: &retryMS, Reconnect: &again}
 }
 
 // AppendTextFrame appends c as a WebSocket text frame.

@@ -1,0 +1,326 @@
+package session
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Options of NewHub. Zero values take the defaults.
+type Options struct {
+	Broker feed.Broker
+	// OffsetAt is the broker's, for since a time.
+	Times  Times
+	Feeds  feed.Options // its Broker and Logger are set from here
+	Logger *slog.Logger
+	Node   string // this node's name, in hello
+	// Heartbeat (25 s) is how often a quiet line is kept alive.
+	Heartbeat time.Duration
+	// WriteTimeout (30 s) is how long a peer may take nothing.
+	WriteTimeout time.Duration
+	// MaxChannels (1,000) a session may have.
+	MaxChannels int
+	// Writers is how many goroutines send; 2 per processor.
+	Writers int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 25 * time.Second
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = 30 * time.Second
+	}
+	if o.MaxChannels == 0 {
+		o.MaxChannels = 1000
+	}
+	if o.Writers == 0 {
+		o.Writers = 2 * runtime.GOMAXPROCS(0)
+	}
+	o.Feeds.Broker, o.Feeds.Logger = o.Broker, o.Logger
+	return o
+}
+
+// Hub holds a node's sessions, the writers that send for them, and the clock
+// that keeps them alive. All methods may be called by any goroutine.
+type Hub struct {
+	opts    Options
+	ready   *feed.Ready
+	feeds   *feed.Feeds
+	poller  *line.Poller
+	filters filters
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+
+	mu          sync.Mutex
+	draining    bool
+	sessions    map[uint64]*Session
+	entries     []entry            // dense, for the sweep
+	subjects    map[string]int     // connections
+	watched     map[*Session]int64 // closed at that time, Unix ms, unless they move
+	connects    int                // since memory was last given back
+	lastConnect int64              // Unix ms
+}
+
+// entry is what the sweep looks at each second without touching the session.
+type entry struct {
+	session *Session
+	beat    int64 // Unix ms of the next heartbeat
+	ends    int64 // Unix ms at which the grant ends
+}
+
+// NewHub starts a hub; Close ends it.
+func NewHub(opts Options) (*Hub, error) {
+	opts = opts.withDefaults()
+	poller, err := line.NewPoller()
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{
+		opts: opts, ready: feed.NewReady(), poller: poller,
+		sessions: make(map[uint64]*Session), subjects: make(map[string]int), watched: make(map[*Session]int64),
+	}
+	h.feeds = feed.New(opts.Feeds, h.ready)
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	for range opts.Writers {
+		h.wait.Go(h.write)
+	}
+	h.wait.Go(h.sweep)
+	return h, nil
+}
+
+// Close closes all lines and waits for everything under way.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	for _, s := range h.Sessions() {
+		s.Gone()
+	}
+	h.cancel()
+	h.ready.Close()
+	h.feeds.Close()
+	h.wait.Wait()
+	h.poller.Close()
+}
+
+// Poller watches the lines of this hub's sessions.
+func (h *Hub) Poller() *line.Poller { return h.poller }
+
+// Feeds are the hub's feeds.
+func (h *Hub) Feeds() *feed.Feeds { return h.feeds }
+
+// Node is this node's name.
+func (h *Hub) Node() string { return h.opts.Node }
+
+// Filter compiles a comma list of type patterns.
+func (h *Hub) Filter(types string) (*Filter, error) {
+	f, err := h.filters.get(types)
+	if err != nil {
+		return nil, wire.BadRequest("types: %v", err)
+	}
+	return f, nil
+}
+
+func (h *Hub) spawn(f func(context.Context)) bool {
+	if h.ctx.Err() != nil {
+		return false
+	}
+	h.wait.Go(func() { f(h.ctx) })
+	return true
+}
+
+// write is a shared writer: it gives each ready session its turn.
+func (h *Hub) write() {
+	var t Turn
+	batch := make([]feed.Member, 16)
+	for {
+		n := h.ready.Pop(batch)
+		if n == 0 {
+			return
+		}
+		for i, m := range batch[:n] {
+			s := m.(*Session)
+			if s.Turn(&t) {
+				s.push() // behind the others
+			}
+			batch[i] = nil
+		}
+		t.reset()
+	}
+}
+
+// add registers a session, unless a limit says no.
+func (h *Hub) add(s *Session) error {
+	g := s.grant
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		return wire.Unavailable(retrySpread(), "the node is draining")
+	}
+	if g.MaxConnections > 0 && h.subjects[g.Subject] >= g.MaxConnections {
+		return wire.RateLimited(5*time.Second, "%d connections for this token's sub, which is what it may have", g.MaxConnections)
+	}
+	for s.id == 0 || h.sessions[s.id] != nil {
+		s.id = rand.Uint64()
+	}
+	h.sessions[s.id] = s
+	h.subjects[g.Subject]++
+	s.index = len(h.entries)
+	now := time.Now().UnixMilli()
+	h.entries = append(h.entries, entry{
+		session: s,
+		// Spread, so that ten thousand that came at once don't beat at once.
+		beat: now + rand.N(h.opts.Heartbeat).Milliseconds() + 1,
+		ends: g.Ends().UnixMilli(),
+	})
+	h.connects++
+	h.lastConnect = now
+	return nil
+}
+
+func (h *Hub) remove(s *Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[s.id] != s {
+		return
+	}
+	delete(h.sessions, s.id)
+	delete(h.watched, s)
+	if h.subjects[s.grant.Subject]--; h.subjects[s.grant.Subject] <= 0 {
+		delete(h.subjects, s.grant.Subject)
+	}
+	last := len(h.entries) - 1
+	h.entries[s.index] = h.entries[last]
+	h.entries[s.index].session.index = s.index
+	h.entries[last] = entry{}
+	h.entries = h.entries[:last]
+}
+
+func (h *Hub) renewed(s *Session, g *auth.Grant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[s.id] == s {
+		h.entries[s.index].ends = g.Ends().UnixMilli()
+	}
+}
+
+// watch closes a session after d unless it moves on before.
+func (h *Hub) watch(s *Session, d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[s.id] == s {
+		h.watched[s] = time.Now().Add(d).UnixMilli()
+	}
+}
+
+// sweep is the hub's clock: heartbeats, ends of grants, lines that stand
+// still.
+func (h *Hub) sweep() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now().UnixMilli()
+		var beats, ended, stuck []*Session
+		h.mu.Lock()
+		for i := range h.entries {
+			e := &h.entries[i]
+			if e.ends <= now {
+				ended = append(ended, e.session)
+			} else if e.beat <= now {
+				e.beat = now + h.opts.Heartbeat.Milliseconds()
+				beats = append(beats, e.session)
+			}
+		}
+		for s, at := range h.watched {
+			if at <= now {
+				delete(h.watched, s)
+				stuck = append(stuck, s)
+			}
+		}
+		surged := h.surgedLocked(now)
+		h.mu.Unlock()
+		for _, s := range ended {
+			s.End(wire.CloseUnauthorized, "the token expired", 0)
+		}
+		for _, s := range beats {
+			s.beat()
+		}
+		for _, s := range stuck {
+			s.stuck(now)
+		}
+		if surged {
+			giveBack()
+		}
+	}
+}
+
+const sweepEvery = 500 * time.Millisecond
+
+// beat keeps the line alive and notices a peer that doesn't answer.
+func (s *Session) beat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over || s.ending {
+		return
+	}
+	heard := s.heard.Swap(false)
+	pings := s.codec.Traits().Pings
+	if heard {
+		s.unponged = 0
+	} else if s.unponged++; pings && s.unponged > 2 {
+		s.endLocked(wire.CloseTimeout, "two pings were not answered", time.Second)
+		s.push()
+		return
+	}
+	if s.said && !s.moved && !pings {
+		s.said = false // it is alive as it is
+		return
+	}
+	position := ""
+	if s.moved {
+		position = string(s.appendPosition(nil))
+	}
+	s.moved, s.said = false, false
+	if len(s.control) < mostControl {
+		if b := s.codec.Heartbeat(position); b != nil {
+			s.control = append(s.control, b)
+		}
+	}
+	s.push()
+}
+
+// stuck closes a session that didn't move for too long.
+func (s *Session) stuck(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+	case s.ending:
+		s.goneLocked()
+	case s.blocked.Load():
+		if left := s.hub.opts.WriteTimeout - time.Duration(now-s.blockedAt)*time.Millisecond; left > 0 {
+			s.hub.watch(s, left) // it moved meanwhile
+			return
+		}
+		s.goneLocked()
+	}
+}

@@ -1,0 +1,112 @@
+package session
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Info is a connection as an operator sees it.
+type Info struct {
+	Connection string    `json:"connection"`
+	Subject    string    `json:"sub"`
+	Transport  string    `json:"transport"`
+	Channels   []string  `json:"channels"`
+	Position   string    `json:"position"`
+	Since      time.Time `json:"since"`
+	Expires    time.Time `json:"expires"`
+}
+
+// Sessions returns the sessions there are, in no order.
+func (h *Hub) Sessions() []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*Session, 0, len(h.entries))
+	for _, e := range h.entries {
+		all = append(all, e.session)
+	}
+	return all
+}
+
+// Count returns how many sessions there are.
+func (h *Hub) Count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.entries)
+}
+
+// Find returns the session of a connection's id, or nil.
+func (h *Hub) Find(connection string) *Session {
+	id, ok := parseConnectionID(connection)
+	if !ok {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sessions[id]
+}
+
+// Info describes the session.
+func (s *Session) Info() Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := Info{
+		Connection: s.ID(), Subject: s.grant.Subject, Transport: s.codec.Traits().Name,
+		Channels: make([]string, 0, len(s.tracks)), Position: string(s.appendPosition(nil)),
+		Since: time.UnixMilli(s.since).UTC(), Expires: s.grant.Expires().UTC(),
+	}
+	for j := range s.tracks {
+		i.Channels = append(i.Channels, s.tracks[j].feed.Channel())
+	}
+	return i
+}
+
+// EndWhere ends the sessions whose grant is meant and returns how many.
+func (h *Hub) EndWhere(meant func(*auth.Grant) bool, code wire.CloseCode, reason string) int {
+	ended := 0
+	for _, s := range h.Sessions() {
+		if meant(s.Grant()) {
+			s.End(code, reason, 0)
+			ended++
+		}
+	}
+	return ended
+}
+
+// Drain refuses new sessions and ends those there are, spread evenly over the
+// time over; each is told to come back after a random time up to retry. It
+// returns when all are closed or ctx ends.
+func (h *Hub) Drain(ctx context.Context, over, retry time.Duration) {
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	all := h.Sessions()
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	const steps = 50
+	step := time.NewTicker(max(over/steps, time.Millisecond))
+	defer step.Stop()
+	for batch := range slices.Chunk(all, len(all)/steps+1) {
+		for _, s := range batch {
+			s.End(wire.CloseRestart, "restart", rand.N(max(retry, time.Millisecond)))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-step.C:
+		}
+	}
+	for h.Count() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-step.C:
+		}
+	}
+}
+
+// retrySpread is when those come back whom a node can't take now.
+func retrySpread() time.Duration { return time.Second + rand.N(4*time.Second) }

@@ -1,0 +1,47 @@
+package session
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// FromQuery reads what a connection's query asks for. resume is what the
+// transport's own headers say of the position, "" if nothing; it comes before
+// the query's last_event_id and since.
+func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config, error) {
+	c := Config{Grant: g, Codec: codec, Types: strings.Join(q["types"], ","), Channels: q["channel"]}
+	for _, s := range []string{resume, q.Get("last_event_id"), q.Get("since")} {
+		if s == "" {
+			continue
+		}
+		since, err := ParseSince(s)
+		if err != nil {
+			return c, err
+		}
+		c.Since = since
+		break
+	}
+	var err error
+	c.Lag, err = ParseLag(q.Get("lag"))
+	return c, err
+}
+
+// Authorizer turns requests and tokens into grants; see auth.Verifier.
+type Authorizer interface {
+	FromRequest(r *http.Request) (*auth.Grant, auth.Source, error)
+}
+
+// Shed answers whether a new connection can be taken now; nil: yes. Its errors
+// are of wire.CodeRateLimited or wire.CodeUnavailable.
+type Shed func(g *auth.Grant) error
+
+// Overloaded tells whether err says to come back later rather than what is
+// wrong with the request.
+func Overloaded(err error) bool {
+	code := wire.From(err).Code
+	return code == wire.CodeRateLimited || code == wire.CodeUnavailable || code == wire.CodeInternal
+}

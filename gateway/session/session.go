@@ -1,0 +1,378 @@
+// Package session holds what a connection carries: one subscriber's progress
+// through its channels. A session reads from the feeds' shared rings, or from
+// the log while it is behind, and hands what its peer takes to its line. It
+// has no goroutine and no queue of its own.
+package session
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Codec makes a transport's bytes. It is called with its session locked and
+// must not call it.
+type Codec interface {
+	Traits() Traits
+	// AppendEvent appends the Stride buffers of an event. position is the
+	// session's as of the event where Traits ask for it and the event's cursor
+	// alone is not all of it, else nil. Bytes that must be made are appended
+	// to scratch, which is returned.
+	AppendEvent(bufs [][]byte, scratch []byte, item *feed.Item, position []byte) (_ [][]byte, _ []byte)
+	// Control returns a control message's bytes, or nil if the transport has
+	// none for it. position is set where the client is to remember it.
+	Control(c wire.Control, position string) []byte
+	// Heartbeat returns what keeps the line alive, and moves the client's
+	// position there if it is not "".
+	Heartbeat(position string) []byte
+	// Close returns what follows a bye, or nil.
+	Close(code wire.CloseCode, reason string) []byte
+}
+
+// Traits are what a session must know of its transport.
+type Traits struct {
+	Name      string // for people: "websocket", "sse"
+	Stride    int    // buffers per event and per control message
+	Pings     bool   // the peer answers heartbeats
+	Positions bool   // each event carries the session's position
+}
+
+// Lag says what happens to a session that can't keep up.
+type Lag uint8
+
+// The kinds of Lag.
+const (
+	LagCatchUp  Lag = iota // read on from the log at the client's own pace
+	LagConflate            // only the newest event per key
+	LagLatest              // skip to the head
+	LagClose               // close
+)
+
+// ParseLag reads a lag's name; the empty text is catchup.
+func ParseLag(s string) (Lag, error) {
+	switch s {
+	case "", "catchup":
+		return LagCatchUp, nil
+	case "conflate":
+		return LagConflate, nil
+	case "latest":
+		return LagLatest, nil
+	case "close":
+		return LagClose, nil
+	}
+	return 0, wire.BadRequest("lag is %.80q: want catchup, conflate, latest or close", s)
+}
+
+// Session is one connection's progress. Its exported methods may be called by
+// any goroutine.
+type Session struct {
+	hub   *Hub
+	id    uint64
+	since int64 // Unix ms of the start
+	codec Codec
+	line  line.Line // set by Start
+
+	queued  atomic.Bool // on the ready list, or about to be
+	blocked atomic.Bool // the peer takes nothing for now: a Wake follows
+	heard   atomic.Bool // something came from the peer since the last ping
+
+	index int // of the hub's entries; guarded by hub.mu
+
+	mu        sync.Mutex
+	grant     *auth.Grant
+	lag       Lag
+	blockedAt int64 // Unix ms
+	slow      bool  // was blocked, and has not sent everything since
+	moved     bool  // the position moved over events that were left out
+	said      bool  // something was sent since the last heartbeat
+	ending    bool  // a bye is queued; nothing but control follows
+	over      bool  // the line is closed and everything is given back
+	unponged  uint8
+	tracks    []track
+	control   [][]byte // goes before any event
+}
+
+// track is a session's progress in one channel.
+type track struct {
+	feed     *feed.Feed
+	filter   *Filter
+	epoch    string
+	offset   uint64     // everything up to here was handed over or left out
+	page     *feed.Page // of the log, while behind the ring
+	reading  bool       // a page is on its way
+	followed bool       // it has been at the head: being behind now is lagging
+}
+
+func (t *track) cursor() event.Cursor {
+	return event.Cursor{Channel: t.feed.Channel(), Epoch: t.epoch, Offset: t.offset}
+}
+
+// ID is the connection's id.
+func (s *Session) ID() string { return connectionID(s.id) }
+
+func connectionID(id uint64) string { return "c" + strconv.FormatUint(id, 36) }
+
+func parseConnectionID(s string) (uint64, bool) {
+	if len(s) < 2 || s[0] != 'c' {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(s[1:], 36, 64)
+	return id, err == nil
+}
+
+// Grant is what the connection may do at present.
+func (s *Session) Grant() *auth.Grant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grant
+}
+
+// Mark implements feed.Member.
+func (s *Session) Mark() bool {
+	// A blocked peer is woken by its line; until then there is nothing to do.
+	return !s.blocked.Load() && s.queued.CompareAndSwap(false, true)
+}
+
+// Wake implements line.Owner: the line takes bytes again.
+func (s *Session) Wake() {
+	s.blocked.Store(false)
+	s.push()
+}
+
+func (s *Session) push() {
+	if s.queued.CompareAndSwap(false, true) {
+		s.hub.ready.Push(s)
+	}
+}
+
+// Heard notes that the peer is alive.
+func (s *Session) Heard() { s.heard.Store(true) }
+
+// Position returns the session's position over all of its channels.
+func (s *Session) Position() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.appendPosition(nil))
+}
+
+func (s *Session) appendPosition(dst []byte) []byte {
+	for i := range s.tracks {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = s.tracks[i].cursor().Append(dst)
+	}
+	return dst
+}
+
+// Say queues a control message.
+func (s *Session) Say(c wire.Control) {
+	s.mu.Lock()
+	s.sayLocked(c, "")
+	s.mu.Unlock()
+	s.push()
+}
+
+// mostControl bounds the answers that wait for a peer that asks but doesn't
+// read.
+const mostControl = 1024
+
+func (s *Session) sayLocked(c wire.Control, position string) {
+	if s.over || s.ending {
+		return
+	}
+	if len(s.control) >= mostControl {
+		s.endLocked(wire.CloseTimeout, "answers are not read", 0)
+		return
+	}
+	if b := s.codec.Control(c, position); b != nil {
+		s.control = append(s.control, b)
+	}
+}
+
+// Subscribe adds channels from since on and returns their position. Either all
+// are added or none. Channels that the session has already keep their place.
+func (s *Session) Subscribe(ctx context.Context, channels []string, types string, since Since, lag Lag) (event.Position, error) {
+	added, gaps, _, err := s.hub.open(ctx, s.Grant(), channels, types, since)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over || s.ending {
+		release(added)
+		return nil, wire.Unavailable(0, "the connection is closing")
+	}
+	var fresh []track
+	for _, t := range added {
+		if s.find(t.feed) != nil {
+			t.feed.Release()
+			continue
+		}
+		fresh = append(fresh, t)
+	}
+	if len(s.tracks)+len(fresh) > s.hub.opts.MaxChannels {
+		release(fresh)
+		return nil, wire.TooLarge("a session takes %d channels at most", s.hub.opts.MaxChannels)
+	}
+	s.lag = lag
+	for _, g := range gaps {
+		s.sayLocked(*g, "")
+	}
+	s.tracks = append(s.tracks, fresh...)
+	var position event.Position
+	for _, channel := range channels {
+		for i := range s.tracks {
+			if t := &s.tracks[i]; t.feed.Channel() == channel {
+				position = append(position, t.cursor())
+			}
+		}
+	}
+	for i := range fresh {
+		fresh[i].feed.Join(s)
+	}
+	s.push()
+	return position, nil
+}
+
+// Unsubscribe takes channels off; ones that the session doesn't have are an
+// error, and then none is.
+func (s *Session) Unsubscribe(channels []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := make(map[string]bool, len(channels))
+	for _, channel := range channels {
+		found := false
+		for i := range s.tracks {
+			found = found || s.tracks[i].feed.Channel() == channel
+		}
+		if !found {
+			return wire.BadRequest("not subscribed to %.140q", channel)
+		}
+		gone[channel] = true
+	}
+	kept := s.tracks[:0]
+	for _, t := range s.tracks {
+		if gone[t.feed.Channel()] {
+			t.feed.Leave(s)
+			t.feed.Release()
+			continue
+		}
+		kept = append(kept, t)
+	}
+	clear(s.tracks[len(kept):])
+	s.tracks = kept
+	return nil
+}
+
+// Renew replaces the grant in place: same subject, and not less than what is
+// in use.
+func (s *Session) Renew(g *auth.Grant) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.Subject != s.grant.Subject {
+		return wire.Forbidden("a renewal needs a token of the same sub")
+	}
+	for i := range s.tracks {
+		if channel := s.tracks[i].feed.Channel(); !g.MaySubscribe(channel) {
+			return wire.Forbidden("token may not subscribe to %q, which is in use", channel)
+		}
+	}
+	s.grant = g
+	s.hub.renewed(s, g)
+	return nil
+}
+
+func (s *Session) find(f *feed.Feed) *track {
+	for i := range s.tracks {
+		if s.tracks[i].feed == f {
+			return &s.tracks[i]
+		}
+	}
+	return nil
+}
+
+// End says bye and closes the line when that is sent, or after a while.
+// retry is when the client may come back.
+func (s *Session) End(code wire.CloseCode, reason string, retry time.Duration) {
+	s.mu.Lock()
+	s.endLocked(code, reason, retry)
+	s.mu.Unlock()
+	s.push()
+}
+
+func (s *Session) endLocked(code wire.CloseCode, reason string, retry time.Duration) {
+	if s.over || s.ending {
+		return
+	}
+	s.ending = true
+	if b := s.codec.Control(wire.Bye(code, reason, retry.Milliseconds()), ""); b != nil {
+		s.control = append(s.control, b)
+	}
+	if b := s.codec.Close(code, reason); b != nil {
+		s.control = append(s.control, b)
+	}
+	s.leaveLocked()
+	s.hub.watch(s, closeTimeout)
+}
+
+// closeTimeout is how long a peer may take to close after a bye.
+const closeTimeout = 5 * time.Second
+
+// Break answers a breach of the protocol: a close frame without a bye, or none
+// either if code is 0 because it is sent already.
+func (s *Session) Break(code wire.CloseCode, reason string) {
+	s.mu.Lock()
+	if !s.over && !s.ending {
+		s.ending = true
+		if code != 0 {
+			s.control = append(s.control, s.codec.Close(code, reason))
+		}
+		s.leaveLocked()
+		s.hub.watch(s, closeTimeout)
+	}
+	s.mu.Unlock()
+	s.push()
+}
+
+// Gone gives everything back: the peer is gone or the line is dead.
+func (s *Session) Gone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.goneLocked()
+}
+
+func (s *Session) goneLocked() {
+	if s.over {
+		return
+	}
+	s.over = true
+	s.control = nil
+	s.leaveLocked()
+	if s.line != nil {
+		s.line.Close()
+	}
+	s.hub.remove(s)
+}
+
+func (s *Session) leaveLocked() {
+	for i := range s.tracks {
+		s.tracks[i].feed.Leave(s)
+		s.tracks[i].feed.Release()
+	}
+	s.tracks = nil
+}
+
+func release(tracks []track) {
+	for i := range tracks {
+		tracks[i].feed.Release()
+	}
+}

@@ -1,0 +1,204 @@
+// Package sse makes an HTTP request a session over Server-Sent Events (WHATWG
+// HTML §9.2). Over HTTP/1.1 the connection is taken from net/http; over HTTP/2
+// the handler stays.
+package sse
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Handler serves event streams. Its fields are static. CORS headers are set by
+// who wraps it.
+type Handler struct {
+	Hub      *session.Hub
+	Verifier session.Authorizer
+	Shed     session.Shed // nil: never
+}
+
+// maxPosition bounds a position over SSE: it comes back in a header.
+const maxPosition = 4 << 10
+
+// ServeHTTP implements http.Handler. Over HTTP/1.1 it returns once the session
+// runs.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s, err := h.prepare(r)
+	switch {
+	case err == nil:
+		h.start(w, r, s)
+	case session.Overloaded(err) && !takesProblems(r):
+		turnAway(w, wire.From(err))
+	default:
+		wire.WriteProblem(w, err)
+	}
+}
+
+func (h *Handler) prepare(r *http.Request) (*session.Session, error) {
+	g, _, err := h.Verifier.FromRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	if h.Shed != nil {
+		if err := h.Shed(g); err != nil {
+			return nil, err
+		}
+	}
+	q := r.URL.Query()
+	if event := q.Get("event"); event != "" && event != "type" {
+		return nil, wire.BadRequest("event is %.40q: want \"type\" or nothing", event)
+	}
+	c, err := session.FromQuery(q, r.Header.Get("Last-Event-ID"), g, codec{types: q.Get("event") == "type"})
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Channels) == 0 {
+		return nil, wire.BadRequest("want channel=<name>, as often as needed, or subscription=<name>")
+	}
+	if len(c.Channels) > 1 {
+		most := 0
+		for _, channel := range c.Channels {
+			const place = len("@abcdefgh-12345678901234567890,")
+			most += len(channel) + place
+		}
+		if most > maxPosition {
+			return nil, wire.BadRequest("%d channels: their position would not fit %d bytes, which is what it may have over SSE; WebSocket takes them", len(c.Channels), maxPosition)
+		}
+	}
+	return h.Hub.New(r.Context(), c)
+}
+
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Session) {
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no")
+	retry := fmt.Appendf(nil, "retry: %d\n\n", 1000+rand.N(3000))
+	if r.ProtoMajor != 1 {
+		h.stay(w, r, s, retry)
+		return
+	}
+	netConn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.Gone()
+		wire.WriteProblem(w, err)
+		return
+	}
+	// Without a length or chunks, the body ends with the connection.
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "HTTP/1.1 200 OK\r\nDate: %s\r\nConnection: close\r\n", time.Now().UTC().Format(http.TimeFormat))
+	header.Write(&head)
+	head.WriteString("\r\n")
+	head.Write(retry)
+	s.Prepend(head.Bytes())
+	rw.Reader.Reset(nil) // what a client sends after its request is ignored
+
+	c := &conn{Session: s, socket: h.Hub.Poller().Wrap(netConn)}
+	if c.socket != nil {
+		s.Start(c.socket)
+		if err := h.Hub.Poller().Start(c.socket, c); err != nil {
+			s.Gone()
+		}
+		return
+	}
+	s.Start(line.NewStream(watched{s}, func(b []byte) error {
+		_, err := netConn.Write(b)
+		return err
+	}, func() { netConn.Close() }))
+	go func() {
+		var b [64]byte
+		for {
+			if _, err := netConn.Read(b[:]); err != nil {
+				s.Gone()
+				return
+			}
+		}
+	}()
+}
+
+// conn is a stream's connection over HTTP/1.1. All that is read from it is its
+// end.
+type conn struct {
+	*session.Session
+	socket *line.Socket
+}
+
+var _ line.Owner = (*conn)(nil)
+
+// Read implements line.Owner.
+func (c *conn) Read() {
+	if c.socket.Discard() != nil {
+		c.Gone()
+	}
+}
+
+// watched is the owner of a Stream, which is read elsewhere.
+type watched struct{ *session.Session }
+
+func (watched) Read() {}
+
+// stay serves HTTP/2, where a stream lives as long as its handler.
+func (h *Handler) stay(w http.ResponseWriter, r *http.Request, s *session.Session, retry []byte) {
+	control := http.NewResponseController(w)
+	done := make(chan struct{})
+	var once sync.Once
+	ended := func() {
+		once.Do(func() {
+			control.SetWriteDeadline(time.Now()) // a write under way returns
+			close(done)
+		})
+	}
+	s.Prepend(retry)
+	w.WriteHeader(http.StatusOK)
+	stream := line.NewStream(watched{s}, func(b []byte) error {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		return control.Flush()
+	}, ended)
+	s.Start(stream)
+	stop := context.AfterFunc(r.Context(), s.Gone)
+	<-done
+	stop()
+	stream.Wait()
+	s.Gone()
+}
+
+// turnAway tells a browser's EventSource to come back later: a status other
+// than 200 would make it give up for good.
+func turnAway(w http.ResponseWriter, e *wire.Error) {
+	retry := e.RetryAfter
+	if retry <= 0 {
+		retry = 2 * time.Second
+	}
+	retry += rand.N(retry)
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no")
+	b := fmt.Appendf(nil, "retry: %d\n\n", retry.Milliseconds())
+	w.Write(wire.Bye(e.Close(), e.Detail, retry.Milliseconds()).AppendSSE(b, ""))
+}
+
+// takesProblems tells whether the client reads errors: a native EventSource
+// accepts nothing but an event stream.
+func takesProblems(r *http.Request) bool {
+	for _, accept := range r.Header.Values("Accept") {
+		if strings.Contains(accept, "application/problem+json") {
+			return true
+		}
+	}
+	return false
+}
+
+var _ session.Authorizer = (*auth.Verifier)(nil)

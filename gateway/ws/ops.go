@@ -1,0 +1,111 @@
+package ws
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// message is what a client sends.
+type message struct {
+	Op       string          `json:"op"`
+	Ref      *int64          `json:"ref"`
+	Channels []string        `json:"channels"`
+	Types    []string        `json:"types"`
+	Since    string          `json:"since"`
+	Lag      string          `json:"lag"`
+	Channel  string          `json:"channel"`
+	Events   json.RawMessage `json:"events"`
+	Token    string          `json:"token"`
+	Cursor   string          `json:"cursor"`
+	Reason   string          `json:"reason"`
+}
+
+// do carries out one message. Errors are answered; the connection stays.
+func (c *conn) do(ctx context.Context, text []byte) {
+	var m message
+	reply, err := c.decode(text, &m)
+	if err == nil {
+		reply, err = c.carryOut(ctx, &m)
+	}
+	if err != nil {
+		e := wire.From(err)
+		reply = wire.Control{Op: wire.OpError, Code: e.Code, Detail: e.Detail}
+		if e.RetryAfter > 0 {
+			ms := e.RetryAfter.Milliseconds()
+			reply.RetryMS = &ms
+		}
+	}
+	if reply.Op != "" {
+		reply.Ref = m.Ref
+		c.Say(reply)
+	}
+}
+
+func (c *conn) decode(text []byte, m *message) (wire.Control, error) {
+	if text = bytes.TrimSpace(text); len(text) == 0 || text[0] != '{' {
+		return wire.Control{}, wire.BadRequest("frame is not a JSON object")
+	}
+	if err := json.Unmarshal(text, m); err != nil {
+		return wire.Control{}, wire.BadRequest("frame: %v", err)
+	}
+	return wire.Control{}, nil
+}
+
+const opsTaken = "want subscribe, unsubscribe, ack, reject, publish, auth or ping"
+
+func (c *conn) carryOut(ctx context.Context, m *message) (wire.Control, error) {
+	ok := wire.Control{Op: wire.OpOK}
+	switch m.Op {
+	case "":
+		return ok, wire.BadRequest("frame has no op: %s", opsTaken)
+	case "ping":
+		return ok, nil
+	case "subscribe":
+		return c.subscribe(ctx, m)
+	case "unsubscribe":
+		if len(m.Channels) == 0 {
+			return ok, wire.BadRequest("unsubscribe needs channels, a list of names")
+		}
+		return ok, c.Unsubscribe(m.Channels)
+	case "publish":
+		if c.handler.Publisher == nil || m.Channel == "" || len(m.Events) == 0 {
+			return ok, wire.BadRequest("publish needs channel and events, a list of events")
+		}
+		var err error
+		ok.Events, err = c.handler.Publisher.PublishJSON(ctx, c.Grant(), m.Channel, m.Events)
+		return ok, err
+	case "auth":
+		if m.Token == "" {
+			return ok, wire.BadRequest("auth needs token")
+		}
+		g, err := c.handler.Verifier.Verify(ctx, m.Token)
+		if err != nil {
+			return ok, err
+		}
+		return ok, c.Renew(g)
+	case "ack", "reject":
+		return ok, wire.BadRequest("%s is for durable sessions; this one is ephemeral", m.Op)
+	}
+	return ok, wire.BadRequest("unknown op %.40q: %s", m.Op, opsTaken)
+}
+
+func (c *conn) subscribe(ctx context.Context, m *message) (wire.Control, error) {
+	if len(m.Channels) == 0 {
+		return wire.Control{}, wire.BadRequest("subscribe needs channels, a list of names")
+	}
+	since, err := session.ParseSince(m.Since)
+	if err != nil {
+		return wire.Control{}, err
+	}
+	lag, err := session.ParseLag(m.Lag)
+	if err != nil {
+		return wire.Control{}, err
+	}
+	position, err := c.Subscribe(ctx, m.Channels, strings.Join(m.Types, ","), since, lag)
+	return wire.Control{Op: wire.OpOK, Cursor: position.String()}, err
+}

@@ -1,0 +1,125 @@
+package ws
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// conn is a WebSocket connection: a session, the library's Conn that reads for
+// it, and one of two lines.
+type conn struct {
+	*session.Session
+	handler *Handler
+	ws      *websocket.Conn
+	socket  *line.Socket // read when something came in
+	stream  *line.Stream // or read by a goroutine of its own
+
+	inMessage bool // owned by the reader
+}
+
+var _ line.Owner = (*conn)(nil)
+
+// between lets the library's reader go away once a control frame was handled:
+// it would wait for the next message with a goroutine.
+func (c *conn) between() {
+	if c.socket != nil && !c.inMessage {
+		c.socket.Between()
+	}
+}
+
+// Read implements line.Owner.
+func (c *conn) Read() {
+	for {
+		c.between()
+		err := c.readMessage()
+		if errors.Is(err, line.ErrWouldBlock) {
+			c.Heard()
+			return
+		}
+		if err != nil {
+			c.failed(err, c.socket.Gone(), c.socket.SaidClose())
+			// What else the peer sends is read and ignored, so that the close
+			// frame reaches it before a reset does.
+			if c.socket.Discard() != nil {
+				c.Gone()
+			}
+			return
+		}
+	}
+}
+
+// readAll reads where no poller watches, until the connection ends.
+func (c *conn) readAll() {
+	for {
+		err := c.readMessage()
+		c.Heard()
+		if err != nil {
+			var closed websocket.CloseError
+			c.failed(err, errors.As(err, &closed) || websocket.CloseStatus(err) != -1, c.stream.SaidClose())
+			return
+		}
+	}
+}
+
+// failed ends the session after a failed read.
+func (c *conn) failed(err error, gone, saidClose bool) {
+	switch {
+	case gone || websocket.CloseStatus(err) != -1:
+		c.Gone()
+	case saidClose:
+		c.Break(0, "") // by the library: 1002, 1009
+	default:
+		c.Break(wire.CloseProtocol, "breach of RFC 6455")
+	}
+}
+
+var messages = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// keptBuffer is the largest buffer that is used again.
+const keptBuffer = 64 << 10
+
+// readMessage reads one message and does what it says. Its context never ends:
+// a read ends with the connection.
+func (c *conn) readMessage() error {
+	typ, r, err := c.ws.Reader(context.Background())
+	if err != nil {
+		return err
+	}
+	c.inMessage = true
+	defer func() { c.inMessage = false }()
+	b := messages.Get().(*bytes.Buffer)
+	defer func() {
+		if b.Cap() <= keptBuffer {
+			b.Reset()
+			messages.Put(b)
+		}
+	}()
+	if _, err := b.ReadFrom(r); err != nil {
+		return err
+	}
+	c.Heard()
+	switch {
+	case typ != websocket.MessageText:
+		c.End(wire.CloseBadRequest, "bad_request: frames are text, one JSON object each", 0)
+	case !utf8.Valid(b.Bytes()):
+		c.Break(wire.CloseInvalidUTF8, "text is not valid UTF-8")
+	default:
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
+		c.do(ctx, b.Bytes())
+	}
+	return nil
+}
+
+// opTimeout bounds what one message may make the gateway do.
+const opTimeout = 15 * time.Second
