@@ -48,27 +48,36 @@ const storedVersion = 1
 
 var errStored = errors.New("stored event is damaged or of an unknown version")
 
-// AppendStored appends the stored form of f to dst.
-func (f *Fields) AppendStored(dst []byte) []byte {
-	json := make([]byte, 0, 160+len(f.ID)+len(f.Source)+len(f.Type)+len(f.Subject)+len(f.Key)+len(f.Data))
-	json = append(json, `{"specversion":"1.0","id":`...)
-	idAt := len(json)
-	json = appendString(json, f.ID)
-	idEnd := len(json)
-	json = appendString(append(json, `,"source":`...), f.Source)
-	json = append(json, `,"type":`...)
-	typeAt := len(json)
-	json = appendString(json, f.Type)
-	typeEnd := len(json)
-	json, keyAt, keyEnd := f.appendOptional(json)
-	split := len(json)
-	json = f.appendTail(json)
+// maxHeader is how long a stored event's header gets: lengths up to 4 GiB.
+const maxHeader = 1 + 7*5
 
-	dst = append(dst, storedVersion)
-	for _, n := range [...]int{split, idAt, idEnd - idAt, typeAt, typeEnd - typeAt, keyAt, keyEnd - keyAt} {
-		dst = binary.AppendUvarint(dst, uint64(n))
+// AppendStored appends the stored form of f to dst. It allocates only if dst
+// must grow.
+func (f *Fields) AppendStored(dst []byte) []byte {
+	// The JSON is written first, behind room for the header, whose size is
+	// known only then; what is left of the room is closed.
+	start := len(dst)
+	from := start + maxHeader
+	dst = append(dst, make([]byte, maxHeader)...)
+	dst = append(dst, `{"specversion":"1.0","id":`...)
+	idAt := len(dst)
+	dst = appendString(dst, f.ID)
+	idEnd := len(dst)
+	dst = appendString(append(dst, `,"source":`...), f.Source)
+	dst = append(dst, `,"type":`...)
+	typeAt := len(dst)
+	dst = appendString(dst, f.Type)
+	typeEnd := len(dst)
+	dst, keyAt, keyEnd := f.appendOptional(dst)
+	split := len(dst)
+	dst = f.appendTail(dst)
+
+	header := append(dst[start:start:from], storedVersion)
+	for _, n := range [...]int{split - from, idAt - from, idEnd - idAt, typeAt - from, typeEnd - typeAt, max(keyAt-from, 0), keyEnd - keyAt} {
+		header = binary.AppendUvarint(header, uint64(n))
 	}
-	return append(dst, json...)
+	end := start + len(header)
+	return dst[:end+copy(dst[end:], dst[from:])]
 }
 
 func (f *Fields) appendHead(dst []byte) []byte {
