@@ -1,0 +1,204 @@
+package swarm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/longline-push/longline/loadtest/measure"
+	"github.com/longline-push/longline/loadtest/poll"
+	"github.com/longline-push/longline/loadtest/probe"
+	"github.com/longline-push/longline/loadtest/wire"
+)
+
+// read takes what has arrived for a client and goes through it. Bytes of an
+// incomplete item wait in the client; whole ones are never copied.
+func (l *loop) read(i int32) {
+	c := &l.conns[i]
+	if len(c.rest) > len(l.buf)/2 {
+		l.buf = make([]byte, 4*len(c.rest))
+	}
+	kept := copy(l.buf, c.rest)
+	n, err := poll.Read(c.fd, l.buf[kept:])
+	if err != nil {
+		if !poll.Busy(err) {
+			l.lose(i, fmt.Errorf("read: %w", err))
+		}
+		return
+	}
+	if n == 0 {
+		l.lose(i, errors.New("connection closed by the gateway"))
+		return
+	}
+	l.state.Bytes += uint64(n)
+	b := l.buf[:kept+n]
+	if c.phase == asking && c.extra.head == 0 {
+		size, err := l.answer(c, b)
+		if err != nil {
+			l.lose(i, err)
+			return
+		}
+		if size == 0 {
+			c.rest = append(c.rest[:0], b...)
+			return
+		}
+		c.extra.head = size
+		b, kept = b[size:], 0
+	}
+	if c.chunked {
+		fresh, err := c.extra.chunks.Decode(b[kept:])
+		if err != nil {
+			l.lose(i, err)
+			return
+		}
+		b = b[:kept+len(fresh)]
+	}
+	turn := c.turn
+	now := measure.Now()
+	var used int
+	if l.spec.Transport == WebSocket {
+		used, err = l.frames(i, b, now)
+	} else {
+		used, err = l.blocks(i, b, now)
+	}
+	if c.turn != turn || c.fd < 0 {
+		return
+	}
+	if err != nil {
+		l.lose(i, err)
+		return
+	}
+	if rest := b[used:]; len(rest) > 0 {
+		c.rest = append(c.rest[:0], rest...)
+	} else if c.rest != nil {
+		c.rest = nil
+	}
+}
+
+// frames goes through the WebSocket frames of b and returns how much it used.
+func (l *loop) frames(i int32, b []byte, now int64) (int, error) {
+	c := &l.conns[i]
+	ch := &l.channels[(l.spec.First+int(i))%l.spec.Channels]
+	used := 0
+	for used < len(b) {
+		if n := l.again(c, ch, b[used:], now); n > 0 {
+			used += n
+			continue
+		}
+		f, n, err := wire.NextFrame(b[used:])
+		if err != nil {
+			return used, err
+		}
+		if n == 0 {
+			break
+		}
+		raw := b[used : used+n]
+		used += n
+		switch f.Op {
+		case wire.OpText:
+			if bytes.HasPrefix(f.Payload, []byte(`{"op":`)) {
+				err = l.control(i, "", f.Payload)
+			} else if !l.event(c, ch, f.Payload, raw, now) {
+				err = l.control(i, "", f.Payload)
+			}
+		case wire.OpPing:
+			c.out = wire.AppendClientFrame(c.out, wire.OpPong, f.Payload)
+			l.flush(i)
+		case wire.OpClose:
+			err = closed(f.Payload)
+		case wire.OpBinary:
+			err = errors.New("unexpected binary frame")
+		}
+		if err != nil || c.fd < 0 {
+			return used, err
+		}
+	}
+	return used, nil
+}
+
+// closed is a close frame as an error.
+func closed(payload []byte) error {
+	if len(payload) < 2 {
+		return errors.New("closed by the gateway without a code")
+	}
+	return fmt.Errorf("closed by the gateway: %d %s", binary.BigEndian.Uint16(payload), payload[2:])
+}
+
+// blocks goes through the SSE events of b and returns how much it used.
+func (l *loop) blocks(i int32, b []byte, now int64) (int, error) {
+	c := &l.conns[i]
+	ch := &l.channels[(l.spec.First+int(i))%l.spec.Channels]
+	used := 0
+	for used < len(b) {
+		if n := l.again(c, ch, b[used:], now); n > 0 {
+			used += n
+			continue
+		}
+		block, n := wire.NextBlock(b[used:])
+		if n == 0 {
+			break
+		}
+		raw := b[used : used+n]
+		used += n
+		if op, ok := strings.CutPrefix(string(block.Event), "longline."); ok {
+			if err := l.control(i, op, block.Data); err != nil || c.fd < 0 {
+				return used, err
+			}
+			continue
+		}
+		if block.Data != nil && !l.event(c, ch, block.Data, raw, now) {
+			return used, fmt.Errorf("event without its marks: %.120q", block.Data)
+		}
+	}
+	return used, nil
+}
+
+// again recognizes the event that this client expects next by the bytes in
+// which another client of the channel got it, and returns how many they are.
+func (l *loop) again(c *conn, ch *channel, b []byte, now int64) int {
+	if ch.recent == nil {
+		return 0
+	}
+	k := &ch.recent[c.book.Next()%recentEvents]
+	if k.seq == 0 || k.seq != c.book.Next() || !bytes.HasPrefix(b, k.raw) {
+		return 0
+	}
+	l.enter(c, k.seq, k.offset, k.at, now)
+	return len(k.raw)
+}
+
+// event looks into an event and enters it; false if it isn't one of ours.
+func (l *loop) event(c *conn, ch *channel, event, raw []byte, now int64) bool {
+	a, ok := probe.Read(event)
+	if !ok {
+		return false
+	}
+	if ch.epoch != string(a.Epoch) {
+		ch.epoch = string(a.Epoch)
+	}
+	if ch.recent != nil {
+		k := &ch.recent[a.Seq%recentEvents]
+		k.seq, k.offset, k.at = a.Seq, a.Offset, a.At
+		k.raw = append(k.raw[:0], raw...)
+	}
+	l.enter(c, a.Seq, a.Offset, a.At, now)
+	return true
+}
+
+// enter books an arrival.
+func (l *loop) enter(c *conn, seq, offset uint64, at, now int64) {
+	if !c.book.See(seq, offset) {
+		return
+	}
+	l.state.Delivered++
+	l.state.LastEventAt = now
+	l.state.Latency.Record(time.Duration(now - at))
+	if c.fresh {
+		c.fresh = false
+		l.state.Resumed++
+		l.state.LastResumeAt = now
+	}
+}
