@@ -1,0 +1,70 @@
+# Everything here needs Go and Node alone; what else the tests need is installed
+# by `make test` itself, once. CI runs the same: see .ci/run.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 30s
+BENCH       ?= .
+JS          := client/js
+
+# node_modules carries npm's own mark of what it was made from.
+MODULES := $(if $(wildcard $(JS)/package-lock.json),$(JS)/node_modules/.package-lock.json)
+
+.PHONY: build run run-cluster test test-go test-js deps lint fmt bench fuzz chaos clean
+
+build: ## the one binary
+	go build -o longline .
+
+run: ## the gateway on this machine, keeping its data in ./longline-data
+	go run .
+
+run-cluster: build deps ## three nodes on one Redis, until Ctrl-C
+	@.ci/cluster
+
+test: deps lint test-go test-js ## everything that must pass
+
+test-go:
+	go build ./...
+	go test -race -timeout 10m ./...
+
+test-js: $(MODULES)
+	@if [ -n "$(MODULES)" ]; then cd $(JS) && npm test --silent; fi
+
+# Debian's packages, only if they are missing; npm's, only if the lock changed.
+deps: $(MODULES)
+	@.ci/packages
+
+$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json
+	cd $(JS) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+lint:
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
+	  if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+fmt:
+	gofmt -w $$(git ls-files --cached --others --exclude-standard '*.go')
+
+bench:
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# Each fuzz target for FUZZTIME, one after another.
+fuzz:
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+# What kills processes and takes servers away, again and again.
+chaos:
+	go test -count=3 -timeout 20m -run 'Chaos|Kill|Crash|Outage|Failover' ./...
+
+clean:
+	rm -rf longline $(JS)/node_modules
