@@ -1,0 +1,44 @@
+-- What a log is on Redis, and what several scripts do with it. This text stands
+-- before each script.
+--
+-- meta, a hash: e epoch, t term of the last append, h head, a time of the last
+-- append (ms), b bytes, n first offset, z size of the largest event ever,
+-- f forks as "epoch:head,epoch:head", oldest first.
+-- The log, a stream: <offset>-0 → t (ms), d (the event).
+
+local function int(n) return string.format('%d', n) end
+
+-- now is the time in ms: Redis's own unless one is given.
+local function now(given)
+  if given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- note writes down that channel changed and returns the bucket's sequence.
+-- The member with an infinite score names the bucket's incarnation: who looks
+-- for changes always gets it, and sees by it that Redis was emptied.
+local function note(changed, counter, channel, seed)
+  local seq = redis.call('INCR', counter)
+  if seq == 1 then redis.call('ZADD', changed, 'inf', '!' .. seed) end
+  redis.call('ZADD', changed, seq, channel)
+  return seq
+end
+
+-- state returns epoch, first, head, bytes and forks; nil if there is no log.
+local function state(meta)
+  local m = redis.call('HMGET', meta, 'e', 'n', 'h', 'b', 'f')
+  if not m[1] then return nil end
+  return {m[1], m[2], m[3], m[4], m[5] or ''}
+end
+
+-- before returns the offset of the last event appended before ms, or first-1.
+local function before(log, first, head, ms)
+  local lo, hi = first, head + 1
+  while lo < hi do
+    local mid = math.floor((lo + hi) / 2)
+    local got = redis.call('XRANGE', log, int(mid) .. '-0', '+', 'COUNT', 1)
+    if got[1] and tonumber(got[1][2][2]) < ms then lo = mid + 1 else hi = mid end
+  end
+  return lo - 1
+end

@@ -1,0 +1,95 @@
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// Sentinels is a master, its replica and the three sentinels that watch them
+// under the name "main".
+type Sentinels struct {
+	Master, Replica *Server
+	Watchers        []*Server
+	t               testing.TB
+}
+
+// StartSentinels starts them and waits until the sentinels know each other and
+// the replica. Settings are those of master and replica.
+func StartSentinels(t testing.TB, settings ...string) *Sentinels {
+	t.Helper()
+	g := &Sentinels{t: t}
+	settings = append([]string{"repl-ping-replica-period", "1"}, settings...)
+	g.Master = Start(t, settings...)
+	host, port, _ := net.SplitHostPort(g.Master.Addr)
+	g.Replica = Start(t, append(settings, "replicaof", host+" "+port)...)
+	Eventually(t, func() error {
+		if link, err := g.Replica.info("master_link_status", "INFO", "replication"); err != nil || link != "up" {
+			return fmt.Errorf("replica's link is %q (%v)", link, err)
+		}
+		return nil
+	})
+	for range 3 {
+		g.Watchers = append(g.Watchers, g.watcher(host, port))
+	}
+	for _, w := range g.Watchers {
+		Eventually(t, func() error {
+			text := fmt.Sprint(w.Do("SENTINEL", "MASTER", "main"))
+			if !strings.Contains(text, "num-other-sentinels 2") || !strings.Contains(text, "num-slaves 1") {
+				return fmt.Errorf("sentinel at %s doesn't know all: %s", w.Addr, text)
+			}
+			return nil
+		})
+	}
+	return g
+}
+
+func (g *Sentinels) watcher(host, port string) *Server {
+	g.t.Helper()
+	own := freePort(g.t)
+	dir := g.t.TempDir()
+	conf := filepath.Join(dir, "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor main %s %s 2\nsentinel down-after-milliseconds main 1000\n"+
+		"sentinel failover-timeout main 5000\nprotected-mode no\n", host, port)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", own), t: g.t, dir: dir,
+		args: []string{conf, "--sentinel", "--bind", "127.0.0.1", "--port", own, "--dir", dir, "--logfile", "log"}}
+	s.Client = goredis.NewClient(&goredis.Options{Addr: s.Addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1})
+	g.t.Cleanup(func() { _ = s.Client.Close() })
+	s.launch()
+	return s
+}
+
+// URL is how a broker is told to use them.
+func (g *Sentinels) URL() string {
+	var addrs []string
+	for _, w := range g.Watchers {
+		addrs = append(addrs, w.Addr)
+	}
+	return "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
+}
+
+// WaitFailover waits until the sentinels name the replica as the master.
+func (g *Sentinels) WaitFailover() {
+	g.t.Helper()
+	for _, w := range g.Watchers {
+		Eventually(g.t, func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			at, err := w.Client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main").StringSlice()
+			if err != nil || len(at) != 2 || net.JoinHostPort(at[0], at[1]) != g.Replica.Addr {
+				return fmt.Errorf("sentinel at %s names %v (%v)", w.Addr, at, err)
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,310 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// tail knows who follows what. Announcements come in by subscriptions; what
+// those lose is found by look.
+type tail struct {
+	b *Broker
+
+	mu      sync.RWMutex
+	topics  map[string]*followed
+	buckets [buckets]watched
+}
+
+// watched is what is known of the changes of a bucket that has followers.
+type watched struct {
+	followed map[string]*followed // by channel; empty: nothing else counts
+	seq      uint64               // of the newest change that was looked at
+	name     string               // of the bucket's incarnation
+}
+
+// followed is a channel with followers.
+type followed struct {
+	bucket         int
+	channel, topic string
+	heard          atomic.Uint64 // the bucket's sequence at the last announcement
+	due            uint64        // that of a change look found; owned by look
+
+	// guarded by tail.mu
+	sub   *subscription // whose topics it is among
+	ready chan struct{} // closed once the subscription was confirmed
+
+	mu        sync.Mutex // held while announcing: never two at once
+	followers []*listener
+}
+
+// listener is a follower of a channel. What is announced before the state it
+// begins with is known is held back: some of it will be old news.
+type listener struct {
+	follower broker.Follower
+	begun    bool
+	since    uint64 // the bucket's sequence as of that state
+	held     []news
+}
+
+// news is an announcement and the change it tells of, 0 if not of one.
+type news struct {
+	broker.Announcement
+	seq uint64
+}
+
+// mostHeld is how many announcements are held back; more become a hint.
+const mostHeld = 64
+
+func newTail(b *Broker) *tail { return &tail{b: b, topics: make(map[string]*followed)} }
+
+// Follow implements broker.Tail.
+func (b *Broker) Follow(ctx context.Context, channel string, f broker.Follower) (broker.State, error) {
+	verb := "follow " + channel
+	if err := b.usable(ctx); err != nil {
+		return broker.State{}, unavailable(verb, err)
+	}
+	l := &listener{follower: f}
+	e, ready := b.tail.add(channel, l)
+	s, err := b.tail.open(ctx, e, l, ready)
+	if err != nil {
+		b.Unfollow(channel, f)
+		return broker.State{}, unavailable(verb, err)
+	}
+	return s, nil
+}
+
+// Unfollow implements broker.Tail.
+func (b *Broker) Unfollow(channel string, f broker.Follower) {
+	t, bucket := b.tail, bucketOf(channel)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.buckets[bucket].followed[channel]
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i := slices.IndexFunc(e.followers, func(l *listener) bool { return l.follower == f }); i >= 0 {
+		e.followers = slices.Delete(e.followers, i, i+1)
+	}
+	if len(e.followers) == 0 {
+		delete(t.buckets[bucket].followed, channel)
+		delete(t.topics, e.topic)
+		e.sub.drop(e.topic)
+	}
+}
+
+// add enters l and returns its channel, with what tells that it is subscribed.
+func (t *tail) add(channel string, l *listener) (*followed, <-chan struct{}) {
+	bucket := bucketOf(channel)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := &t.buckets[bucket]
+	e := w.followed[channel]
+	if e == nil {
+		e = &followed{bucket: bucket, channel: channel, topic: t.b.keys.topic(bucket, channel), ready: make(chan struct{})}
+		if len(w.followed) == 0 {
+			*w = watched{followed: make(map[string]*followed)}
+		}
+		w.followed[channel] = e
+		t.topics[e.topic] = e
+		e.sub = t.b.servers.bucket(bucket).sub
+		e.sub.add(e.topic)
+	}
+	e.mu.Lock()
+	e.followers = append(e.followers, l)
+	e.mu.Unlock()
+	return e, e.ready
+}
+
+// open waits until e is subscribed, then asks where its log stands.
+func (t *tail) open(ctx context.Context, e *followed, l *listener, ready <-chan struct{}) (broker.State, error) {
+	timer := time.NewTimer(answerWithin)
+	defer timer.Stop()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return broker.State{}, ctx.Err()
+	case <-t.b.ctx.Done():
+		return broker.State{}, broker.ErrClosed
+	case <-timer.C:
+		return broker.State{}, errors.New("no subscription in time")
+	}
+	var list []any
+	var seq uint64
+	for {
+		var err error
+		list, err = t.b.do(ctx, e.bucket, openScript, t.b.keys.logKeys(e.bucket, e.channel), newEpoch(), e.channel)
+		if err != nil {
+			return broker.State{}, err
+		}
+		if len(list) < 7 {
+			return broker.State{}, fmt.Errorf("unexpected answer of %d elements", len(list))
+		}
+		// What others heard after this state was taken, and before l was
+		// there, l would never hear of: so its state must not be older.
+		seq = uintOf(list[5])
+		if e.heard.CompareAndSwap(0, seq) || e.heard.Load() <= seq {
+			break
+		}
+	}
+	name, _ := list[6].(string)
+	t.mu.Lock()
+	w := &t.buckets[e.bucket]
+	if w.name == "" {
+		w.name, w.seq = name, seq
+	}
+	// Another name: look will find it and tell all followers of the bucket.
+	t.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l.begun, l.since = true, seq
+	for _, n := range l.held {
+		l.tell(n)
+	}
+	l.held = nil
+	return stateOf(list), nil
+}
+
+// message takes an announcement as append.lua writes it.
+func (t *tail) message(topic, payload string) {
+	t.mu.RLock()
+	e := t.topics[topic]
+	t.mu.RUnlock()
+	if e == nil {
+		return
+	}
+	if payload == "" {
+		e.announce(broker.Announcement{}, 0) // dropped
+		return
+	}
+	a, seq, err := parseAnnouncement(payload)
+	if err != nil {
+		t.b.log.Debug("announcement is damaged", "channel", e.channel, "error", err)
+		a = broker.Announcement{}
+	}
+	// First told, then noted: look must not take for told what is not yet.
+	e.announce(a, seq)
+	raise(&e.heard, seq)
+}
+
+// announce tells all followers to whom the change seq, if it is one, is news.
+func (e *followed) announce(a broker.Announcement, seq uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.followers {
+		l.tell(news{a, seq})
+	}
+}
+
+func (l *listener) tell(n news) {
+	switch {
+	case !l.begun && len(l.held) < mostHeld:
+		l.held = append(l.held, n)
+	case !l.begun:
+		l.held = append(l.held[:0], news{})
+	case n.seq == 0 || n.seq > l.since:
+		l.follower.Announce(n.Announcement)
+	}
+}
+
+// forget makes everything news again: sequences may have begun anew.
+func (e *followed) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, l := range e.followers {
+		l.since = 0
+	}
+}
+
+// raise sets n to v if that is more.
+func raise(n *atomic.Uint64, v uint64) {
+	for {
+		old := n.Load()
+		if v <= old || n.CompareAndSwap(old, v) {
+			return
+		}
+	}
+}
+
+var errAnnouncement = errors.New("not an announcement")
+
+// parseAnnouncement reads "epoch first head seq ms sizes\nevents". Without
+// sizes it is a hint that carries no events.
+func parseAnnouncement(payload string) (a broker.Announcement, seq uint64, err error) {
+	line, text, ok := strings.Cut(payload, "\n")
+	if !ok {
+		line = payload
+	}
+	fields := strings.Split(line, " ")
+	if len(fields) != 6 {
+		return a, 0, errAnnouncement
+	}
+	first, head, ms := uintOf(fields[1]), uintOf(fields[2]), uintOf(fields[4])
+	a, seq = broker.Announcement{Epoch: fields[0], Head: head}, uintOf(fields[3])
+	if fields[0] == "" || head == 0 || first == 0 || first > head {
+		return broker.Announcement{}, 0, errAnnouncement
+	}
+	if fields[5] == "" {
+		return a, seq, nil
+	}
+	data, at := []byte(text), time.UnixMilli(int64(ms))
+	a.Items = make([]broker.Item, 0, min(head-first+1, uint64(len(fields[5]))))
+	for size := range strings.SplitSeq(fields[5], ",") {
+		n := uintOf(size)
+		if n > uint64(len(data)) {
+			return broker.Announcement{}, 0, errAnnouncement
+		}
+		a.Items = append(a.Items, broker.Item{Offset: first + uint64(len(a.Items)), Time: at, Data: data[:n:n]})
+		data = data[n:]
+	}
+	if len(data) > 0 || uint64(len(a.Items)) != head-first+1 {
+		return broker.Announcement{}, 0, errAnnouncement
+	}
+	return a, seq, nil
+}
+
+// confirmed notes that a subscription to topic holds. The first time that is
+// what Follow waits for; again, it means that announcements were missed.
+func (t *tail) confirmed(s *subscription, topic string) (missed *followed) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.topics[topic]
+	if e == nil || e.sub != s {
+		return nil
+	}
+	select {
+	case <-e.ready:
+		return e
+	default:
+		close(e.ready)
+		return nil
+	}
+}
+
+// rearrange moves topics to the masters that now have them.
+func (t *tail) rearrange() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for b := range t.buckets {
+		if len(t.buckets[b].followed) == 0 {
+			continue
+		}
+		sub := t.b.servers.bucket(b).sub
+		for _, e := range t.buckets[b].followed {
+			if e.sub != sub {
+				e.sub.drop(e.topic)
+				e.sub = sub
+				sub.add(e.topic)
+			}
+		}
+	}
+}
