@@ -19,7 +19,7 @@ type call struct {
 	keys    []string
 	args    []any
 	fill    func() []any // makes args when the call is sent, if set
-	durable bool // counts for wait_replicas
+	durable bool         // counts for wait_replicas
 	expires time.Time
 	ask     bool // an ASK sent it here
 	tries   int
