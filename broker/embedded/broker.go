@@ -1,0 +1,342 @@
+// Package embedded is a broker in the process and on the local disk: a log per
+// channel in one pebble store, made durable by fsyncs that concurrent appends
+// share.
+//
+//	Append → queue → committer: place, one write → syncer: one fsync → announce, answer
+//	                                  │ FsyncEverySecond: announce, answer
+//	                             pebble's WAL
+//
+// Pebble asks for a sync with every batch so that its write-ahead log reaches
+// the operating system, which is what survives a killed process; the real
+// fsync is done here (see disk), when and as often as Fsync says.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// Fsync says when an append is answered.
+type Fsync int
+
+const (
+	// FsyncAlways answers an append once it is on the disk.
+	FsyncAlways Fsync = iota
+	// FsyncEverySecond answers once the operating system has it, and syncs
+	// every second: a killed process loses nothing, a lost machine up to a
+	// second or two.
+	FsyncEverySecond
+)
+
+// Options configure a broker.
+type Options struct {
+	broker.Options
+	// Dir is the directory of the data; it is made if need be. One process at
+	// a time uses it.
+	Dir   string
+	Fsync Fsync
+	// MinFree is how much room on the disk is left alone: with less, appends
+	// fail with broker.ErrUnavailable until there is more again, so that
+	// trimming can still make room. 0: 64 MiB. Negative: none.
+	MinFree int64
+	// Logger is for what an operator should know. nil: slog.Default.
+	Logger *slog.Logger
+
+	fs vfs.FS // for tests
+}
+
+func (o Options) withDefaults() Options {
+	o.Options = o.Options.WithDefaults()
+	if o.MinFree == 0 {
+		o.MinFree = 64 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	return o
+}
+
+// Broker is a broker on the local disk. All methods may be called by many
+// goroutines at once.
+type Broker struct {
+	// Static.
+	opt  Options
+	disk *disk
+	db   *pebble.DB
+	lock *pebble.Lock
+	term uint64 // what the logs' last appends are compared with
+
+	channels channels
+	queue    queue         // to the committer
+	written  queue         // to the syncer
+	items    []broker.Item // of an announcement; whoever answers appends owns it
+	dedupe   *dedupe
+	janitor  janitor
+
+	stop    chan struct{}  // closed by Close: no more work of our own accord
+	workers sync.WaitGroup // janitor, committer, syncer, ticker
+	calls   calls
+
+	trouble trouble
+}
+
+var (
+	_ broker.Log  = (*Broker)(nil)
+	_ broker.Tail = (*Broker)(nil)
+)
+
+// Open opens or makes the data in opt.Dir.
+func Open(opt Options) (*Broker, error) {
+	opt = opt.withDefaults()
+	if opt.Dir == "" {
+		return nil, errors.New("open embedded broker: no directory given")
+	}
+	if err := opt.fs.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open embedded broker: %w", err)
+	}
+	b := &Broker{opt: opt, stop: make(chan struct{})}
+	b.trouble.init(opt.Logger)
+	b.disk = newDisk(opt.fs, &b.trouble)
+	b.channels.init()
+	b.queue.init()
+	b.written.init()
+
+	lock, err := pebble.LockDirectory(opt.Dir, b.disk)
+	if err != nil {
+		if held(err) {
+			return nil, fmt.Errorf("open embedded broker: %s is in use by another process", opt.Dir)
+		}
+		return nil, fmt.Errorf("open embedded broker: lock %s: %w", opt.Dir, err)
+	}
+	b.lock = lock
+	db, err := pebble.Open(opt.Dir, tuned(b.disk, lock, &b.trouble))
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("open embedded broker: open store in %s: %w", opt.Dir, err)
+	}
+	b.db = db
+	if err := b.begin(); err != nil {
+		_ = db.Close()
+		_ = lock.Close()
+		return nil, fmt.Errorf("open embedded broker: %w", err)
+	}
+	return b, nil
+}
+
+// begin settles the term and starts the workers.
+func (b *Broker) begin() error {
+	existing, err := b.settleTerm()
+	if err != nil {
+		return err
+	}
+	b.dedupe = newDedupe(b.db, b.opt.DedupeWindow, b.opt.Now(), existing)
+	b.janitor.init(b)
+	b.workers.Go(b.commitLoop)
+	if b.opt.Fsync == FsyncAlways {
+		b.workers.Go(b.syncLoop)
+	} else {
+		b.workers.Go(b.syncEverySecond)
+	}
+	b.workers.Go(b.janitor.run)
+	return nil
+}
+
+// settleTerm reads the boot id. It is renewed if the last process may have
+// answered appends that it did not sync and did not end in order: then a
+// machine may have lost them. existing tells whether there was a store.
+func (b *Broker) settleTerm() (existing bool, err error) {
+	boot, existing, err := b.getUint64(keyBoot)
+	if err != nil {
+		return false, err
+	}
+	_, unsynced, err := b.getUint64(keyUnsynced)
+	if err != nil {
+		return false, err
+	}
+	if !existing || unsynced {
+		boot = rand.Uint64()
+	}
+	b.term = boot
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	_ = batch.Set(keyBoot, appendUint64(nil, boot), nil)
+	if b.opt.Fsync == FsyncEverySecond {
+		_ = batch.Set(keyUnsynced, appendUint64(nil, 1), nil)
+	} else {
+		_ = batch.Delete(keyUnsynced, nil)
+	}
+	return existing, b.settle(batch)
+}
+
+// settle commits a batch and waits for the disk, whatever Fsync says.
+func (b *Broker) settle(batch *pebble.Batch) error {
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return b.disk.syncLogs()
+}
+
+func (b *Broker) getUint64(key []byte) (n uint64, ok bool, err error) {
+	value, closer, err := b.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read %q: %w", key, err)
+	}
+	defer closer.Close()
+	n, ok = uint64Of(value)
+	if !ok {
+		return 0, false, fmt.Errorf("read %q: value is damaged", key)
+	}
+	return n, true, nil
+}
+
+// Close waits for the appends under way, makes everything durable and closes
+// the store. Later calls of any method answer broker.ErrClosed.
+func (b *Broker) Close() error {
+	if !b.calls.close() {
+		return nil
+	}
+	close(b.stop)
+	b.disk.abort() // nobody waits for room any more
+	b.calls.wait()
+	b.queue.close()
+	b.workers.Wait()
+	if err := b.trouble.fatal(); err != nil {
+		// The store takes nothing more; what was answered is in its log.
+		_ = b.lock.Close()
+		return fmt.Errorf("close embedded broker: %w", err)
+	}
+	return b.end()
+}
+
+// end leaves the store as after an orderly end.
+func (b *Broker) end() error {
+	batch := b.db.NewBatch()
+	_ = batch.Delete(keyUnsynced, nil)
+	err := b.settle(batch)
+	_ = batch.Close()
+	for _, end := range []func() error{b.db.Close, b.lock.Close} {
+		if e := end(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("close embedded broker: %w", err)
+	}
+	return nil
+}
+
+// syncEverySecond is the syncer of FsyncEverySecond.
+func (b *Broker) syncEverySecond() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-tick.C:
+			if err := b.disk.syncLogs(); err != nil {
+				b.trouble.fail(fmt.Errorf("sync the log: %w", err))
+				return
+			}
+		}
+	}
+}
+
+// enter begins a call of the broker's interface. Each enter that returns nil
+// is followed by b.calls.leave.
+func (b *Broker) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !b.calls.enter() {
+		return broker.ErrClosed
+	}
+	return nil
+}
+
+// calls counts the calls under way, so that Close can wait for them.
+type calls struct {
+	mu     sync.RWMutex
+	closed bool
+	count  sync.WaitGroup
+}
+
+func (c *calls) enter() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.closed {
+		c.count.Add(1)
+	}
+	return !c.closed
+}
+
+func (c *calls) leave() { c.count.Done() }
+
+// close refuses further calls; false if that was done before.
+func (c *calls) close() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.closed
+	c.closed = true
+	return !was
+}
+
+// wait returns when no call is under way.
+func (c *calls) wait() { c.count.Wait() }
+
+// tuned are the store's options. Memory is for the cache of blocks and for the
+// memtables, both of which grow only as they are used.
+func tuned(fs vfs.FS, lock *pebble.Lock, t *trouble) *pebble.Options {
+	o := &pebble.Options{
+		FS:     fs,
+		Lock:   lock,
+		Logger: logger{t},
+		// One format below the one that notes in the log how far it was
+		// synced: pebble can't know that here.
+		FormatMajorVersion:          pebble.FormatColumnarBlocks,
+		CacheSize:                   8 << 20,
+		MemTableSize:                8 << 20,
+		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                256,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		BytesPerSync:                1 << 20,
+		WALBytesPerSync:             1 << 20,
+	}
+	o.TargetFileSizes[0] = 4 << 20
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		l.BlockSize = 16 << 10
+		l.IndexBlockSize = 64 << 10
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	}
+	o.EventListener = &pebble.EventListener{BackgroundError: func(err error) { t.background(err) }}
+	return o
+}
+
+func held(err error) bool {
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || errors.Is(err, os.ErrExist)
+}

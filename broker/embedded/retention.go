@@ -1,0 +1,407 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// janitor trims logs, forgets identities and idle channels, and watches the
+// room on the disk: a little every second. It goes round all channels, some at
+// a time; those that much was appended to come first.
+type janitor struct {
+	b     *Broker
+	sweep atomic.Uint32 // counts seconds, for idle channels
+
+	mu   sync.Mutex
+	busy map[string]struct{} // much was appended to
+
+	// Owned by run and Trim, which hold turn.
+	turn    sync.Mutex
+	after   string // where the round stands
+	resting int    // seconds before the next round
+	total   int64  // bytes seen in this round
+	kept    []backlog
+	expired []byte // up to which identities are forgotten
+}
+
+// backlog is what a log keeps by need alone.
+type backlog struct {
+	channel string
+	log     uint64
+	cut     uint64 // what replay would cut
+	bytes   int64
+}
+
+const (
+	hotBytes     = 1 << 20 // appended since the last look: look soon
+	visitsPerRun = 256
+	restSeconds  = 15 // between rounds
+	mostBacklogs = 64 // remembered for MaxTotalBytes
+	idleSeconds  = 60 // before a channel is forgotten in memory
+)
+
+func (j *janitor) init(b *Broker) {
+	j.b = b
+	j.busy = make(map[string]struct{})
+	j.checkRoom()
+}
+
+// hot asks for an early visit. It is called with a shard's mutex held.
+func (j *janitor) hot(channel string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.busy[channel] = struct{}{}
+}
+
+func (j *janitor) run() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-j.b.stop:
+			return
+		case <-tick.C:
+			if err := j.work(); err != nil {
+				j.b.opt.Logger.Warn("could not apply retention, will try again", "err", err)
+			}
+		}
+	}
+}
+
+// work is one second's.
+func (j *janitor) work() error {
+	j.turn.Lock()
+	defer j.turn.Unlock()
+	j.b.forgetIdle(j.sweep.Add(1))
+	j.checkRoom()
+	if j.b.trouble.fatal() != nil {
+		return nil
+	}
+	if err := j.forgetIdentities(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	hot := j.busy
+	if len(hot) > 0 {
+		j.busy = make(map[string]struct{})
+	}
+	j.mu.Unlock()
+	for channel := range hot {
+		if _, err := j.visit(channel, false); err != nil {
+			return err
+		}
+	}
+	if j.resting > 0 {
+		j.resting--
+		return nil
+	}
+	end, err := j.proceed(visitsPerRun, false)
+	if end {
+		j.resting = restSeconds
+	}
+	return err
+}
+
+// Trim applies retention to all channels now, to the letter; by itself the
+// broker does so in its own time and may keep a little more.
+func (b *Broker) Trim(ctx context.Context) error {
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	defer b.calls.leave()
+	b.janitor.turn.Lock()
+	defer b.janitor.turn.Unlock()
+	b.janitor.restart()
+	for {
+		end, err := b.janitor.proceed(visitsPerRun, true)
+		if err != nil {
+			return fmt.Errorf("trim: %w", unavailable(err))
+		}
+		if end {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+func (j *janitor) restart() { j.after, j.total, j.kept = "", 0, j.kept[:0] }
+
+// proceed visits the next n channels of the round; end tells that it is over.
+func (j *janitor) proceed(n int, exact bool) (end bool, err error) {
+	names, err := j.b.storedChannels(context.Background(), "", j.after, n)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		bytes, err := j.visit(name, exact)
+		if err != nil {
+			return false, err
+		}
+		j.total += bytes
+		j.after = name
+	}
+	if len(names) == n {
+		return false, nil
+	}
+	err = j.bound(exact)
+	j.restart()
+	return true, err
+}
+
+// bound cuts the largest backlogs where all logs together are too large.
+func (j *janitor) bound(exact bool) error {
+	most := j.b.opt.MaxTotalBytes / 10 * 8
+	if most == 0 || j.total <= most {
+		return nil
+	}
+	slices.SortFunc(j.kept, func(x, y backlog) int { return cmp.Compare(y.bytes, x.bytes) })
+	for _, k := range j.kept {
+		if j.total <= most {
+			return nil
+		}
+		if err := j.b.trim(k.channel, k.log, k.cut); err != nil {
+			return err
+		}
+		j.total -= k.bytes
+		j.b.opt.Logger.Warn("max_total_bytes is near: a backlog was cut to what replay keeps", "channel", k.channel, "bytes", k.bytes)
+	}
+	if j.total > j.b.opt.MaxTotalBytes {
+		j.b.opt.Logger.Warn("the logs are larger than max_total_bytes, with nothing kept by need alone left to cut", "bytes", j.total)
+	}
+	return nil
+}
+
+// visit applies retention to one channel and returns the bytes that are left.
+func (j *janitor) visit(name string, exact bool) (int64, error) {
+	r := j.b.opt.Retention(name)
+	if r.None {
+		return 0, j.b.removeStored(name)
+	}
+	c, err := j.b.peek(name)
+	if errors.Is(err, broker.ErrNotFound) {
+		return 0, nil // dropped meanwhile
+	}
+	if err != nil {
+		return 0, err
+	}
+	s := c.stateLocked() // of our own copy
+	if s.First > s.Head {
+		return 0, nil
+	}
+	now := j.b.opt.Now()
+	replay, err := j.b.replayCut(&c, r, now)
+	if err != nil {
+		return 0, err
+	}
+	soft := replay
+	if acked, needed := j.b.needed(name, s); needed {
+		soft = min(soft, max(acked, s.First-1))
+	}
+	hard, err := j.b.hardCut(&c, r, now)
+	if err != nil {
+		return 0, err
+	}
+	cut := max(soft, hard)
+	// Many small cuts are dearer than a large one.
+	if left := s.Head - s.First + 1; !exact && hard < s.First && cut-s.First+1 < min(1024, left/8+1) {
+		cut = s.First - 1
+	}
+	bytes, err := j.b.bytesAfter(&c, cut)
+	if err == nil && cut >= s.First {
+		err = j.b.trim(name, c.log, cut)
+	}
+	if err == nil && replay > cut && j.b.opt.MaxTotalBytes > 0 {
+		err = j.note(name, &c, replay, bytes)
+	}
+	return bytes, err
+}
+
+// note remembers a backlog, if it is one of the largest.
+func (j *janitor) note(name string, c *channel, cut uint64, bytes int64) error {
+	rest, err := j.b.bytesAfter(c, cut)
+	if err != nil {
+		return err
+	}
+	k := backlog{channel: name, log: c.log, cut: cut, bytes: bytes - rest}
+	if len(j.kept) < mostBacklogs {
+		j.kept = append(j.kept, k)
+		return nil
+	}
+	least := 0
+	for i := range j.kept {
+		if j.kept[i].bytes < j.kept[least].bytes {
+			least = i
+		}
+	}
+	if j.kept[least].bytes < k.bytes {
+		j.kept[least] = k
+	}
+	return nil
+}
+
+// replayCut returns the last offset that replay doesn't keep.
+func (b *Broker) replayCut(c *channel, r broker.Retention, now time.Time) (uint64, error) {
+	s := c.stateLocked()
+	none := s.First - 1
+	if s.Head-none <= uint64(r.ReplayEvents) {
+		return none, nil
+	}
+	byNumber := s.Head - uint64(r.ReplayEvents)
+	byAge, err := b.offsetBefore(c.log, s, now.Add(-r.ReplayAge).UnixMilli())
+	if r.ReplayAge == 0 {
+		byAge, err = s.Head, nil
+	}
+	return min(byNumber, byAge), err
+}
+
+// hardCut returns the last offset that is too old or too much.
+func (b *Broker) hardCut(c *channel, r broker.Retention, now time.Time) (uint64, error) {
+	s := c.stateLocked()
+	cut := s.First - 1
+	if r.MaxAge > 0 {
+		byAge, err := b.offsetBefore(c.log, s, now.Add(-r.MaxAge).UnixMilli())
+		if err != nil {
+			return 0, err
+		}
+		cut = max(cut, byAge)
+	}
+	if r.MaxBytes > 0 && s.Bytes > r.MaxBytes {
+		before, err := b.search(c.log, s, func(_ int64, sum uint64) bool { return c.sum-sum <= uint64(r.MaxBytes) })
+		if err != nil {
+			return 0, err
+		}
+		cut = max(cut, min(before+1, s.Head))
+	}
+	return cut, nil
+}
+
+// bytesAfter returns how much a log holds after an offset.
+func (b *Broker) bytesAfter(c *channel, offset uint64) (int64, error) {
+	if offset < c.first {
+		return int64(c.sum - c.gone), nil
+	}
+	_, sum, err := b.measure(c.log, offset)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	return int64(c.sum - sum), err
+}
+
+// measure returns time and sum of an event. An event that is gone has none:
+// then somebody else trimmed or dropped the log.
+func (b *Broker) measure(log, offset uint64) (ms int64, sum uint64, err error) {
+	value, closer, err := b.db.Get(eventKey(log, offset))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closer.Close()
+	ms, sum, _, err = eventOf(value)
+	return ms, sum, err
+}
+
+// trim removes events of a log up to cut, if the channel still has that log.
+func (b *Broker) trim(name string, log, cut uint64) error {
+	c, s, err := b.pin(name)
+	if err != nil {
+		return err
+	}
+	defer s.unpin(c)
+	ms, sum, err := b.measure(log, cut)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("trim %s: %w", name, err)
+	}
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	t := trimmed{first: cut + 1, sum: sum, time: ms}
+	_ = batch.Set(eventKey(log, 0), t.append(nil), nil)
+	_ = batch.DeleteRange(eventKey(log, 1), eventKey(log, cut+1), nil)
+	// With the lock held, so that a drop comes either before, and is seen, or
+	// after, and takes the record with it.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.log != log || cut < c.first {
+		return nil
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("trim %s: %w", name, err)
+	}
+	c.first, c.gone, c.seen = cut+1, sum, c.sum
+	return nil
+}
+
+// removeStored removes what is stored of a channel that is now live only.
+func (b *Broker) removeStored(name string) error {
+	r, ok, err := b.readRecord(name)
+	if err != nil || !ok {
+		return err
+	}
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	_ = batch.Delete(channelKey(name), nil)
+	_ = batch.DeleteRange(eventKey(r.log, 0), afterLog(r.log), nil)
+	return batch.Commit(pebble.NoSync)
+}
+
+// forgetIdentities drops the buckets that left the window.
+func (j *janitor) forgetIdentities() error {
+	from, to := j.b.dedupe.expired(j.b.opt.Now())
+	if string(to) <= string(j.expired) {
+		return nil
+	}
+	if err := j.b.db.DeleteRange(from, to, pebble.NoSync); err != nil {
+		return fmt.Errorf("forget identities: %w", err)
+	}
+	j.expired = to
+	return nil
+}
+
+// forgetIdle removes idle channels of one shard from memory. Of a live channel
+// nothing is left then; whoever comes later starts with a new epoch.
+func (b *Broker) forgetIdle(sweep uint32) {
+	s := &b.channels.shards[sweep%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.byName {
+		idle := sweep - c.used
+		if c.idleLocked() && idle >= idleSeconds && (!c.live || idle >= 10*idleSeconds) {
+			delete(s.byName, name)
+			s.removed++
+		}
+	}
+}
+
+// checkRoom refuses appends while the disk is nearly full, so that there is
+// room for what trimming writes before it frees any.
+func (j *janitor) checkRoom() {
+	least := j.b.opt.MinFree
+	if least < 0 {
+		return
+	}
+	usage, err := j.b.opt.fs.GetDiskUsage(j.b.opt.Dir)
+	if err != nil {
+		return // not every file system can tell
+	}
+	if free := usage.AvailBytes; free < uint64(least) {
+		err = fmt.Errorf("%d MiB of disk are left for %s, want at least %d", free>>20, j.b.opt.Dir, least>>20)
+	}
+	j.b.trouble.lowOn(err)
+}
+
+// needed returns up to where durable subscriptions have acknowledged a log;
+// false if none follows it.
+func (b *Broker) needed(string, broker.State) (uint64, bool) { return 0, false }

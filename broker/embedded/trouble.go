@@ -1,0 +1,137 @@
+package embedded
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// trouble is what keeps the broker from its work: a full disk, until there is
+// room again; a damaged one, for good.
+type trouble struct {
+	log  *slog.Logger
+	down atomic.Pointer[outage]
+
+	mu     sync.Mutex
+	stuck  int   // writes that wait for room
+	failed error // nothing will work until a restart
+	noRoom error // while stuck > 0
+	low    error // too little room is left to take more
+}
+
+// outage is the present state: began is closed while err is not nil.
+type outage struct {
+	began chan struct{}
+	err   error
+}
+
+func (t *trouble) init(log *slog.Logger) {
+	t.log = log
+	t.down.Store(&outage{began: make(chan struct{})})
+}
+
+// now returns the present state, for calls to begin with and to watch.
+func (t *trouble) now() *outage { return t.down.Load() }
+
+// full notes that a write found no room; room follows it when it did.
+func (t *trouble) full(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stuck++
+	if t.stuck == 1 {
+		t.log.Error("no room for the broker's data, waiting for some", "err", err)
+		t.noRoom = fmt.Errorf("%w: no room for its data: %w", broker.ErrUnavailable, err)
+		t.settleLocked()
+	}
+}
+
+func (t *trouble) room() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stuck--
+	if t.stuck == 0 {
+		t.log.Info("there is room for the broker's data again")
+		t.noRoom = nil
+		t.settleLocked()
+	}
+}
+
+// lowOn notes that too little room is left, or with nil that enough is.
+func (t *trouble) lowOn(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case (err == nil) == (t.low == nil):
+		return
+	case err == nil:
+		t.low = nil
+		t.log.Info("there is enough room for the broker's data again")
+	default:
+		t.low = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
+		t.log.Error("appends are refused", "err", err)
+	}
+	t.settleLocked()
+}
+
+// fail notes what only a restart can mend.
+func (t *trouble) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed != nil {
+		return
+	}
+	t.log.Error("the broker's store failed, a restart is needed", "err", err)
+	t.failed = fmt.Errorf("%w: its store failed, a restart is needed: %w", broker.ErrUnavailable, err)
+	t.settleLocked()
+}
+
+// fatal returns what only a restart can mend, nil if there is nothing.
+func (t *trouble) fatal() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
+}
+
+// settleLocked makes the worst there is the present state.
+func (t *trouble) settleLocked() {
+	was, next := t.down.Load(), outage{err: cmp.Or(t.failed, t.noRoom, t.low)}
+	next.began = was.began
+	if was.err != nil && next.err == nil {
+		next.began = make(chan struct{})
+	}
+	t.down.Store(&next)
+	if was.err == nil && next.err != nil {
+		close(was.began)
+	}
+}
+
+// background is told of flushes and compactions that failed. Pebble tries them
+// again by itself; nothing is lost meanwhile.
+func (t *trouble) background(err error) {
+	t.log.Warn("the broker's store could not tidy up, it will try again", "err", err)
+}
+
+// logger takes pebble's messages. All but errors are of no use to an operator.
+type logger struct{ *trouble }
+
+func (l logger) Infof(string, ...any) {}
+
+func (l logger) Errorf(format string, args ...any) {
+	l.log.Error("the broker's store", "err", fmt.Sprintf(format, args...))
+}
+
+// Fatalf is where pebble expects the process to end. It must not return; the
+// goroutine ends instead and the broker answers that it is unavailable, so
+// that the rest of the process can end in order.
+func (l logger) Fatalf(format string, args ...any) {
+	l.fail(fmt.Errorf(format, args...))
+	runtime.Goexit()
+}
+
+// errOr returns what is wrong, or other if that has passed meanwhile.
+func (o *outage) errOr(other error) error { return cmp.Or(o.err, other) }
