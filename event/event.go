@@ -29,6 +29,9 @@ type Event struct {
 	Binary []byte
 	// Extensions holds every other attribute as its JSON value.
 	Extensions map[string]json.RawMessage
+	// Raw is the JSON the event arrived as, where its reader keeps it. It is
+	// not written: MarshalJSON writes the other fields.
+	Raw json.RawMessage
 }
 
 // DataAs decodes the event's data into v, which must be a pointer.

@@ -1,0 +1,88 @@
+package longline
+
+import (
+	"context"
+	"errors"
+	"iter"
+)
+
+// pulled is an event on its way to a loop over Events; done gets nil when the
+// loop asks for the next.
+type pulled struct {
+	event Event
+	done  chan error
+}
+
+var errLeft = errors.New("longline: the loop was left")
+
+// Events runs the line and yields its events one by one, for a line without
+// handler:
+//
+//	for e, err := range line.Events(ctx) {
+//		if err != nil {
+//			return err // final, as from Run
+//		}
+//		…
+//	}
+//
+// An event is done when the loop asks for the next one; the one at which the
+// loop is left counts as not done, and comes again on a durable line.
+func (l *Line) Events(ctx context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		if l.options.Handler != nil || l.options.BatchHandler != nil {
+			yield(Event{}, &Error{Code: ErrBadRequest.Code, Detail: "line has a handler, so its events can't be ranged over"})
+			return
+		}
+		ch := make(chan pulled)
+		l.mu.Lock()
+		if l.pulled != nil {
+			l.mu.Unlock()
+			yield(Event{}, &Error{Code: ErrConflict.Code, Detail: "line is running already"})
+			return
+		}
+		l.pulled = ch
+		l.mu.Unlock()
+		defer func() {
+			l.mu.Lock()
+			l.pulled = nil
+			l.mu.Unlock()
+		}()
+
+		ctx, cancel := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		for {
+			select {
+			case p := <-ch:
+				if yield(p.event, nil) {
+					p.done <- nil
+					continue
+				}
+				p.done <- errLeft
+				cancel()
+				<-ended
+				return
+			case err := <-ended:
+				cancel()
+				if err != nil {
+					yield(Event{}, err)
+				}
+				return
+			}
+		}
+	}
+}
+
+// pull is the handler of a line that is ranged over.
+func (l *Line) pull(ctx context.Context, e Event) error {
+	l.mu.Lock()
+	ch := l.pulled
+	l.mu.Unlock()
+	p := pulled{event: e, done: make(chan error, 1)}
+	select {
+	case ch <- p:
+		return <-p.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

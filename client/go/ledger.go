@@ -1,0 +1,196 @@
+package longline
+
+import (
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ledger keeps what was received and what of it is done, per channel in the
+// order of the log. What may be acknowledged is each channel's contiguous
+// prefix of what is done. Safe for concurrent use.
+//
+// An ephemeral line has one for its life; a durable one has one for each
+// connection, since an acknowledgement of what this connection did not
+// deliver is an error.
+type ledger struct {
+	// changed gets a token whenever there is something to acknowledge or
+	// reject.
+	changed chan struct{}
+	// mute says that nobody asks what is due.
+	mute bool
+
+	mu      sync.Mutex
+	tracks  []*track // in order of appearance
+	byName  map[string]*track
+	open    int           // entries not yet in a prefix
+	room    chan struct{} // closed when an entry leaves; nil while nobody waits
+	rejects []reject
+}
+
+// track is one channel's part.
+type track struct {
+	channel  string
+	received string // cursor up to which we have it all
+	done     string // cursor up to which all is done; at most received
+	ack      string // cursor of the last event of the prefix
+	dirty    bool   // ack is to be sent
+	entries  []*entry
+}
+
+// entry is an event received (or a step over events that won't come).
+type entry struct {
+	ledger *ledger
+	track  *track
+	cursor string
+	done   bool
+	silent bool // a step: the position moves, nothing is acknowledged
+}
+
+type reject struct{ cursor, reason string }
+
+func newLedger() *ledger {
+	return &ledger{changed: make(chan struct{}, 1), byName: make(map[string]*track)}
+}
+
+func (l *ledger) trackLocked(channel string) *track {
+	t := l.byName[channel]
+	if t == nil {
+		t = &track{channel: channel}
+		l.byName[channel] = t
+		l.tracks = append(l.tracks, t)
+	}
+	return t
+}
+
+// add notes an event as received.
+func (l *ledger) add(channel, cursor string) *entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.trackLocked(channel)
+	t.received = cursor
+	e := &entry{ledger: l, track: t, cursor: cursor}
+	t.entries = append(t.entries, e)
+	l.open++
+	return e
+}
+
+// step notes that the position moved to cursor without events.
+func (l *ledger) step(channel, cursor string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.trackLocked(channel)
+	t.received = cursor
+	if len(t.entries) == 0 {
+		t.done = cursor
+		return
+	}
+	t.entries = append(t.entries, &entry{ledger: l, track: t, cursor: cursor, done: true, silent: true})
+	l.open++
+}
+
+// stepAll is step for each cursor of a position.
+func (l *ledger) stepAll(position string) {
+	if position == "" {
+		return
+	}
+	for cursor := range strings.SplitSeq(position, ",") {
+		if channel, _, ok := strings.Cut(cursor, "@"); ok {
+			l.step(channel, cursor)
+		}
+	}
+}
+
+// finish marks the event done.
+func (e *entry) finish() { e.ledger.finish(e, nil) }
+
+// reject marks the event done, once told to the gateway that it was refused.
+func (e *entry) reject(reason string) {
+	e.ledger.finish(e, &reject{cursor: e.cursor, reason: reason})
+}
+
+func (l *ledger) finish(e *entry, r *reject) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.done {
+		return
+	}
+	e.done = true
+	if r != nil && !l.mute {
+		l.rejects = append(l.rejects, *r)
+	}
+	t, n := e.track, 0
+	for n < len(t.entries) && t.entries[n].done {
+		head := t.entries[n]
+		t.done = head.cursor
+		if !head.silent {
+			t.ack, t.dirty = head.cursor, true
+		}
+		t.entries[n] = nil
+		n++
+	}
+	t.entries = t.entries[n:]
+	l.open -= n
+	if n > 0 && l.room != nil {
+		close(l.room)
+		l.room = nil
+	}
+	if n > 0 || r != nil {
+		select {
+		case l.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// due returns what is to be told to the gateway and forgets it: the refusals,
+// which go first, and the position to acknowledge, or "".
+func (l *ledger) due() (rejects []reject, position string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rejects, l.rejects = l.rejects, nil
+	var b strings.Builder
+	for _, t := range l.tracks {
+		if !t.dirty {
+			continue
+		}
+		t.dirty = false
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(t.ack)
+	}
+	return rejects, b.String()
+}
+
+// full returns nil if fewer than most events are open, else a channel that is
+// closed when one of them has left.
+func (l *ledger) full(most int) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open < most {
+		return nil
+	}
+	if l.room == nil {
+		l.room = make(chan struct{})
+	}
+	return l.room
+}
+
+// received and done return the positions up to which everything was received
+// and done.
+func (l *ledger) received() string { return l.position(func(t *track) string { return t.received }) }
+func (l *ledger) done() string     { return l.position(func(t *track) string { return t.done }) }
+
+func (l *ledger) position(of func(*track) string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var cursors []string
+	for _, t := range l.tracks {
+		if c := of(t); c != "" {
+			cursors = append(cursors, c)
+		}
+	}
+	slices.Sort(cursors)
+	return strings.Join(cursors, ",")
+}

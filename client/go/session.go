@@ -1,0 +1,395 @@
+package longline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/longline-push/longline/event"
+)
+
+// conn is a connection to the gateway. read is called by one goroutine, the
+// other methods by any.
+type conn interface {
+	transport() Transport
+	// read returns the next frame. alive tells when anything at all came.
+	read() (frame, error)
+	alive() time.Time
+	ack(ctx context.Context, position string) error
+	reject(ctx context.Context, r reject) error
+	// renew sends another token, or returns errors.ErrUnsupported.
+	renew(ctx context.Context, token string) error
+	// subscribe adds channels, or returns errors.ErrUnsupported.
+	subscribe(ctx context.Context, s Selection) error
+	// close ends the connection and has read return, an orderly one with a
+	// goodbye.
+	close(orderly bool)
+}
+
+var (
+	// errSlow ends a session whose handler leaves the window full: better to
+	// hang up than to be timed out, since what waits is kept in the log.
+	errSlow    = errors.New("longline: handler is slower than the channel")
+	errStopped = errors.New("longline: stopped")
+	// errRenewal ends a session to connect again with another token.
+	errRenewal = errors.New("longline: token was renewed")
+)
+
+const (
+	ackEvery = 50 * time.Millisecond
+	// patience is how long a session waits for room in the window. The
+	// gateway's own, for a peer that doesn't read, is 30 s by default.
+	patience = 10 * time.Second
+)
+
+// session is one connection of a line, from its hello on.
+type session struct {
+	line   *Line
+	conn   conn
+	first  frame
+	token  string
+	useful bool // it got as far as events or the hello: backoff starts anew
+
+	stopping  atomic.Bool // take no more events
+	heartbeat atomic.Int64
+	expires   chan time.Time
+
+	// owned by the reader
+	again  map[string]event.Cursor // announced as possibly coming twice
+	window int
+
+	acks sync.WaitGroup
+	stop context.CancelFunc // ends the acknowledging of the present ledger
+}
+
+// run works until the connection ends, which is an error, or ctx does.
+func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error {
+	defer s.conn.close(false)
+	ended := make(chan error, 1)
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.expires = make(chan time.Time, 1)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(inner) })
+	go func() { ended <- s.receive(inner) }()
+
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		s.stopping.Store(true)
+		s.line.drain(cancel, context.Cause(ctx))
+		s.endAcks()
+		s.conn.close(true)
+		<-ended
+		err = errStopped
+	}
+	stop()
+	s.endAcks()
+	watch.Wait()
+	if s.line.name != "" {
+		s.line.desk.drop(true)
+	}
+	return err
+}
+
+// receive reads until the connection ends.
+func (s *session) receive(ctx context.Context) error {
+	f, err := s.first, error(nil)
+	for {
+		if err == nil && f.op == "" {
+			err = s.take(ctx, f.event)
+		} else if err == nil {
+			err = s.control(ctx, f)
+		}
+		if err != nil {
+			return err
+		}
+		f, err = s.conn.read()
+	}
+}
+
+// take puts an event on the desk, once there is room.
+func (s *session) take(ctx context.Context, e Event) error {
+	s.useful = true
+	if s.stopping.Load() {
+		return nil
+	}
+	l := s.line.current()
+	s.line.desk.addLive(e, l.add(e.Channel, e.Cursor), s.twice(&e))
+	if s.window <= 0 {
+		return nil
+	}
+	room := l.full(s.window)
+	if room == nil || s.line.name != "" && l.full(2*s.window) == nil {
+		return nil // the gateway itself keeps to a durable line's window
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	for ; room != nil; room = l.full(s.window) {
+		select {
+		case <-room:
+		case <-t.C:
+			return errSlow
+		case <-ctx.Done():
+			return errStopped
+		}
+	}
+	return nil
+}
+
+// twice tells whether the event was announced as possibly coming twice.
+func (s *session) twice(e *Event) bool {
+	if len(s.again) == 0 {
+		return false
+	}
+	until, ok := s.again[e.Channel]
+	if !ok {
+		return false
+	}
+	at, err := event.ParseCursor(e.Cursor)
+	if err != nil {
+		return true
+	}
+	if at.Epoch == until.Epoch && at.Offset >= until.Offset {
+		delete(s.again, e.Channel)
+		return at.Offset == until.Offset
+	}
+	return true
+}
+
+func (s *session) control(ctx context.Context, f frame) error {
+	l := s.line
+	switch f.op {
+	case "hello":
+		s.hello(ctx, f.control)
+	case "standby":
+		l.tell(State{Phase: Standby, Transport: s.conn.transport()})
+	case "gap":
+		l.current().step(f.Channel, f.To)
+		l.client.log.Warn("gap", "channel", f.Channel, "from", f.From, "to", f.To, "reason", f.Reason)
+		if l.options.OnGap != nil {
+			l.options.OnGap(Gap{Channel: f.Channel, From: f.From, To: f.To, Reason: f.Reason})
+		}
+	case "position":
+		l.current().stepAll(f.Cursor)
+	case "redelivery":
+		position, err := event.ParsePosition(f.Cursor)
+		if err != nil {
+			return &Error{Code: ErrMalformed.Code, Detail: "redelivery", cause: err}
+		}
+		if s.again == nil {
+			s.again = make(map[string]event.Cursor)
+		}
+		for _, c := range position {
+			s.again[c.Channel] = c
+		}
+	case "ok":
+		l.current().stepAll(f.Cursor)
+	case "error":
+		return s.refused(f)
+	case "bye":
+		return byeError(f.control)
+	}
+	return nil // unknown ops are of a later version
+}
+
+// hello begins: it comes first, or after a time of standing by.
+func (s *session) hello(ctx context.Context, c control) {
+	l := s.line
+	s.useful = true
+	s.window = l.options.Window
+	if c.Window > 0 {
+		s.window = c.Window
+	}
+	s.heartbeat.Store(c.HeartbeatMS)
+	if l.name != "" {
+		s.endAcks()
+		l.desk.drop(true)
+		fresh := newLedger()
+		fresh.stepAll(c.Cursor)
+		l.mu.Lock()
+		l.ledger = fresh
+		l.mu.Unlock()
+		inner, stop := context.WithCancel(ctx)
+		s.stop = stop
+		s.acks.Go(func() { s.acknowledge(inner, fresh) })
+	} else {
+		l.current().stepAll(c.Cursor)
+	}
+	if !c.Expires.IsZero() {
+		select {
+		case s.expires <- c.Expires:
+		default:
+		}
+	}
+	l.tell(State{Phase: Live, Transport: s.conn.transport(), Connection: c.Connection, Recovered: c.Recovered})
+}
+
+// The refs of what a session asks and gets an answer to.
+const (
+	refSubscribe = 1
+	refAuth      = 2
+)
+
+func (s *session) refused(f frame) error {
+	var code string
+	_ = json.Unmarshal(f.Code, &code) // not a word: ""
+	e := &Error{Code: code, Detail: f.Detail, RetryAfter: time.Duration(f.RetryMS) * time.Millisecond}
+	switch f.Ref {
+	case refSubscribe:
+		e.final = !e.Temporary()
+		return e
+	case refAuth:
+		s.line.client.log.Warn("token not renewed, connecting again with it", "error", e)
+		return errRenewal
+	}
+	s.line.client.log.Warn("the gateway refused", "error", e)
+	return nil
+}
+
+func byeError(c control) *Error {
+	var code int
+	_ = json.Unmarshal(c.Code, &code) // not a number: 0
+	return &Error{
+		Code: codeOfClose(code), Status: code, Detail: c.Reason,
+		RetryAfter: time.Duration(c.RetryMS) * time.Millisecond,
+		final:      !c.Reconnect,
+	}
+}
+
+// acknowledge tells the gateway what is done, at most every ackEvery.
+func (s *session) acknowledge(ctx context.Context, l *ledger) {
+	for {
+		select {
+		case <-l.changed:
+		case <-ctx.Done():
+			return
+		}
+		if !s.flush(ctx, l) {
+			return
+		}
+		if !sleep(ctx, ackEvery) {
+			return
+		}
+	}
+}
+
+// flush sends what is due and returns whether it could. Refusals go first:
+// an acknowledgement would cover them.
+func (s *session) flush(ctx context.Context, l *ledger) bool {
+	rejects, position := l.due()
+	var err error
+	for _, r := range rejects {
+		if err = s.conn.reject(ctx, r); err != nil {
+			break
+		}
+	}
+	if err == nil && position != "" {
+		err = s.conn.ack(ctx, position)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.line.client.log.Warn("acknowledgement not sent, connecting again", "error", err)
+		s.conn.close(false)
+	}
+	return err == nil
+}
+
+// endAcks ends the acknowledging, with what is due now.
+func (s *session) endAcks() {
+	if s.stop == nil {
+		return
+	}
+	s.stop()
+	s.acks.Wait()
+	s.stop = nil
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s.flush(ctx, s.line.current())
+}
+
+// watch ends a connection that went silent, and renews tokens.
+func (s *session) watch(ctx context.Context) {
+	const standard = 25 * time.Second
+	silence := time.NewTicker(standard / 2)
+	defer silence.Stop()
+	renewal := time.NewTimer(time.Hour)
+	renewal.Stop()
+	defer renewal.Stop()
+	var expires time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-silence.C:
+			every := time.Duration(s.heartbeat.Load()) * time.Millisecond
+			if every <= 0 {
+				every = standard
+			}
+			if time.Since(s.conn.alive()) > 2*every+5*time.Second {
+				s.line.client.log.Warn("connection is silent, connecting again")
+				s.conn.close(false)
+				return
+			}
+		case expires = <-s.expires:
+			if s.line.client.options.TokenFunc != nil {
+				renewal.Reset(renewIn(time.Until(expires)))
+			}
+		case <-renewal.C:
+			switch next, err := s.renew(ctx); {
+			case errors.Is(err, errors.ErrUnsupported):
+				s.conn.close(false) // the next connection takes the new one
+				return
+			case err != nil:
+				s.line.client.log.Warn("token not renewed", "error", err)
+				fallthrough
+			case next == "": // the same token still
+				renewal.Reset(max(time.Until(expires)/2, time.Second))
+			default:
+				s.token = next
+			}
+		}
+	}
+}
+
+// renewIn says when to renew a token that expires in left: a tenth of it
+// before, 10 s to 5 min.
+func renewIn(left time.Duration) time.Duration {
+	margin := min(max(left/10, 10*time.Second), 5*time.Minute)
+	return max(left-margin, left/2, 0)
+}
+
+// renew gets and sends another token; "" if there is none yet.
+func (s *session) renew(ctx context.Context) (string, error) {
+	token, err := s.line.client.token(ctx)
+	if err != nil || token == s.token {
+		return "", err
+	}
+	return token, s.conn.renew(ctx, token)
+}
+
+// position returns where to resume, or where to begin.
+func (l *Line) since() string {
+	received := l.current().received()
+	if received == "" {
+		return l.selection.Since
+	}
+	// Channels that nothing is known of yet begin where the selection says,
+	// if that is itself a position.
+	if strings.Contains(l.selection.Since, "@") {
+		known := make(map[string]bool)
+		for c := range strings.SplitSeq(received, ",") {
+			channel, _, _ := strings.Cut(c, "@")
+			known[channel] = true
+		}
+		for c := range strings.SplitSeq(l.selection.Since, ",") {
+			if channel, _, _ := strings.Cut(c, "@"); !known[channel] {
+				received += "," + c
+			}
+		}
+	}
+	return received
+}
