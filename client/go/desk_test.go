@@ -91,6 +91,19 @@ func (r *recorder) handle(_ context.Context, events []Event) error {
 	return nil
 }
 
+// got and batches return the ids handled so far, and how many at a time.
+func (r *recorder) got() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ids)
+}
+
+func (r *recorder) batches() []int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.sizes)
+}
+
 func TestKeysStayInOrderWhileOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -103,12 +116,11 @@ func TestKeysStayInOrderWhileOthersGoOn(t *testing.T) {
 		})
 		l := feed(d, testEvent(1, "alice"), testEvent(2, "alice"), testEvent(3, "bob"), testEvent(4, ""), testEvent(5, "alice"))
 		synctest.Wait()
-		slices.Sort(r.ids)
-		wantEqual(t, "while alice's first is in hand", r.ids, []string{"3", "4"})
+		wantEqual(t, "while alice's first is in hand", slices.Sorted(slices.Values(r.got())), []string{"3", "4"})
 		wantDone(t, l, "")
 		close(release)
 		synctest.Wait()
-		wantEqual(t, "then", r.ids[2:], []string{"1", "2", "5"})
+		wantEqual(t, "then", r.got()[2:], []string{"1", "2", "5"})
 		wantDone(t, l, "a@k-5")
 	})
 }
@@ -126,7 +138,7 @@ func TestConcurrencyOneIsLogOrder(t *testing.T) {
 		d := newTestDesk(LineOptions{}, r.handle)
 		l := feed(d, testEvent(1, "x"), testEvent(2, "y"), testEvent(3, "z"))
 		pass(time.Minute)
-		wantEqual(t, "handled", r.ids, []string{"1", "2", "2", "3"})
+		wantEqual(t, "handled", r.got(), []string{"1", "2", "2", "3"})
 		wantDone(t, l, "a@k-3")
 	})
 }
@@ -150,7 +162,7 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 		pass(time.Minute)
 		wantEqual(t, "rejected", rejected, []string{"1"})
 		tries := 0
-		for _, id := range r.ids {
+		for _, id := range r.got() {
 			if id == "1" {
 				tries++
 			}
@@ -179,7 +191,7 @@ func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 		d := newTestDesk(LineOptions{Tries: 1}, r.handle)
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
-		wantEqual(t, "handled once each", r.ids, []string{"1", "2", "3"})
+		wantEqual(t, "handled once each", r.got(), []string{"1", "2", "3"})
 		rejects, _ := l.due()
 		if len(rejects) != 2 || rejects[0].reason != "look up: no such contact" || rejects[1].reason != "handler panicked: nil map" {
 			t.Errorf("got %v", rejects)
@@ -193,12 +205,12 @@ func TestBatchesFillUpOrWait(t *testing.T) {
 		d := newTestDesk(LineOptions{BatchSize: 3, BatchWait: time.Second}, r.handle)
 		feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""), testEvent(4, ""))
 		synctest.Wait()
-		wantEqual(t, "at once", r.sizes, []int{3})
+		wantEqual(t, "at once", r.batches(), []int{3})
 		pass(999 * time.Millisecond)
-		wantEqual(t, "just before the wait is over", r.sizes, []int{3})
+		wantEqual(t, "just before the wait is over", r.batches(), []int{3})
 		pass(2 * time.Millisecond)
-		wantEqual(t, "then", r.sizes, []int{3, 1})
-		wantEqual(t, "order", r.ids, []string{"1", "2", "3", "4"})
+		wantEqual(t, "then", r.batches(), []int{3, 1})
+		wantEqual(t, "order", r.got(), []string{"1", "2", "3", "4"})
 	})
 }
 
@@ -272,7 +284,7 @@ func TestConnectionLostMeanwhile(t *testing.T) {
 		second := feed(d, testEvent(1, "x"), testEvent(2, "x"), testEvent(3, "x"))
 		close(release)
 		synctest.Wait()
-		wantEqual(t, "handled", r.ids, []string{"1", "2", "3"})
+		wantEqual(t, "handled", r.got(), []string{"1", "2", "3"})
 		wantDone(t, first, "")
 		wantDone(t, second, "a@k-3")
 	})
@@ -289,7 +301,7 @@ func TestTriesAreCountedAcrossConnections(t *testing.T) {
 			d.drop(true) // before the next try
 			pass(time.Minute)
 		}
-		wantEqual(t, "tried", r.ids, []string{"1", "1", "1"})
+		wantEqual(t, "tried", r.got(), []string{"1", "1", "1"})
 		if rejects, _ := l.due(); len(rejects) != 1 {
 			t.Errorf("got rejects %v, want one", rejects)
 		}
@@ -307,10 +319,10 @@ func TestAnnouncedRedeliveryIsHandledOnce(t *testing.T) {
 		if v := <-verdicts; !v.handled {
 			t.Errorf("got %+v, want handled", v)
 		}
-		wantEqual(t, "announced as possibly coming twice", r.ids, []string{"1"})
+		wantEqual(t, "announced as possibly coming twice", r.got(), []string{"1"})
 		d.addCall(testEvent(1, ""), false, verdicts)
 		<-verdicts
-		wantEqual(t, "a replay, which nobody announces so", r.ids, []string{"1", "1"})
+		wantEqual(t, "a replay, which nobody announces so", r.got(), []string{"1", "1"})
 	})
 }
 
@@ -334,8 +346,8 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 			}
 		}
 		pass(time.Hour)
-		if len(r.ids) != 5 {
-			t.Errorf("got %d calls, want 5", len(r.ids))
+		if len(r.got()) != 5 {
+			t.Errorf("got %d calls, want 5", len(r.got()))
 		}
 		broken = false
 		l := feed(d, testEvent(1, ""))
@@ -377,7 +389,7 @@ func TestStoreRemembersForOtherProcesses(t *testing.T) {
 		l := newLedger()
 		two.addLive(testEvent(1, ""), l.add("a", "a@k-1"), true)
 		synctest.Wait()
-		wantEqual(t, "handled by one of the two", r.ids, []string{"1"})
+		wantEqual(t, "handled by one of the two", r.got(), []string{"1"})
 		wantDone(t, l, "a@k-1")
 	})
 }
