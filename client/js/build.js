@@ -1,0 +1,45 @@
+/**
+ * Bundles src/ into dist/longline.js, the one module that every gateway serves.
+ * With --check it writes nothing, and fails where dist/ isn't what src/ makes
+ * or is too large.
+ */
+import { readFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+const LIMIT = 6 * 1024;
+/** Names that only src/ uses, and never for anything of the platform. */
+const INTERNAL = /^(renewable|handler|bearer|nap|expires|seen|room|settled|started|gone|twins|link|skip|take|rebase|until|forget|options|epoch|offset|lastEventId|merge|drop|frame|inbox|query|waiters)$/;
+const check = process.argv.includes('--check');
+const path = (/** @type {string} */ name) => new URL(name, import.meta.url).pathname;
+
+const { outputFiles } = await build({
+  entryPoints: [path('src/gateway.js')],
+  outfile: path('dist/longline.js'),
+  bundle: true,
+  minify: true,
+  mangleProps: INTERNAL,
+  format: 'esm',
+  target: 'es2022',
+  charset: 'utf8',
+  legalComments: 'none',
+  write: false,
+});
+const made = Buffer.from(outputFiles[0].contents);
+const size = gzipSync(made, { level: 9 }).length;
+console.log(`longline.js: ${made.length} bytes minified, ${size} with gzip (limit ${LIMIT})`);
+if (size > LIMIT) {
+  console.error('longline.js is too large');
+  process.exit(1);
+}
+if (check) {
+  const kept = await readFile(path('dist/longline.js')).catch(() => Buffer.alloc(0));
+  if (!kept.equals(made)) {
+    console.error('dist/longline.js is not what src/ makes: npm run build');
+    process.exit(1);
+  }
+} else {
+  const { mkdir, writeFile } = await import('node:fs/promises');
+  await mkdir(path('dist'), { recursive: true });
+  await writeFile(path('dist/longline.js'), made);
+}

@@ -1,0 +1,103 @@
+import { backoff, sleep } from './backoff.js';
+import { UnauthorizedError, responseError } from './errors.js';
+import { connection } from './stream.js';
+
+/** @typedef {import('./stream.js').FetchLike} FetchLike */
+/** @typedef {import('./websocket.js').WebSocketLike} WebSocketLike */
+
+/**
+ * @typedef {object} Options
+ * @property {string | (() => string | Promise<string>)} [token] a JWT, or what gets one: asked for each
+ *   (re)connect and before the last one expires. An error of it is tried again unless its `retry` is false
+ * @property {'websocket' | 'sse'} [transport] one only; without it WebSocket, and SSE where that is missing or blocked
+ * @property {number} [timeout] ms for a connection to be made and greeted (10,000)
+ * @property {import('./backoff.js').Backoff} [backoff] between attempts to connect or to publish
+ * @property {FetchLike} [fetch] instead of the global one
+ * @property {new (url: string, protocols: string[]) => WebSocketLike} [WebSocket] instead of the global one, if any
+ */
+
+/**
+ * @typedef {object} RequestOptions
+ * @property {number} [attempts] 1; more only for what may be done twice
+ * @property {AbortSignal} [signal]
+ */
+
+/**
+ * @param {string} token
+ * @returns {Record<string, string>}
+ */
+export const bearer = (token) => token ? { authorization: `Bearer ${token}` } : {};
+
+/** The way to a gateway: its address, the token, and HTTP requests with both. */
+export class Access {
+  url;
+  options;
+  fetch;
+  /** Whether a new token can be had. */
+  renewable;
+  #token = '';
+
+  /**
+   * @param {string | URL} url
+   * @param {Options} options
+   */
+  constructor(url, options) {
+    this.url = new URL(url, globalThis.location?.href).href.replace(/\/+$/, '');
+    this.options = options;
+    // The browser's fetch insists on being called on the window.
+    this.fetch = options.fetch ?? ((/** @type {string} */ to, /** @type {RequestInit} */ init) => fetch(to, init));
+    this.renewable = typeof options.token === 'function';
+  }
+
+  /**
+   * @param {boolean} [fresh] whatever the one at hand is worth
+   * @returns {Promise<string>} "" where there is none
+   */
+  async token(fresh) {
+    const { token = '' } = this.options;
+    if (typeof token !== 'function') return token;
+    if (fresh || !this.#token) this.#token = await token();
+    return this.#token;
+  }
+
+  /** When the token at hand expires, in ms since 1970; NaN if it doesn't say. */
+  expires() {
+    try {
+      const claims = this.#token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+      return JSON.parse(atob(claims)).exp * 1000;
+    } catch {
+      return NaN; // not a JWT: the gateway will tell
+    }
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body] sent as JSON
+   * @param {RequestOptions} [options]
+   * @returns {Promise<any>} the answer's JSON, if there is any
+   */
+  async request(method, path, body, { attempts = 1, signal } = {}) {
+    for (let attempt = 1, fresh = false; ; attempt++) {
+      let error;
+      try {
+        const token = await this.token(fresh);
+        const response = await this.fetch(this.url + path, {
+          method, signal,
+          body: JSON.stringify(body),
+          headers: { 'content-type': 'application/json', ...bearer(token) },
+        });
+        if (response.ok) return response.status === 204 ? undefined : await response.json();
+        error = await responseError(response);
+      } catch (cause) {
+        error = connection(`${method} ${path} failed`, cause);
+      }
+      // The gateway knows better than our clock whether a token is over.
+      /** @type {boolean} */
+      const renew = this.renewable && !fresh && error instanceof UnauthorizedError;
+      if (signal?.aborted || !renew && (!error.retry || attempt >= attempts)) throw error;
+      fresh = renew;
+      if (!renew) await sleep(error.retryAfter ?? backoff(attempt - 1, this.options.backoff), signal);
+    }
+  }
+}

@@ -1,0 +1,52 @@
+/** @typedef {import('./inbox.js').Handler} Handler */
+/** @typedef {{value: any, done: (value?: unknown) => void, fail: (reason?: Error) => void}} Call */
+
+/**
+ * Turns a handler's calls into an async iterator: a call lasts until the next
+ * value is asked for, so asking for it says that the last one is done.
+ */
+export class Iterate {
+  /** @type {Call | undefined} the handler's present call */
+  #call;
+  /** @type {(value?: unknown) => void} */
+  #wake = () => {};
+
+  /** @type {Handler} */
+  handler = (value) => new Promise((done, fail) => {
+    this.#call = { value, done, fail };
+    this.#wake();
+  });
+
+  /**
+   * @param {Promise<Error | undefined>} closed
+   * @param {() => unknown} close
+   * @returns {AsyncGenerator<any, void, void>}
+   */
+  async *values(closed, close) {
+    let over = false;
+    closed.then(() => {
+      over = true;
+      this.#wake();
+    });
+    try {
+      while (!over) {
+        const call = this.#call;
+        if (call) {
+          yield call.value;
+          this.#call = undefined;
+          call.done();
+        } else await new Promise((resolve) => { this.#wake = resolve; });
+      }
+      const error = await closed;
+      if (error) throw error;
+    } finally {
+      close();
+    }
+  }
+
+  /** Ends the present call without its being done. */
+  stop() {
+    this.#call?.fail();
+    this.#call = undefined;
+  }
+}

@@ -1,0 +1,67 @@
+import { Position } from './wire.js';
+
+/** @typedef {import('./inbox.js').Item} Item */
+
+/**
+ * An event that was delivered and is not yet acknowledged.
+ * @typedef {Item & import('./wire.js').Cursor & {cursor: string, link: number, done?: boolean, error?: any}} Entry
+ */
+
+/**
+ * What was delivered and what of it is done. Only the contiguous prefix of a
+ * channel is acknowledged, and only what the present connection delivered: of
+ * anything else the gateway would say that it doesn't know it.
+ */
+export class Ledger {
+  /** Everything up to here is done. */
+  position = new Position();
+  /** @type {Map<string, Entry>} by cursor, in order of delivery */
+  entries = new Map();
+
+  /**
+   * Strikes out what is done without a hole before it.
+   * @param {number} link
+   * @returns {string} the cursors to acknowledge, or ""
+   */
+  take(link) {
+    const open = new Set();
+    /** @type {Map<string, Entry>} */
+    const taken = new Map();
+    for (const entry of this.entries.values()) {
+      const { channel, cursor, offset, epoch } = entry;
+      if (!entry.done || entry.link !== link) open.add(channel);
+      if (open.has(channel)) continue;
+      this.entries.delete(cursor);
+      const last = taken.get(channel);
+      // A redriven event comes late, with the cursor it always had.
+      if (last?.epoch !== epoch || offset > last.offset) taken.set(channel, entry);
+    }
+    const cursors = [...taken.values()].map(({ cursor }) => cursor).join();
+    this.position.merge(cursors);
+    return cursors;
+  }
+
+  /**
+   * Moves on over events that won't be delivered here, once nothing before them is open.
+   * @param {string} cursor
+   */
+  skip(cursor) {
+    if (!this.entries.size) this.position.merge(cursor);
+  }
+
+  /**
+   * Begins anew where the gateway says that the subscription stands. What is
+   * listed and not done by then was done elsewhere, or belongs to another log.
+   * @param {string} cursor
+   * @param {boolean} all strike out everything: the cursor was moved
+   */
+  rebase(cursor, all) {
+    this.position = new Position(cursor);
+    for (const entry of this.entries.values()) {
+      const at = this.position.of(entry.channel);
+      if (!all && (!at || at.epoch === entry.epoch && entry.offset > at.offset)) continue;
+      this.entries.delete(entry.cursor);
+      entry.gone = !entry.started;
+    }
+  }
+}

@@ -1,0 +1,110 @@
+import { errorFor } from './errors.js';
+import { MAX } from './parser.js';
+
+/**
+ * A CloudEvents 1.0 event as the gateway sends it, with any extension
+ * attributes of the publisher.
+ * @typedef {object} LonglineEvent
+ * @property {string} specversion
+ * @property {string} id
+ * @property {string} source
+ * @property {string} type what happened, e.g. "email.opened"
+ * @property {string} [time] RFC 3339
+ * @property {string} [subject]
+ * @property {string} [partitionkey] events with the same key stay in order
+ * @property {string} [channel]
+ * @property {string} [cursor] the event's place in its channel
+ * @property {string} [datacontenttype]
+ * @property {any} [data] the publisher's
+ * @property {string} [data_base64] the publisher's, where it is no JSON or text
+ * @property {undefined} [op]
+ */
+
+/**
+ * Events after `from` up to and including `to` won't come.
+ * @typedef {object} Gap
+ * @property {string} channel
+ * @property {string} from
+ * @property {string} to
+ * @property {'retention' | 'reset' | 'conflated' | 'lag'} reason
+ */
+
+/**
+ * A control frame; its other fields go by the op.
+ * @typedef {{op: string, specversion?: undefined, [field: string]: any}} Control
+ */
+
+/** @typedef {{channel: string, epoch: string, offset: number}} Cursor */
+
+/**
+ * Decodes a frame: an event or a control frame, told apart by `specversion`.
+ * Throws a ProtocolError for anything else,
+ * a TooLargeError for one beyond reason.
+ * @param {string} text
+ * @returns {LonglineEvent | Control}
+ */
+export function decode(text) {
+  let frame;
+  if (text.length > MAX) throw errorFor(413, `a frame has ${text.length} characters`);
+  try {
+    frame = JSON.parse(text);
+  } catch (cause) {
+    throw protocol('a frame is not JSON', cause);
+  }
+  const { op, specversion, id, source, type } = frame ?? {};
+  if (isText(op) || specversion === '1.0' && [id, source, type].every(isText)) return frame;
+  throw protocol('a frame is no event');
+}
+
+/** @param {unknown} value */
+const isText = (value) => value && typeof value === 'string';
+
+/**
+ * @param {string} message
+ * @param {unknown} [cause]
+ */
+export function protocol(message, cause) {
+  return errorFor('protocol', message, { cause });
+}
+
+const CURSOR = /^((?:[\w:-]+\.)*[\w:-]+)@([a-z0-9]+)-(0|[1-9]\d*)$/;
+
+/**
+ * Reads `<channel>@<epoch>-<offset>`.
+ * @param {string} text
+ * @returns {Cursor}
+ */
+export function parseCursor(text) {
+  const match = CURSOR.exec(text);
+  if (!match) throw protocol(`no cursor: ${text}`.slice(0, 80));
+  return { channel: match[1], epoch: match[2], offset: +match[3] };
+}
+
+/** A place in several channels: one cursor for each. */
+export class Position {
+  /** @type {Map<string, string>} channel → cursor */
+  #cursors = new Map();
+
+  /** @param {string} [text] cursors joined by commas */
+  constructor(text = '') {
+    this.merge(text);
+  }
+
+  /**
+   * Moves to each of the cursors.
+   * @param {string} [text]
+   */
+  merge(text) {
+    if (text) for (const cursor of text.split(',')) this.#cursors.set(parseCursor(cursor).channel, cursor);
+  }
+
+  /** @param {string} channel */
+  of(channel) {
+    const cursor = this.#cursors.get(channel);
+    return cursor && parseCursor(cursor);
+  }
+
+  toString() {
+    return [...this.#cursors.values()].join();
+  }
+}

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Ledger } from '../../src/ledger.js';
+import { parseCursor } from '../../src/wire.js';
+
+function deliver(ledger, link, ...cursors) {
+  for (const cursor of cursors) ledger.entries.set(cursor, { cursor, link, ...parseCursor(cursor) });
+}
+const done = (ledger, ...cursors) => { for (const cursor of cursors) ledger.entries.get(cursor).done = true; };
+
+test('only the contiguous prefix is acknowledged', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-1', 'a@k-2', 'a@k-3', 'a@k-4');
+  assert.equal(ledger.take(1), '');
+  done(ledger, 'a@k-2', 'a@k-4');
+  assert.equal(ledger.take(1), '');
+  done(ledger, 'a@k-1');
+  assert.equal(ledger.take(1), 'a@k-2');
+  assert.equal(ledger.take(1), '');
+  done(ledger, 'a@k-3');
+  assert.equal(ledger.take(1), 'a@k-4');
+  assert.equal(ledger.entries.size, 0);
+});
+
+test('channels are acknowledged each by itself', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-1', 'b@k-1', 'a@k-2', 'b@k-2');
+  done(ledger, 'a@k-2', 'b@k-1', 'b@k-2');
+  assert.equal(ledger.take(1), 'b@k-2');
+  done(ledger, 'a@k-1');
+  assert.equal(ledger.take(1), 'a@k-2');
+  assert.equal(`${ledger.position}`, 'b@k-2,a@k-2');
+});
+
+test('what an earlier connection delivered waits to be delivered again', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-1', 'a@k-2');
+  done(ledger, 'a@k-1', 'a@k-2');
+  assert.equal(ledger.take(2), '');
+  ledger.entries.get('a@k-1').link = 2;
+  assert.equal(ledger.take(2), 'a@k-1');
+});
+
+test('what the gateway has as acknowledged is struck out, and not begun any more', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-1', 'a@k-2', 'a@k-3');
+  const [first, second, third] = ledger.entries.values();
+  first.started = true;
+  ledger.rebase('a@k-2', false);
+  assert.deepEqual([...ledger.entries.keys()], ['a@k-3']);
+  assert.deepEqual([first.gone, second.gone, third.gone], [false, true, undefined]);
+});
+
+test('a new log strikes out what the old one delivered', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-7', 'b@k-7');
+  ledger.rebase('a@z-3', false);
+  assert.deepEqual([...ledger.entries.keys()], ['b@k-7']);
+});
+
+test('a cursor moved back strikes out everything', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-7');
+  ledger.rebase('a@k-0', true);
+  assert.equal(ledger.entries.size, 0);
+  assert.equal(`${ledger.position}`, 'a@k-0');
+});
+
+test('a redriven event, which comes late, acknowledges nothing back', () => {
+  const ledger = new Ledger();
+  deliver(ledger, 1, 'a@k-7', 'a@k-2');
+  done(ledger, 'a@k-7', 'a@k-2');
+  assert.equal(ledger.take(1), 'a@k-7');
+});
+
+test('the position moves over what was left out once nothing before it is open', () => {
+  const ledger = new Ledger();
+  ledger.skip('a@k-9');
+  assert.equal(`${ledger.position}`, 'a@k-9');
+  deliver(ledger, 1, 'a@k-10');
+  ledger.skip('a@k-20');
+  assert.equal(`${ledger.position}`, 'a@k-9');
+});
