@@ -197,6 +197,19 @@ func (f *Feed) Release() {
 }
 
 // spawn runs f unless the feeds are closed.
+// Members returns how many sessions a channel has on this node.
+func (fs *Feeds) Members(channel string) int {
+	fs.mu.Lock()
+	f := fs.feeds[channel]
+	fs.mu.Unlock()
+	if f == nil {
+		return 0
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.members)
+}
+
 func (fs *Feeds) spawn(run func(context.Context)) bool {
 	if fs.ctx.Err() != nil {
 		return false

@@ -5,6 +5,7 @@ package publish
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"time"
@@ -123,11 +124,11 @@ func (p *Publisher) ServeChannel(w http.ResponseWriter, r *http.Request, g *auth
 }
 
 // PublishJSON publishes one event or an array of them, in the short form or
-// the CloudEvents one, and appends the answer's list of results to dst. The
+// the CloudEvents one, and returns the answer's list of results as JSON. The
 // events may be reused when it returns.
-func (p *Publisher) PublishJSON(ctx context.Context, g *auth.Grant, channel string, events, dst []byte) ([]byte, error) {
+func (p *Publisher) PublishJSON(ctx context.Context, g *auth.Grant, channel string, events []byte) (json.RawMessage, error) {
 	if err := mayPublish(g, channel); err != nil {
-		return dst, err
+		return nil, err
 	}
 	b := newBatch(p, channel)
 	defer b.free()
@@ -135,12 +136,12 @@ func (p *Publisher) PublishJSON(ctx context.Context, g *auth.Grant, channel stri
 	err := b.decode(shortForm, nil)
 	b.body = nil // not ours to keep
 	if err != nil {
-		return dst, err
+		return nil, err
 	}
 	if err := b.append(ctx, g); err != nil {
-		return dst, err
+		return nil, err
 	}
-	return b.appendResults(dst), nil
+	return b.appendResults(make([]byte, 0, 96*len(b.appended))), nil
 }
 
 // mayPublish checks name and grant.

@@ -397,18 +397,18 @@ func TestPublishJSON(t *testing.T) {
 	log := new(recorder)
 	p := newPublisher(log)
 	events := []byte(`[{"type":"t","id":"1"}]`)
-	got, err := p.PublishJSON(t.Context(), admin(t), "c", events, []byte("x"))
+	got, err := p.PublishJSON(t.Context(), admin(t), "c", events)
 	if err != nil {
 		t.Fatal(err)
 	}
 	clear(events)
-	if want := `x[{"id":"1","cursor":"c@e1-1"}]`; string(got) != want {
+	if want := `[{"id":"1","cursor":"c@e1-1"}]`; string(got) != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := log.events(t, "c")[0]; !strings.Contains(got, `"id":"1"`) {
 		t.Errorf("appended bytes are the caller's: %s", got)
 	}
-	_, err = p.PublishJSON(t.Context(), admin(t), "c", []byte(`{}`), nil)
+	_, err = p.PublishJSON(t.Context(), admin(t), "c", []byte(`{}`))
 	wantError(t, err, 400, "type is missing")
 }
 
@@ -474,9 +474,9 @@ func hundredEvents() []byte {
 }
 
 func TestAnEventCostsTwoAllocations(t *testing.T) {
-	p, g, body, dst := newPublisher(new(discard)), admin(t), hundredEvents(), make([]byte, 0, 16<<10)
+	p, g, body := newPublisher(new(discard)), admin(t), hundredEvents()
 	got := testing.AllocsPerRun(50, func() {
-		if _, err := p.PublishJSON(context.Background(), g, "acct-42", body, dst); err != nil {
+		if _, err := p.PublishJSON(context.Background(), g, "acct-42", body); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -487,11 +487,11 @@ func TestAnEventCostsTwoAllocations(t *testing.T) {
 }
 
 func BenchmarkBatchOf100(b *testing.B) {
-	p, g, body, dst := newPublisher(new(discard)), admin(b), hundredEvents(), make([]byte, 0, 16<<10)
+	p, g, body := newPublisher(new(discard)), admin(b), hundredEvents()
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		if _, err := p.PublishJSON(context.Background(), g, "acct-42", body, dst); err != nil {
+		if _, err := p.PublishJSON(context.Background(), g, "acct-42", body); err != nil {
 			b.Fatal(err)
 		}
 	}
