@@ -126,11 +126,8 @@ func (s *Session) blockedLocked() {
 	for i := range s.tracks {
 		s.tracks[i].page = nil
 	}
-	if s.blocked.Swap(true) {
-		return // still: a turn for a heartbeat is no progress
-	}
 	s.blockedAt = time.Now().UnixMilli()
-	if !s.ending {
+	if !s.blocked.Swap(true) && !s.ending {
 		s.hub.watch(s, s.hub.opts.WriteTimeout)
 	}
 }

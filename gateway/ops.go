@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// live answers as long as the process does.
+func (s *Server) live(w http.ResponseWriter, _ *http.Request, _ *auth.Grant) error {
+	return writeJSON(w, map[string]string{"status": "ok"})
+}
+
+// ready answers 200 only if an event that this node appended came back through
+// its own feed within the last probe period.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request, _ *auth.Grant) error {
+	if s.draining.Load() {
+		return wire.Unavailable(s.o.ProbeEvery, "the node is draining")
+	}
+	if err := s.probe.result(); err != nil {
+		return wire.Unavailable(s.o.ProbeEvery, "%s", err)
+	}
+	return writeJSON(w, map[string]string{"status": "ok"})
+}
+
+func (s *Server) listNodes(w http.ResponseWriter, _ *http.Request, _ *auth.Grant) error {
+	return writeJSON(w, struct {
+		Nodes []nodeInfo `json:"nodes"`
+	}{s.probe.nodes()})
+}
+
+// listConnections lists this node's, the oldest first.
+func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
+	q := r.URL.Query()
+	limit, err := limitOf(q.Get("limit"), listLimit, mostListed)
+	if err != nil {
+		return err
+	}
+	list := []session.Info{}
+	for _, c := range s.o.Hub.Sessions() {
+		info := c.Info()
+		if sub := q.Get("sub"); sub != "" && sub != info.Subject {
+			continue
+		}
+		if channel := q.Get("channel"); channel != "" && !slices.Contains(info.Channels, channel) {
+			continue
+		}
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(a, b session.Info) int {
+		if c := a.Since.Compare(b.Since); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Connection, b.Connection)
+	})
+	return writeJSON(w, struct {
+		Node        string         `json:"node"`
+		Total       int            `json:"total"`
+		Connections []session.Info `json:"connections"`
+	}{s.o.Hub.Node(), len(list), list[:min(limit, len(list))]})
+}
+
+func (s *Server) closeConnection(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
+	c := s.o.Hub.Find(r.PathValue("id"))
+	if c == nil {
+		return wire.NotFound("there is no connection %.80q on this node", r.PathValue("id"))
+	}
+	c.End(wire.CloseGoingAway, "closed by an operator", 0)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
+	var rev auth.Revocation
+	if err := readJSON(r, &rev); err != nil {
+		return wire.BadRequest(`%v; want {"jti":"…"}, or {"sub":"…","before":"<RFC 3339 time>"}`, err)
+	}
+	if err := s.o.Revocations.Revoke(r.Context(), rev); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// readJSON decodes a small body; the error completes a sentence.
+func readJSON(r *http.Request, into any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return errors.New("body could not be read to its end")
+	case len(body) > maxBody:
+		return errors.New("body is too long")
+	case len(body) == 0:
+		return errors.New("body is empty")
+	}
+	d := json.NewDecoder(strings.NewReader(string(body)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return errors.New("body is not what is taken here: " + strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if d.More() {
+		return errors.New("something follows the object")
+	}
+	return nil
+}
+
+// Admin is the handler for the admin listener: metrics and profiles, for the
+// machine's own people. It asks for no token.
+func Admin(g prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}

@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/feed"
+)
+
+// ProbeChannel is where each node sends itself an event every few seconds, to
+// see that what is published arrives. By the same events nodes know of each
+// other. Its retention should be short.
+const ProbeChannel = "longline.probe"
+
+// nodeInfo is what a node says of itself with each probe.
+type nodeInfo struct {
+	Node        string    `json:"node"`
+	Version     string    `json:"version,omitempty"`
+	Started     time.Time `json:"started"`
+	Seen        time.Time `json:"seen"`
+	Connections int       `json:"connections"`
+	Draining    bool      `json:"draining"`
+}
+
+// probe is the node's own subscriber on the probe channel.
+type probe struct {
+	server *Server
+	wake   chan struct{}
+
+	mu   sync.Mutex
+	err  error // why the node isn't ready, or nil
+	seen map[string]nodeInfo
+}
+
+func newProbe(s *Server) *probe {
+	return &probe{
+		server: s, wake: make(chan struct{}, 1), seen: make(map[string]nodeInfo),
+		err: errors.New("the node has not seen an event of its own yet"),
+	}
+}
+
+// Mark implements feed.Member. It is not a session: it is woken here, and
+// never goes on the ready list.
+func (p *probe) Mark() bool {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return false
+}
+
+func (p *probe) result() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+func (p *probe) set(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if (err == nil) != (p.err == nil) {
+		if err == nil {
+			p.server.o.Logger.Info("node is ready")
+		} else {
+			p.server.o.Logger.Warn("node is not ready", "error", err)
+		}
+	}
+	p.err = err
+}
+
+// run probes until ctx ends.
+func (p *probe) run(ctx context.Context) {
+	tick := time.NewTicker(p.server.o.ProbeEvery)
+	defer tick.Stop()
+	var f *feed.Feed
+	var at place
+	defer func() {
+		if f != nil {
+			f.Leave(p)
+			f.Release()
+		}
+	}()
+	for {
+		if f == nil {
+			f, at = p.open(ctx)
+		}
+		if f != nil {
+			p.set(p.once(ctx, f, &at))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// place is where the probe's reader is in its channel.
+type place struct {
+	epoch  string
+	offset uint64
+}
+
+func (p *probe) open(ctx context.Context) (*feed.Feed, place) {
+	ctx, cancel := context.WithTimeout(ctx, p.server.o.ProbeEvery)
+	defer cancel()
+	f, err := p.server.o.Hub.Feeds().Open(ctx, ProbeChannel)
+	if err != nil {
+		p.server.o.Logger.Debug("probe channel can't be followed", "error", err)
+		p.set(errors.New("the broker can't be reached"))
+		return nil, place{}
+	}
+	state := f.Join(p)
+	return f, place{state.Epoch, state.Head}
+}
+
+// once sends one event and waits for it. The returned error is for everybody.
+func (p *probe) once(ctx context.Context, f *feed.Feed, at *place) error {
+	ctx, cancel := context.WithTimeout(ctx, p.server.o.ProbeEvery)
+	defer cancel()
+	sent := time.Now()
+	id := uuid.NewString()
+	if err := p.send(ctx, id); err != nil {
+		p.server.o.Logger.Debug("probe can't be appended", "error", err)
+		return errors.New("an event of the node's own could not be appended")
+	}
+	for {
+		if p.take(f, at, id) {
+			p.server.metrics.probes.Observe(time.Since(sent).Seconds())
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("an event of the node's own did not come back through its feed in time")
+		case <-p.wake:
+		}
+	}
+}
+
+func (p *probe) send(ctx context.Context, id string) error {
+	s := p.server
+	data, err := json.Marshal(nodeInfo{
+		Node: s.o.Hub.Node(), Version: s.o.Version, Started: s.started.UTC(),
+		Connections: s.o.Hub.Count(), Draining: s.draining.Load(), Seen: time.Now().UTC(),
+	})
+	if err != nil {
+		return err
+	}
+	f := event.Fields{
+		ID: id, Source: "/nodes/" + s.o.Hub.Node(), Type: "longline.probe",
+		Time: event.FormatTime(time.Now()), Data: data,
+	}
+	_, err = s.o.Broker.Append(ctx, ProbeChannel, []broker.Entry{{Data: f.AppendStored(nil)}})
+	return err
+}
+
+// take reads what the feed has and tells whether id was among it.
+func (p *probe) take(f *feed.Feed, at *place, id string) (found bool) {
+	for {
+		items, view := f.Take(nil, at.epoch, at.offset, 256, 1<<20)
+		switch {
+		case view.State.Epoch != at.epoch: // a new log
+			*at = place{epoch: view.State.Epoch}
+			continue
+		case view.Behind: // only what is recent counts
+			at.offset = view.Oldest - 1
+			continue
+		}
+		if len(items) == 0 {
+			return found
+		}
+		for _, item := range items {
+			at.offset = item.Offset
+			found = found || item.ID() == id
+			p.note(item)
+		}
+	}
+}
+
+func (p *probe) note(item *feed.Item) {
+	var e event.Event
+	var info nodeInfo
+	if json.Unmarshal(item.JSON(), &e) != nil || e.DataAs(&info) != nil || info.Node == "" {
+		return
+	}
+	info.Seen = item.Appended.UTC()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[info.Node] = info
+}
+
+// nodes returns the nodes that were heard of lately, by name.
+func (p *probe) nodes() []nodeInfo {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []nodeInfo{}
+	for name, info := range p.seen {
+		if time.Since(info.Seen) > 5*p.server.o.ProbeEvery {
+			delete(p.seen, name)
+			continue
+		}
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(a, b nodeInfo) int { return strings.Compare(a.Node, b.Node) })
+	return list
+}

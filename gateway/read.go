@@ -1,0 +1,179 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+const (
+	readLimit    = 100     // events in an answer, where the query doesn't say
+	mostRead     = 1000    // that it may ask for
+	mostBytes    = 4 << 20 // of an answer, about
+	mostScanned  = 20_000  // events looked at for one answer
+	listLimit    = 100
+	mostListed   = 1000
+	maxBody      = 64 << 10 // of a request that isn't a publish
+	defaultSince = "earliest"
+)
+
+// readEvents answers a page of a channel's log, from since on, or from its
+// beginning. The answer's cursor is where the next page begins; it moves on
+// over events that types leave out. A gap says what retention took before
+// since was reached.
+func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	channel, err := subscribable(r, g)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	limit, err := limitOf(q.Get("limit"), readLimit, mostRead)
+	if err != nil {
+		return err
+	}
+	filter, err := s.o.Hub.Filter(q.Get("types"))
+	if err != nil {
+		return err
+	}
+	text := q.Get("since")
+	if text == "" {
+		text = defaultSince
+	}
+	since, err := session.ParseSince(text)
+	if err != nil {
+		return err
+	}
+	if err := since.Check([]string{channel}); err != nil {
+		return err
+	}
+	state, err := s.o.Broker.State(r.Context(), channel)
+	if err != nil {
+		return channelError(channel, err)
+	}
+	offset, err := s.startOf(r, channel, since, state)
+	if err != nil {
+		return err
+	}
+	out := make([]byte, 0, 16<<10)
+	out = append(out, `{"events":[`...)
+	asked, count := offset, 0
+	for scanned := 0; count < limit && scanned < mostScanned && len(out) < mostBytes; {
+		page, err := s.o.Broker.Read(r.Context(), channel, offset, broker.Limit{Events: min(mostRead, max(limit-count, 100)), Bytes: mostBytes - len(out)})
+		if err != nil {
+			return channelError(channel, err)
+		}
+		if page.State.Epoch != state.Epoch {
+			return wire.Gone("channel %q has a new log since this request began; ask again", channel)
+		}
+		if len(page.Items) == 0 {
+			break
+		}
+		for _, item := range page.Items {
+			if count == limit {
+				break
+			}
+			view, err := event.Stored(item.Data).View()
+			if err != nil {
+				return err
+			}
+			offset = item.Offset
+			scanned++
+			if !filter.Match(view.Type()) {
+				continue
+			}
+			if count > 0 {
+				out = append(out, ',')
+			}
+			out = view.AppendJSON(out, event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: offset})
+			count++
+		}
+	}
+	at := func(offset uint64) []byte {
+		return event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: offset}.Append(nil)
+	}
+	out = append(append(append(out, `],"cursor":"`...), at(offset)...), '"')
+	if first := max(state.First, 1); asked+1 < first && len(since.Position) > 0 {
+		out = append(append(out, `,"gap":{"from":"`...), at(asked)...)
+		out = append(append(out, `","to":"`...), at(first-1)...)
+		out = append(out, `","reason":"retention"}`...)
+	}
+	return writeBody(w, append(out, "}\n"...))
+}
+
+// startOf says after which offset to read.
+func (s *Server) startOf(r *http.Request, channel string, since session.Since, state broker.State) (uint64, error) {
+	switch {
+	case since.Earliest:
+		return max(state.First, 1) - 1, nil
+	case !since.Time.IsZero():
+		return s.o.Broker.OffsetAt(r.Context(), channel, since.Time)
+	}
+	c, ok := since.Position.Of(channel)
+	if !ok {
+		return state.Head, nil
+	}
+	offset, place := state.Locate(c.Epoch, c.Offset)
+	switch place {
+	case broker.Forked:
+		return 0, wire.Gone("cursor %s lies beyond %s@%s-%d, where its log was forked; what followed is lost", c, channel, state.Epoch, offset)
+	case broker.Unknown:
+		return 0, wire.Gone("cursor %s is of a log that is gone; the present one begins at %s@%s-0", c, channel, state.Epoch)
+	case broker.Beyond:
+		return 0, wire.Gone("cursor %s lies beyond the head, %s@%s-%d", c, channel, state.Epoch, state.Head)
+	}
+	return offset, nil
+}
+
+// subscribable returns the channel of the path, if the bearer may read it.
+func subscribable(r *http.Request, g *auth.Grant) (string, error) {
+	channel := r.PathValue("channel")
+	if err := event.CheckChannel(channel); err != nil {
+		return "", wire.BadRequest("%v", err)
+	}
+	if !g.MaySubscribe(channel) {
+		return "", wire.Forbidden("token may not subscribe to %q", channel)
+	}
+	return channel, nil
+}
+
+// channelError names the channel that isn't there.
+func channelError(channel string, err error) error {
+	if wire.From(err).Code == wire.CodeNotFound {
+		return wire.NotFound("there is no channel %q; channels exist once something is published", channel)
+	}
+	return err
+}
+
+func limitOf(text string, without, most int) (int, error) {
+	if text == "" {
+		return without, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return 0, wire.BadRequest("limit is %.40q; want a number from 1 to %d", text, most)
+	}
+	return n, nil
+}
+
+func writeBody(w http.ResponseWriter, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.Write(body)
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeBody(w, append(body, '\n'))
+}

@@ -1,0 +1,257 @@
+// Package gateway is the HTTP side of Longline: routes, limits, publishing and
+// reading, and what operators need. Live connections are the packages ws and
+// sse, over a session.Hub.
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/publish"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/sse"
+	"github.com/longline-push/longline/gateway/wire"
+	"github.com/longline-push/longline/gateway/ws"
+)
+
+// Options of a Server. All fields but those that say otherwise are required.
+type Options struct {
+	Broker      broker.Log
+	Hub         *session.Hub
+	Verifier    *auth.Verifier
+	Revocations *auth.Revocations
+	Publisher   *publish.Publisher
+	Admission   *Admission
+	// Origins whose pages may use the API; the zero value is the gateway's own.
+	Origins auth.Origins
+	// LoopbackOnly refuses requests whose Host is not this machine, so that no
+	// web page reaches a gateway that trusts the machine by a name of its own.
+	LoopbackOnly bool
+	Version      string                // shown by /v1/nodes
+	Registerer   prometheus.Registerer // nil: no metrics
+	Logger       *slog.Logger          // nil: slog.Default()
+	// ProbeEvery is how often the node sends itself an event. 0: 2 s.
+	ProbeEvery time.Duration
+}
+
+// Server answers requests. It is an http.Handler, safe for concurrent use;
+// Run must run beside it.
+type Server struct {
+	o        Options
+	mux      *http.ServeMux
+	routes   []route
+	probe    *probe
+	metrics  *metrics
+	draining atomic.Bool
+	started  time.Time
+}
+
+// New makes a Server. Further routes come with the packages that have them.
+func New(o Options, more ...Route) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.ProbeEvery <= 0 {
+		o.ProbeEvery = 2 * time.Second
+	}
+	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now()}
+	s.metrics = newMetrics(o.Registerer, o.Hub)
+	s.probe = newProbe(s)
+	s.routes = append(s.ownRoutes(), s.checked(more)...)
+	s.register()
+	return s
+}
+
+// Run keeps the probe going until ctx ends.
+func (s *Server) Run(ctx context.Context) { s.probe.run(ctx) }
+
+// access is what a route asks of a request's token.
+type access int
+
+const (
+	open   access = iota // none
+	bearer               // a valid one
+	admin                // one that says admin
+	own                  // the handler asks for itself
+)
+
+// handler answers a request or returns why not. The grant is nil on open
+// routes.
+type handler func(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
+
+// route is a line of the table.
+type route struct {
+	method, path string
+	access       access
+	handle       handler
+}
+
+// Route is one that another package brings. Its token is verified before
+// Handle is called; what the token may do there is for Handle to check.
+type Route struct {
+	Method, Path string
+	Handle       func(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
+}
+
+func (s *Server) checked(more []Route) (routes []route) {
+	for _, m := range more {
+		routes = append(routes, route{m.Method, m.Path, bearer, m.Handle})
+	}
+	return routes
+}
+
+// ownRoutes is the table of what this package answers.
+func (s *Server) ownRoutes() []route {
+	shed := s.o.Admission.Connection(s.o.Hub)
+	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, Shed: shed}
+	streams := &sse.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Shed: shed}
+	return []route{
+		{"GET", "/v1/ws", own, plain(sockets)},
+		{"GET", "/v1/sse", own, plain(streams)},
+
+		{"POST", "/v1/events", bearer, s.o.Publisher.ServeSeveral},
+		{"POST", "/v1/channels/{channel}/events", bearer, s.publish},
+		{"GET", "/v1/channels/{channel}/events", bearer, s.readEvents},
+		{"GET", "/v1/channels/{channel}", bearer, s.showChannel},
+		{"DELETE", "/v1/channels/{channel}", admin, s.dropChannel},
+		{"GET", "/v1/channels", admin, s.listChannels},
+
+		{"POST", "/v1/tokens/revoke", admin, s.revoke},
+		{"GET", "/v1/nodes", admin, s.listNodes},
+		{"GET", "/v1/connections", admin, s.listConnections},
+		{"DELETE", "/v1/connections/{id}", admin, s.closeConnection},
+
+		{"GET", "/livez", open, s.live},
+		{"GET", "/readyz", open, s.ready},
+		{"GET", "/v1/openapi.json", open, s.openAPI},
+		{"GET", "/{$}", open, s.page},
+		{"GET", "/console/{part}", open, s.pagePart},
+	}
+}
+
+func plain(h http.Handler) handler {
+	return func(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
+		h.ServeHTTP(w, r)
+		return nil
+	}
+}
+
+// register groups the table by path, so that another method on a known path is
+// 405 and not 404.
+func (s *Server) register() {
+	byPath := make(map[string]map[string]http.HandlerFunc)
+	for _, r := range s.routes {
+		if byPath[r.path] == nil {
+			byPath[r.path] = make(map[string]http.HandlerFunc)
+		}
+		byPath[r.path][r.method] = s.answer(r)
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, notFound(r)) })
+	for path, methods := range byPath {
+		allow := slices.Sorted(maps.Keys(methods))
+		if methods["GET"] != nil {
+			methods["HEAD"] = methods["GET"]
+			allow = append(allow, "HEAD")
+		}
+		allow = append(allow, "OPTIONS")
+		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if h := methods[r.Method]; h != nil {
+				h(w, r)
+				return
+			}
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+			if r.Method == http.MethodOptions {
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+			s.fail(w, r, wire.Errorf(wire.CodeMethodNotAllowed, "method %.20s; want %s", r.Method, strings.Join(allow, " or ")))
+		})
+	}
+}
+
+// answer checks the token, in this one place, and calls the handler.
+func (s *Server) answer(rt route) http.HandlerFunc {
+	requests := s.metrics.route(rt)
+	return func(w http.ResponseWriter, r *http.Request) {
+		requests.Inc()
+		var g *auth.Grant
+		if rt.access == bearer || rt.access == admin {
+			var err error
+			if g, _, err = s.o.Verifier.FromRequest(r); err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			if rt.access == admin && !g.Admin {
+				s.fail(w, r, wire.Forbidden("%s %s is for admins; the token's longline.admin is not true", r.Method, rt.path))
+				return
+			}
+		}
+		if err := rt.handle(w, r, g); err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+// fail answers with a problem and logs what the client isn't told.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := wire.From(err)
+	s.metrics.problem(e.Code)
+	switch {
+	case e.Code == wire.CodeInternal:
+		// The path, never the query: that may hold a token.
+		s.o.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	case e.Code == wire.CodeUnavailable && e.Unwrap() != nil:
+		s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	wire.WriteProblem(w, e)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.o.LoopbackOnly && !loopbackHost(r.Host) {
+		s.fail(w, r, wire.Forbidden("host %.80q; without a key of its own the gateway answers on this machine's loopback names only, e.g. localhost", r.Host))
+		return
+	}
+	if s.cors(w, r) {
+		return
+	}
+	if !cleanPath(r.URL.Path) {
+		// The mux would redirect, and a client would follow to another route.
+		s.fail(w, r, wire.BadRequest("path %.200q has empty, \".\" or \"..\" segments; channel names are segments of A-Z a-z 0-9 _ : - joined by \".\"", r.URL.Path))
+		return
+	}
+	if r.ProtoMajor == 2 {
+		// A stream over HTTP/2 stays in its handler beyond the server's limits;
+		// each other answer there is bounded by the client's own.
+		unlimited(w, r)
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// unlimited lifts the read and write time-outs of a live stream.
+func unlimited(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/v1/sse" {
+		c := http.NewResponseController(w)
+		c.SetReadDeadline(time.Time{})
+		c.SetWriteDeadline(time.Time{})
+	}
+}
+
+func cleanPath(p string) bool {
+	return p == path.Clean(p) || strings.HasSuffix(p, "/") && p == path.Clean(p)+"/"
+}
+
+func (s *Server) publish(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	return s.o.Publisher.ServeChannel(w, r, g, r.PathValue("channel"))
+}
