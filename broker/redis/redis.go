@@ -174,6 +174,9 @@ func (b *Broker) checkServer(ctx context.Context, s *server) error {
 		if strings.HasPrefix(text, "LOADING") || strings.HasPrefix(text, "MASTERDOWN") {
 			return errWait{said}
 		}
+		if strings.HasPrefix(text, "ERR") {
+			return fmt.Errorf("does not take INFO; is that a Redis? (%w)", said)
+		}
 		return said
 	case isDial(err):
 		return err

@@ -6,8 +6,8 @@
 -- an announcement carries, time or ''; then identity and data of each event.
 -- Returns epoch, then an offset per event, negative for a duplicate.
 --
--- Redis may refuse the first write that needs memory, but none after it: so
--- all is written or nothing.
+-- All is written or nothing: Redis may refuse the first write of a script for
+-- want of memory, but none after it. So the first is one that needs memory.
 local meta, log = KEYS[1], KEYS[2]
 local term, fresh, topic, publish, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local keep, window, carry = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -20,13 +20,12 @@ local time = math.max(clock, tonumber(m[4] or 0))
 
 -- Identities live in two hashes that take turns, a window each; the field ''
 -- tells which turn a hash is from. A value is "offset:ms since the turn began".
-local ids, earlier, turn
+local ids, earlier, turn, stale
 if KEYS[6] then
   turn = math.floor(clock / window)
   ids, earlier = KEYS[6 + turn % 2], KEYS[6 + (turn + 1) % 2]
-  if not epoch then redis.call('UNLINK', ids, earlier) end
-  if redis.call('HGET', ids, '') ~= int(turn) then redis.call('UNLINK', ids) end
-  if redis.call('HGET', earlier, '') ~= int(turn - 1) then earlier = nil end
+  stale = not epoch or redis.call('HGET', ids, '') ~= int(turn)
+  if not epoch or redis.call('HGET', earlier, '') ~= int(turn - 1) then earlier = nil end
 end
 
 local function remembered(hash, id, began)
@@ -42,7 +41,7 @@ local last = head
 for i = 10, #ARGV, 2 do
   local id, known = ARGV[i], nil
   if id ~= '' then
-    known = seen[id] or remembered(ids, id, turn * window) or remembered(earlier, id, (turn - 1) * window)
+    known = seen[id] or remembered(not stale and ids, id, turn * window) or remembered(earlier, id, (turn - 1) * window)
   end
   if known then
     reply[#reply + 1] = -known
@@ -59,7 +58,6 @@ if #new == 0 then return reply end
 
 if not epoch then
   epoch = fresh
-  redis.call('UNLINK', log)
 elseif m[2] ~= term then
   -- Another master than the one that appended last: what that one had may be
   -- forgotten here, so what follows must not look like it.
@@ -74,7 +72,11 @@ if keep then bytes = bytes + total else first, bytes = last + 1, 0 end
 redis.call('HSET', meta, 'e', epoch, 't', term, 'h', int(last), 'a', int(time),
   'b', int(bytes), 'z', largest, 'n', int(first))
 if forks ~= (m[8] or '') then redis.call('HSET', meta, 'f', forks) end
-if not m[1] then redis.call('ZADD', KEYS[5], 0, channel) end
+if stale then redis.call('UNLINK', ids) end
+if not m[1] then
+  redis.call('ZADD', KEYS[5], 0, channel)
+  redis.call('UNLINK', log)
+end
 for k, id in ipairs(new) do
   local offset = int(head + k)
   if keep then redis.call('XADD', log, offset .. '-0', 't', int(time), 'd', datas[k]) end

@@ -1,10 +1,12 @@
 package redistest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Cluster is a cluster of masters with one replica each.
@@ -136,4 +138,62 @@ func (c *Cluster) Migrate(slot int, from, to *Server, between func()) {
 	for _, s := range append([]*Server{to, from}, c.Masters...) {
 		s.Do("CLUSTER", "SETSLOT", slot, "NODE", toID)
 	}
+}
+
+// Owner returns the running server that has the key of a channel's log and the
+// key's slot.
+func (c *Cluster) Owner(channel string) (*Server, int) {
+	c.t.Helper()
+	for _, s := range c.running() {
+		if role, _ := s.info("role", "INFO", "replication"); role != "master" {
+			continue
+		}
+		if keys, _ := s.Do("KEYS", "*m:"+channel).([]any); len(keys) > 0 {
+			slot, _ := s.Do("CLUSTER", "KEYSLOT", keys[0]).(int64)
+			return s, int(slot)
+		}
+	}
+	c.t.Fatalf("no master has a log of %s", channel)
+	return nil, 0
+}
+
+// ReplicaOf returns master's replica.
+func (c *Cluster) ReplicaOf(master *Server) *Server {
+	c.t.Helper()
+	_, port, _ := net.SplitHostPort(master.Addr)
+	for _, s := range c.running() {
+		if got, err := s.info("master_port", "INFO", "replication"); err == nil && got == port {
+			return s
+		}
+	}
+	c.t.Fatalf("master at %s has no replica", master.Addr)
+	return nil
+}
+
+// Failover makes a replica the master, by agreement with the present one.
+func (c *Cluster) Failover(replica *Server) {
+	c.t.Helper()
+	asked := time.Time{}
+	Eventually(c.t, func() error {
+		if role, err := replica.info("role", "INFO", "replication"); err == nil && role == "master" {
+			return nil
+		}
+		// The other masters may refuse their votes for a while.
+		if time.Since(asked) > 3*time.Second {
+			asked = time.Now()
+			return fmt.Errorf("asked %s to take over: %v", replica.Addr, replica.Client.Do(context.Background(), "CLUSTER", "FAILOVER").Err())
+		}
+		return fmt.Errorf("%s has not taken over", replica.Addr)
+	})
+}
+
+// WaitMaster waits until s is a master.
+func (c *Cluster) WaitMaster(s *Server) {
+	c.t.Helper()
+	Eventually(c.t, func() error {
+		if role, err := s.info("role", "INFO", "replication"); err != nil || role != "master" {
+			return fmt.Errorf("%s is %s (%v)", s.Addr, role, err)
+		}
+		return nil
+	})
 }
