@@ -1,0 +1,147 @@
+package durable
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// check names the first field that is wrong, without the leading "callback.".
+func (c *Callback) check(window int) error {
+	if err := checkURL(c.URL); err != nil {
+		return fmt.Errorf("url: %w", err)
+	}
+	if c.Mode != Fallback && c.Mode != Always {
+		return fmt.Errorf("mode is %q, want fallback or always", c.Mode)
+	}
+	if c.Order != ByChannel && c.Order != ByKey {
+		return fmt.Errorf("order is %q, want channel or key", c.Order)
+	}
+	if c.Concurrency < 1 || c.Concurrency > MaxConcurrency {
+		return fmt.Errorf("concurrency is %d, want 1 to %d", c.Concurrency, MaxConcurrency)
+	}
+	if c.Concurrency > 1 && c.Order == ByChannel {
+		return fmt.Errorf("concurrency is %d, but order \"channel\" means one call at a time; want order \"key\" or concurrency 1", c.Concurrency)
+	}
+	if !(c.Rate >= 0 && c.Rate <= MaxRate) {
+		return fmt.Errorf("rate is %v, want 0 (none) to %d calls a second", c.Rate, MaxRate)
+	}
+	if c.Rate > 0 && c.Rate < 0.001 {
+		return fmt.Errorf("rate is %v, want 0.001 calls a second at least", c.Rate)
+	}
+	if c.Batch.MaxEvents < 1 || c.Batch.MaxEvents > MaxBatch || c.Batch.MaxEvents > window {
+		return fmt.Errorf("batch.max_events is %d, want 1 to %d and not more than window (%d)", c.Batch.MaxEvents, MaxBatch, window)
+	}
+	for _, d := range []struct {
+		name      string
+		got       Duration
+		low, high time.Duration
+	}{
+		{"grace", c.Grace, 0, MaxGrace},
+		{"batch.max_wait", c.Batch.MaxWait, 0, MaxBatchWait},
+		{"timeout", c.Timeout, 100 * time.Millisecond, MaxTimeout},
+	} {
+		if time.Duration(d.got) < d.low || time.Duration(d.got) > d.high {
+			return fmt.Errorf("%s is %v, want %v to %v", d.name, time.Duration(d.got), d.low, d.high)
+		}
+	}
+	if c.Secret != "" {
+		if err := CheckSecret(c.Secret); err != nil {
+			return fmt.Errorf("secret: %w", err)
+		}
+	}
+	return checkHeaders(c.Headers)
+}
+
+func checkURL(text string) error {
+	if len(text) > MaxURL {
+		return fmt.Errorf("%d bytes, want %d at most", len(text), MaxURL)
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return errors.New("not a URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("scheme is %q, want https or http", u.Scheme)
+	case u.Hostname() == "":
+		return errors.New("has no host")
+	case u.User != nil:
+		return errors.New("has a user name or password, want them in headers, which never come back")
+	case u.Fragment != "":
+		return errors.New("has a fragment, which is never sent")
+	}
+	return nil
+}
+
+// taken are headers that the gateway sets itself, besides webhook-* and
+// longline-*.
+var taken = map[string]bool{
+	"Host": true, "Content-Length": true, "Content-Type": true, "Content-Encoding": true,
+	"Transfer-Encoding": true, "Connection": true, "Keep-Alive": true, "Proxy-Connection": true,
+	"Upgrade": true, "Te": true, "Trailer": true, "Expect": true, "Accept-Encoding": true,
+}
+
+func checkHeaders(headers map[string]string) error {
+	if len(headers) > MaxHeaders {
+		return fmt.Errorf("headers has %d, want %d at most", len(headers), MaxHeaders)
+	}
+	size := 0
+	for name, value := range headers {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case !headerName(name):
+			return fmt.Errorf("headers: %q is not a header name", name)
+		case taken[canonical], strings.HasPrefix(canonical, "Webhook-"), strings.HasPrefix(canonical, "Longline-"):
+			return fmt.Errorf("headers: %q is set by the gateway and can't be given", name)
+		case !headerValue(value):
+			return fmt.Errorf("headers: the value of %q has a line break or control character", name)
+		}
+		size += len(name) + len(value)
+	}
+	if size > MaxHeaderBytes {
+		return fmt.Errorf("headers has %d bytes, want %d at most", size, MaxHeaderBytes)
+	}
+	return nil
+}
+
+// headerName tells whether s is a token by RFC 9110 §5.6.2.
+func headerName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"(),/:;<=>?@[\\]{}", c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// headerValue tells whether s can stand on a header line: visible text, spaces
+// and tabs.
+func headerValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// SecretPrefix begins a secret's text, by Standard Webhooks; base64 follows.
+const SecretPrefix = "whsec_"
+
+// CheckSecret returns nil for whsec_ and the base64 of 24 to 64 bytes.
+func CheckSecret(s string) error {
+	text, ok := strings.CutPrefix(s, SecretPrefix)
+	if !ok {
+		return errors.New("want whsec_ and the base64 of 24 to 64 bytes")
+	}
+	key, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(key) < 24 || len(key) > 64 {
+		return errors.New("want whsec_ and the base64 of 24 to 64 bytes")
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+// Package durable holds what a durable subscription is, who may own it when,
+// and the part of a node that owns some: its lease, its acks, its claims.
+//
+// The rules of ownership are pure functions from one State to a Change
+// (step.go). The tests explore them exhaustively; the Keeper applies them to a
+// broker by comparing versions.
+package durable
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/longline-push/longline/event"
+)
+
+// Definition is what people say a subscription is: the JSON of PUT and GET.
+type Definition struct {
+	Channels     []string  `json:"channels"`
+	Types        []string  `json:"types,omitempty"`
+	Start        string    `json:"start"`
+	Window       int       `json:"window"`
+	ExpiresAfter Duration  `json:"expires_after,omitempty"`
+	Callback     *Callback `json:"callback,omitempty"`
+}
+
+// Callback says where events go while nobody is attached, and how.
+type Callback struct {
+	URL         string            `json:"url"`
+	Mode        Mode              `json:"mode"`
+	Grace       Duration          `json:"grace"`
+	Secret      string            `json:"secret,omitempty"`  // never in a stored or shown definition
+	Headers     map[string]string `json:"headers,omitempty"` // likewise
+	Rate        float64           `json:"rate,omitempty"`    // calls a second, 0: as fast as answered
+	Concurrency int               `json:"concurrency"`
+	Order       Order             `json:"order"`
+	Batch       Batch             `json:"batch"`
+	Timeout     Duration          `json:"timeout"`
+}
+
+// Batch says how many events go into one call.
+type Batch struct {
+	MaxEvents int      `json:"max_events"`
+	MaxWait   Duration `json:"max_wait"`
+}
+
+// Mode says when the callback is called.
+type Mode string
+
+// Fallback calls only while nobody is attached, Always makes the subscription
+// a plain webhook.
+const (
+	Fallback Mode = "fallback"
+	Always   Mode = "always"
+)
+
+// Order says what is kept in order where calls run in parallel.
+type Order string
+
+// ByChannel is one call at a time; ByKey is one call at a time for each key.
+const (
+	ByChannel Order = "channel"
+	ByKey     Order = "key"
+)
+
+// Duration is a time.Duration that reads and shows itself as "10s" in JSON.
+type Duration time.Duration
+
+// MarshalJSON writes the duration's text.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(shortDuration(time.Duration(d)))
+}
+
+// UnmarshalJSON takes texts like "720h" and "1m30s".
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var text string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return fmt.Errorf("%s is not a duration, want a text like \"10s\" or \"720h\"", b)
+	}
+	v, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration, want a text like \"10s\" or \"720h\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// shortDuration is d.String without the units that are zero: 720h, not
+// 720h0m0s.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// What a definition may say at most.
+const (
+	MaxChannels     = 64
+	MaxTypes        = 64
+	MaxWindow       = 10_000
+	MaxConcurrency  = 256
+	MaxBatch        = 1000
+	MaxHeaders      = 32
+	MaxHeaderBytes  = 8 << 10
+	MaxURL          = 2048
+	MaxTimeout      = 60 * time.Second
+	MaxGrace        = time.Hour
+	MaxBatchWait    = time.Minute
+	MinExpiresAfter = time.Minute
+	MaxRate         = 10_000
+)
+
+// ParseDefinition reads a definition, fills in what isn't said and checks it.
+// Errors are for the user.
+func ParseDefinition(b []byte) (Definition, error) {
+	var d Definition
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return d, jsonError(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return d, errors.New("more follows the JSON object of the subscription")
+	}
+	d.fill()
+	return d, d.check()
+}
+
+func (d *Definition) fill() {
+	if d.Start == "" {
+		d.Start = "latest"
+	}
+	if d.Window == 0 {
+		d.Window = 256
+	}
+	c := d.Callback
+	if c == nil {
+		return
+	}
+	if c.Mode == "" {
+		c.Mode = Fallback
+	}
+	if c.Grace == 0 && c.Mode == Fallback {
+		c.Grace = Duration(10 * time.Second)
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 1
+	}
+	if c.Order == "" {
+		c.Order = ByChannel
+	}
+	if c.Batch.MaxEvents == 0 {
+		c.Batch.MaxEvents = 1
+	}
+	if c.Timeout == 0 {
+		c.Timeout = Duration(15 * time.Second)
+	}
+}
+
+// check returns the first thing that is wrong, named as in the JSON.
+func (d *Definition) check() error {
+	if len(d.Channels) == 0 {
+		return errors.New("channels is empty, want at least one channel name")
+	}
+	if len(d.Channels) > MaxChannels {
+		return fmt.Errorf("channels has %d names, want %d at most", len(d.Channels), MaxChannels)
+	}
+	seen := map[string]bool{}
+	for i, c := range d.Channels {
+		if err := event.CheckChannel(c); err != nil {
+			return fmt.Errorf("channels[%d]: %w", i, err)
+		}
+		if seen[c] {
+			return fmt.Errorf("channels names %q twice", c)
+		}
+		seen[c] = true
+	}
+	if len(d.Types) > MaxTypes {
+		return fmt.Errorf("types has %d patterns, want %d at most", len(d.Types), MaxTypes)
+	}
+	for i, text := range d.Types {
+		if _, err := event.ParsePattern(text); err != nil {
+			return fmt.Errorf("types[%d]: %w", i, err)
+		}
+		if strings.Contains(text, ",") {
+			return fmt.Errorf("types[%d]: %q has a comma, want one pattern per element", i, text)
+		}
+	}
+	if d.Window < 1 || d.Window > MaxWindow {
+		return fmt.Errorf("window is %d, want 1 to %d", d.Window, MaxWindow)
+	}
+	if e := time.Duration(d.ExpiresAfter); e != 0 && e < MinExpiresAfter {
+		return fmt.Errorf("expires_after is %v, want %v at least", e, MinExpiresAfter)
+	}
+	if _, err := ParseSince(d.Start); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if d.Callback != nil {
+		if err := d.Callback.check(d.Window); err != nil {
+			return fmt.Errorf("callback.%w", err)
+		}
+	}
+	return nil
+}
+
+// Patch applies an RFC 7396 merge patch to the definition's JSON and returns
+// the result, parsed and checked anew.
+func (d Definition) Patch(patch []byte) (Definition, error) {
+	var p any
+	if err := json.Unmarshal(patch, &p); err != nil {
+		return d, jsonError(err)
+	}
+	if _, ok := p.(map[string]any); !ok {
+		return d, errors.New("the patch is not a JSON object (RFC 7396)")
+	}
+	var doc any
+	text, err := json.Marshal(d)
+	if err != nil {
+		return d, fmt.Errorf("encode definition: %w", err)
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return d, fmt.Errorf("decode definition: %w", err)
+	}
+	merged, err := json.Marshal(mergePatch(doc, p))
+	if err != nil {
+		return d, fmt.Errorf("encode definition: %w", err)
+	}
+	return ParseDefinition(merged)
+}
+
+// mergePatch is the algorithm of RFC 7396 §2.
+func mergePatch(target, patch any) any {
+	fields, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	result, ok := target.(map[string]any)
+	if !ok {
+		result = map[string]any{}
+	}
+	for name, value := range fields {
+		if value == nil {
+			delete(result, name)
+		} else {
+			result[name] = mergePatch(result[name], value)
+		}
+	}
+	return result
+}
+
+// jsonError says what was wrong with a JSON text, in the words of the user.
+func jsonError(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &wrongType) && wrongType.Field != "":
+		return fmt.Errorf("%s is a JSON %s, want %s", wrongType.Field, wrongType.Value, jsonName(wrongType.Type.Kind().String()))
+	case errors.As(err, &wrongType):
+		return fmt.Errorf("the body is a JSON %s, want an object", wrongType.Value)
+	case errors.As(err, &syntax), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the body is not JSON: %v", err)
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+}
+
+func jsonName(kind string) string {
+	switch {
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "float"):
+		return "a number"
+	case kind == "slice":
+		return "an array"
+	case kind == "struct", kind == "map", kind == "ptr":
+		return "an object"
+	}
+	return "a " + kind
+}
+
+// Since is a parsed `since`, `start` or `to`: one of a position, a time or an
+// end of the log.
+type Since struct {
+	Earliest, Latest bool
+	Time             time.Time
+	Position         event.Position
+}
+
+// ParseSince reads "latest", "earliest", a cursor (or several, joined by ",")
+// or an RFC 3339 time.
+func ParseSince(s string) (Since, error) {
+	switch s {
+	case "latest":
+		return Since{Latest: true}, nil
+	case "earliest":
+		return Since{Earliest: true}, nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return Since{Time: t}, nil
+	}
+	if !strings.Contains(s, "@") {
+		return Since{}, fmt.Errorf("%.80q is not a place, want earliest, latest, a cursor or an RFC 3339 time", s)
+	}
+	p, err := event.ParsePosition(s)
+	return Since{Position: p}, err
+}

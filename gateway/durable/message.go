@@ -1,0 +1,47 @@
+package durable
+
+import (
+	"encoding/json"
+
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Message is what nodes tell each other by broker.Signals. Each is a hint that
+// may be lost: the heartbeat's look at what a node owns finds out the same.
+type Message struct {
+	Op         Op     `json:"op"`
+	Name       string `json:"name,omitempty"`
+	Generation uint64 `json:"generation,omitempty"` // that the message is about
+	Position   string `json:"position,omitempty"`
+	// Code and Reason are how a connection is closed.
+	Code   wire.CloseCode `json:"code,omitempty"`
+	Reason string         `json:"reason,omitempty"`
+}
+
+// Op says what a Message is about.
+type Op string
+
+// The messages there are.
+const (
+	OpEnd     Op = "end"     // the generation's ownership was taken
+	OpYield   Op = "yield"   // end and release: somebody attaches
+	OpChanged Op = "changed" // read the definition again
+	OpAcked   Op = "acked"   // Position was acknowledged elsewhere
+	OpFree    Op = "free"    // to all: nobody owns it any longer
+	OpRedrive Op = "redrive" // dead letters are to be delivered again
+)
+
+// The ways in which ownership ends by somebody else's doing.
+const (
+	codeRestart   = wire.CloseRestart
+	codeTakenOver = wire.CloseTakenOver
+	codeNotFound  = wire.CloseNotFound
+)
+
+func (m Message) encode() []byte {
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic("durable: a message of plain fields has no JSON: " + err.Error())
+	}
+	return b
+}

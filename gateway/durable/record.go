@@ -1,0 +1,110 @@
+package durable
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// Kind says by what an owner moves the cursor.
+type Kind string
+
+// The kinds of owners.
+const (
+	Live Kind = "live" // a WebSocket or SSE connection
+	Pull Kind = "pull" // somebody who polls
+	Call Kind = "callback"
+)
+
+// Owner is who delivers a subscription's events at present.
+type Owner struct {
+	Node       string    `json:"node"`
+	Connection string    `json:"connection"`
+	Consumer   string    `json:"consumer,omitempty"`
+	Kind       Kind      `json:"kind"`
+	Transport  string    `json:"transport,omitempty"` // "websocket", "sse", "pull", "callback"
+	Since      time.Time `json:"since"`
+}
+
+// Record is what a broker keeps of a subscription on our behalf: everything
+// but its position and generation.
+type Record struct {
+	Definition Definition `json:"definition"`
+	Creator    string     `json:"creator"`
+	Created    time.Time  `json:"created"`
+	// Sealed holds secrets and headers of the callback, encrypted (Vault).
+	Sealed []byte `json:"sealed,omitempty"`
+
+	Owner *Owner `json:"owner,omitempty"`
+	// Unclear: an owner ended without saying what it had handed over, so that
+	// whatever the next one delivers at first may have come before.
+	Unclear bool `json:"unclear,omitempty"`
+	// Handed is how far beyond the position the last owner had delivered.
+	Handed string `json:"handed,omitempty"`
+
+	// Grace is when the callback's turn comes, after an owner left.
+	Grace time.Time `json:"grace,omitzero"`
+	// Parked: the callback's turn is with the next event.
+	Parked   bool `json:"parked,omitempty"`
+	Paused   bool `json:"paused,omitempty"`
+	Disabled bool `json:"disabled,omitempty"` // the endpoint answered 410
+	// Touched is when it last had an owner or was changed; it expires so and
+	// so long after.
+	Touched time.Time `json:"touched"`
+}
+
+// State is a subscription as loaded from a broker.
+type State struct {
+	Name    string
+	Version uint64
+	broker.Standing
+	Record
+	Dead, Redriving int
+}
+
+// Decode takes a subscription as it was loaded.
+func Decode(s broker.Subscription) (State, error) {
+	state := State{Name: s.Name, Version: s.Version, Standing: s.Standing, Dead: s.Dead, Redriving: s.Redriving}
+	if err := json.Unmarshal(s.Record, &state.Record); err != nil {
+		return state, fmt.Errorf("decode subscription %s: %w", s.Name, err)
+	}
+	return state, nil
+}
+
+// calls tells whether a callback may be called at all at present.
+func (r *Record) calls() bool {
+	return r.Definition.Callback != nil && !r.Paused && !r.Disabled
+}
+
+// expiry is when the subscription expires, the zero time for never.
+func (r *Record) expiry() time.Time {
+	if r.Owner != nil || r.Definition.ExpiresAfter == 0 {
+		return time.Time{}
+	}
+	return r.Touched.Add(time.Duration(r.Definition.ExpiresAfter))
+}
+
+// Status is one word for people.
+func (r *Record) Status() string {
+	switch {
+	case r.Paused:
+		return "paused"
+	case r.Owner != nil && r.Owner.Kind == Live:
+		return "live"
+	case r.Owner != nil && r.Owner.Kind == Pull:
+		return "pull"
+	case r.Definition.Callback == nil:
+		return "offline"
+	case r.Disabled:
+		return "disabled"
+	case r.Owner == nil && !r.Grace.IsZero():
+		return "waiting"
+	}
+	return "callback"
+}
+
+// Doubt tells whether whoever owns the subscription next can't know what was
+// delivered before: everything that is in the log by then may have been.
+func (s *State) Doubt() bool { return s.Unclear || s.Owner != nil }
