@@ -29,6 +29,7 @@ type Report struct {
 	Started  time.Time `json:"started"`
 	Machine  Machine   `json:"machine"`
 	Runs     []*Run    `json:"runs"`
+	Findings []string  `json:"findings,omitempty"` // what the runs say together
 	Verdicts []Verdict `json:"verdicts,omitempty"`
 }
 
@@ -81,7 +82,8 @@ type Point struct {
 	V float64 `json:"v"`
 }
 
-// A Verdict is what a scenario demands of its runs together.
+// A Verdict is what a scenario demands of its runs together; one that isn't
+// passed fails the report.
 type Verdict struct {
 	Name   string `json:"name"`
 	Passed bool   `json:"passed"`

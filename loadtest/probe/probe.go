@@ -12,8 +12,9 @@ const Type = "loadtest.probe"
 
 // A Mark is what each probe carries in its data.
 type Mark struct {
-	Seq uint64 // 1, 2, 3, … per channel, given by its one publisher
+	Seq uint64 // 1, 2, 3, … per channel and publisher
 	At  int64  // when it was meant to be sent, on measure.Now's clock
+	By  int    // tells publishers of one channel apart; 0 where there is one
 }
 
 // An Arrival is a probe as a client sees it.
@@ -34,6 +35,10 @@ func AppendData(dst []byte, m Mark, size int) []byte {
 	dst = strconv.AppendUint(dst, m.Seq, 10)
 	dst = append(dst, `,"at":`...)
 	dst = strconv.AppendInt(dst, m.At, 10)
+	if m.By != 0 {
+		dst = append(dst, `,"by":`...)
+		dst = strconv.AppendInt(dst, int64(m.By), 10)
+	}
 	dst = append(dst, `,"pad":"`...)
 	pad := min(max(size-(len(dst)-start)-2, 0), len(padding))
 	dst = append(dst, padding[:pad]...)
@@ -57,6 +62,7 @@ var (
 	cursorKey = []byte(`"cursor":"`)
 	seqKey    = []byte(`"seq":`)
 	atKey     = []byte(`,"at":`)
+	byKey     = []byte(`,"by":`)
 )
 
 // Read finds the marks in an event as the gateway sends it. It reports false
@@ -91,8 +97,13 @@ func ReadMark(event []byte) (Mark, bool) {
 	if !ok || !bytes.HasPrefix(rest, atKey) {
 		return m, false
 	}
-	at, _, ok := number(rest[len(atKey):])
+	at, rest, ok := number(rest[len(atKey):])
 	m.Seq, m.At = seq, int64(at)
+	if ok && bytes.HasPrefix(rest, byKey) {
+		var by uint64
+		by, _, ok = number(rest[len(byKey):])
+		m.By = int(by)
+	}
 	return m, ok
 }
 

@@ -14,8 +14,8 @@ import (
 
 // due is a publish to come. Its at is 0 in a closed loop.
 type due struct {
-	channel int
-	at      int64
+	strand int
+	at     int64
 }
 
 // job is the publish that a connection is at.
@@ -38,26 +38,26 @@ type conn struct {
 	retryAt int64
 	out     []byte
 	rest    []byte
-	turnOf  int // picks the next channel of a closed loop
+	turnOf  int // picks the next strand of a closed loop
 	ref     int64
 	spare   job
 }
 
-// nextChannel goes round the channels that are this connection's own.
-func (c *conn) nextChannel(o Options) int {
-	ch := c.at + c.turnOf*o.Conns
-	if ch >= o.Channels {
-		c.turnOf, ch = 0, c.at
+// nextStrand goes round the strands that are this connection's own.
+func (c *conn) nextStrand(o Options) int {
+	strand := c.at + c.turnOf*o.Conns
+	if strand >= o.strands() {
+		c.turnOf, strand = 0, c.at
 	}
 	c.turnOf++
-	return ch
+	return strand
 }
 
 // begin makes the events of a publish and sends them if it can.
 func (p *Pump) begin(c *conn, d due) {
 	p.mu.Lock()
-	first := p.next[d.channel] + 1
-	p.next[d.channel] += uint64(p.opts.Batch)
+	first := p.next[d.strand] + 1
+	p.next[d.strand] += uint64(p.opts.Batch)
 	p.mu.Unlock()
 	if d.at == 0 {
 		d.at = measure.Now()
@@ -73,9 +73,9 @@ func (p *Pump) begin(c *conn, d due) {
 		}
 		id := ""
 		if p.opts.Retry {
-			id = strconv.Itoa(d.channel) + "-" + strconv.FormatUint(first+i, 10)
+			id = strconv.Itoa(d.strand) + "-" + strconv.FormatUint(first+i, 10)
 		}
-		b = probe.AppendEvent(b, id, probe.Mark{Seq: first + i, At: d.at}, p.opts.Size)
+		b = probe.AppendEvent(b, id, probe.Mark{Seq: first + i, At: d.at, By: d.strand / p.opts.Channels}, p.opts.Size)
 	}
 	if p.opts.Batch > 1 || p.opts.Transport == WebSocket {
 		b = append(b, ']')
@@ -111,7 +111,7 @@ func (p *Pump) channelName(i int) string {
 
 // send writes the job's request.
 func (p *Pump) send(c *conn) {
-	name := p.channelName(c.job.channel)
+	name := p.channelName(c.job.strand % p.opts.Channels)
 	if p.opts.Transport == WebSocket {
 		c.ref++
 		payload := append(append([]byte(`{"op":"publish","ref":`), strconv.FormatInt(c.ref, 10)...), `,"channel":"`...)
@@ -292,7 +292,7 @@ func (p *Pump) finish(c *conn) error {
 	if p.opts.Rate > 0 {
 		s.Behind--
 	}
-	p.answered[c.job.channel] = c.job.first + uint64(p.opts.Batch) - 1
+	p.answered[c.job.strand] = c.job.first + uint64(p.opts.Batch) - 1
 	p.mu.Unlock()
 	c.job = nil
 	if len(c.queue) > 0 {

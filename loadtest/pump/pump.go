@@ -28,8 +28,11 @@ const (
 	WebSocket = "ws"
 )
 
-// Options describe what is published. Each channel is published to by one
-// connection with one publish in flight, so that its order is known.
+// Options describe what is published. Each connection has one publish in
+// flight. Where there are as many channels as connections, or more, each
+// channel is published to by one connection; where there are fewer, several
+// connections share a channel and tell their events apart by probe.Mark.By. So
+// the order of each publisher's events is known.
 type Options struct {
 	Target    string // host:port of the gateway
 	Transport string // HTTP (default) or WebSocket
@@ -76,8 +79,8 @@ type Pump struct {
 
 	mu       sync.Mutex
 	state    State
-	next     []uint64 // sequence number to give next, by channel
-	answered []uint64 // sequence number last answered, by channel
+	next     []uint64 // sequence number to give next, by strand
+	answered []uint64 // sequence number last answered, by strand
 	stopping bool     // plan no more
 	killed   bool     // don't wait for answers
 	err      error
@@ -100,9 +103,6 @@ func Start(o Options) (*Pump, error) {
 	if o.Size == 0 {
 		o.Size = 256
 	}
-	if o.Conns > o.Channels {
-		return nil, fmt.Errorf("%d publishers for %d channels: want a channel of its own for each, so that its order is known", o.Conns, o.Channels)
-	}
 	target, err := poll.Resolve(o.Target)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func Start(o Options) (*Pump, error) {
 		opts: o, target: target, poller: poller, token: t,
 		conns: make([]conn, o.Conns), buf: make([]byte, 64<<10),
 		done: make(chan struct{}),
-		next: make([]uint64, o.Channels), answered: make([]uint64, o.Channels),
+		next: make([]uint64, o.strands()), answered: make([]uint64, o.strands()),
 		state: State{Latency: measure.NewHistogram()},
 	}
 	for i := range p.conns {
@@ -128,6 +128,10 @@ func Start(o Options) (*Pump, error) {
 	go p.run()
 	return p, nil
 }
+
+// strands are what events are ordered within: strand i is what one connection,
+// i modulo Conns, publishes to one channel, i modulo Channels.
+func (o Options) strands() int { return max(o.Channels, o.Conns) }
 
 // State returns the account so far; its histogram covers the time since the
 // last call.
@@ -139,7 +143,8 @@ func (p *Pump) State() State {
 	return s
 }
 
-// Heads returns the sequence numbers last answered, by channel.
+// Heads returns the sequence numbers last answered: of channel i, and, where
+// connections share channels, of the channel i modulo Channels.
 func (p *Pump) Heads() []uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,7 +261,7 @@ func (p *Pump) plan(start int64) time.Duration {
 	if p.opts.Rate == 0 {
 		for i := range p.conns {
 			if c := &p.conns[i]; c.job == nil && len(c.queue) == 0 && !p.exhausted() {
-				c.queue = append(c.queue, due{channel: c.nextChannel(p.opts)})
+				c.queue = append(c.queue, due{strand: c.nextStrand(p.opts)})
 				p.planned++
 			}
 		}
@@ -272,9 +277,9 @@ func (p *Pump) plan(start int64) time.Duration {
 		if at > now {
 			return min(time.Duration(at-now), time.Second)
 		}
-		ch := int(p.planned % uint64(p.opts.Channels))
-		c := &p.conns[ch%len(p.conns)]
-		c.queue = append(c.queue, due{channel: ch, at: at})
+		strand := int(p.planned % uint64(p.opts.strands()))
+		c := &p.conns[strand%len(p.conns)]
+		c.queue = append(c.queue, due{strand: strand, at: at})
 		p.planned++
 		p.mu.Lock()
 		p.state.Behind++

@@ -101,6 +101,9 @@ func Table(w io.Writer, r *measure.Report) error {
 			fmt.Fprintf(w, "%s, %s, run %d: %s\n", run.Case, run.Target, run.Number, n)
 		}
 	}
+	for _, f := range r.Findings {
+		fmt.Fprintln(w, f)
+	}
 	for _, v := range r.Verdicts {
 		mark := "ok    "
 		if !v.Passed {

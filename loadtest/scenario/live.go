@@ -8,6 +8,7 @@ import (
 	"github.com/longline-push/longline/loadtest/measure"
 	"github.com/longline-push/longline/loadtest/pump"
 	"github.com/longline-push/longline/loadtest/swarm"
+	"github.com/longline-push/longline/loadtest/target"
 )
 
 var both = []string{swarm.WebSocket, swarm.SSE}
@@ -127,12 +128,11 @@ var burst = Scenario{
 		if err := pause(ctx, 2*time.Second); err != nil {
 			return err
 		}
-		p, err := pump.Start(e.publisher(pump.Options{Base: base, Batch: e.Batch, Limit: uint64(e.Events)}))
+		m, err := e.begin(s, spec, pump.Options{Base: base, Batch: e.Batch, Limit: uint64(e.Events)})
 		if err != nil {
 			return err
 		}
-		defer p.Stop(0)
-		m := &stream{env: e, s: s, p: p, spec: spec}
+		defer m.p.Stop(0)
 		if err := m.mark(); err != nil {
 			return err
 		}
@@ -155,7 +155,11 @@ var publish = Scenario{
 	Cases: func(o Options) []Case {
 		var cases []Case
 		for _, n := range o.Publishers {
-			cases = append(cases, Case{Name: fmt.Sprintf("%d publishers", n), Publishers: n, Transport: swarm.WebSocket})
+			c := Case{Name: fmt.Sprintf("%d publishers", n), Publishers: n, Channels: n}
+			if o.Channels > 0 {
+				c.Name, c.Channels = fmt.Sprintf("%d publishers, %d channels", n, o.Channels), o.Channels
+			}
+			cases = append(cases, c)
 		}
 		return cases
 	},
@@ -164,12 +168,20 @@ var publish = Scenario{
 
 func runPublish(ctx context.Context, e *Env) error {
 	base, n := newBase(), e.Case.Publishers
-	channels := max(e.Channels, n)
+	channels := e.Case.Channels
 	p, err := pump.Start(e.publisher(pump.Options{Base: base, Conns: n, Channels: channels, Batch: e.Batch}))
 	if err != nil {
 		return err
 	}
 	defer p.Stop(0)
+	if err := e.publishing(ctx, p); err != nil {
+		return err
+	}
+	return e.readBack(ctx, base, channels, p.Heads())
+}
+
+// publishing measures a pump that nobody listens to, and stops it.
+func (e *Env) publishing(ctx context.Context, p *pump.Pump) error {
 	e.Progress.Show("warming up", 0)
 	if err := pause(ctx, e.Warmup); err != nil {
 		return err
@@ -201,19 +213,19 @@ func runPublish(ctx context.Context, e *Env) error {
 		e.Run.Set("CPU", "cores", (after.CPU-before.CPU).Seconds()/time.Duration(after.At-before.At).Seconds())
 		e.Run.Set("RSS", "MiB", float64(after.RSS)/(1<<20))
 	}
-	if err := p.Stop(patience); err != nil {
-		return err
-	}
-	return e.readBack(ctx, base, p.Heads())
+	return p.Stop(patience)
 }
 
 // readBack checks that what was answered is in the log: a listener for each
 // channel starts at its beginning and enters all of it in its ledger.
-func (e *Env) readBack(ctx context.Context, base string, heads []uint64) error {
-	if e.Target.Name != "longline" {
+func (e *Env) readBack(ctx context.Context, base string, channels int, heads []uint64) error {
+	if e.Target.Name == target.Floor {
 		return nil // the floor keeps nothing
 	}
-	spec := e.clients(swarm.Spec{Clients: len(heads), Base: base, Since: "earliest", Transport: swarm.WebSocket, Lane: laneOthers})
+	spec := e.clients(swarm.Spec{
+		Clients: channels, Base: base, Since: "earliest", Shared: len(heads) > channels,
+		Transport: swarm.WebSocket, Lane: laneOthers,
+	})
 	s, err := swarm.Start(spec)
 	if err != nil {
 		return err

@@ -49,7 +49,11 @@ type Scenario struct {
 	Defaults Options
 	Cases    func(Options) []Case
 	Floored  bool // the floor can do it too
-	Run      func(context.Context, *Env) error
+
+	// Interleave runs the cases in turns, for those that are compared with
+	// each other.
+	Interleave bool
+	Run        func(context.Context, *Env) error
 
 	// Judge looks at all runs together; it may be nil.
 	Judge func(*measure.Report)
@@ -71,7 +75,7 @@ type Env struct {
 
 // All are the scenarios, in the order of the help.
 func All() []*Scenario {
-	return []*Scenario{&idle, &fanout, &private, &publish, &burst}
+	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &soak}
 }
 
 // Find returns the scenario of a name.
@@ -98,11 +102,20 @@ func Execute(ctx context.Context, s *Scenario, o Options, targets []target.Maker
 		Started: time.Now(), Machine: measure.ThisMachine(),
 	}
 	o = o.or(s.Defaults)
-	for _, c := range s.Cases(o) {
+	rounds := [][]Case{s.Cases(o)}
+	if !s.Interleave {
+		rounds = nil
+		for _, c := range s.Cases(o) {
+			rounds = append(rounds, []Case{c})
+		}
+	}
+	for _, cases := range rounds {
 		for n := range o.Runs {
-			for _, start := range targets {
-				if err := execute(ctx, s, o, c, n+1, start, p, report); err != nil {
-					return report, err
+			for _, c := range cases {
+				for _, start := range targets {
+					if err := execute(ctx, s, o, c, n+1, start, p, report); err != nil {
+						return report, err
+					}
 				}
 			}
 		}

@@ -109,7 +109,11 @@ type stream struct {
 	p    *pump.Pump
 	spec swarm.Spec
 
-	marked    int64 // measure.Now of the mark
+	label     string        // before the names of its series and latencies
+	quiet     bool          // another one notes what the server uses
+	rested    measure.Usage // before the first publish
+	peak      int64         // highest RSS seen since
+	marked    int64         // measure.Now of the mark
 	from      swarm.State
 	answered  uint64
 	usage     measure.Usage
@@ -148,21 +152,31 @@ func (m *stream) sample() error {
 	now := measure.Now()
 	at, dt := time.Duration(now-m.marked), time.Duration(now-m.lastAt).Seconds()
 	run := m.env.Run
-	run.Add("deliveries", "1/s", at, float64(st.Delivered-m.last.Delivered)/dt)
-	run.Add("publishes", "1/s", at, float64(ps.Answered-m.lastPump.Answered)/dt)
+	run.Add(m.label+"deliveries", "1/s", at, float64(st.Delivered-m.last.Delivered)/dt)
+	run.Add(m.label+"publishes", "1/s", at, float64(ps.Answered-m.lastPump.Answered)/dt)
 	if st.Latency.Count() > 0 {
-		run.Add("latency p50", "ms", at, micros(st.Latency.Quantile(0.5))/1000)
-		run.Add("latency p99", "ms", at, micros(st.Latency.Quantile(0.99))/1000)
+		run.Add(m.label+"latency p50", "ms", at, micros(st.Latency.Quantile(0.5))/1000)
+		run.Add(m.label+"latency p99", "ms", at, micros(st.Latency.Quantile(0.99))/1000)
 	}
-	if u, ok := m.env.usage(); ok && m.known {
-		run.Add("CPU", "cores", at, (u.CPU-m.lastUsage.CPU).Seconds()/dt)
-		run.Add("RSS", "MiB", at, float64(u.RSS)/(1<<20))
-		m.lastUsage = u
+	if !m.quiet {
+		m.meter(at, dt)
 	}
 	m.latency.Merge(st.Latency)
 	m.publishes.Merge(ps.Latency)
 	m.last, m.lastPump, m.lastAt = st, ps, now
 	return nil
+}
+
+// meter notes what the server uses.
+func (m *stream) meter(at time.Duration, dt float64) {
+	u, ok := m.env.usage()
+	if !ok || !m.known {
+		return
+	}
+	m.env.Run.Add("CPU", "cores", at, (u.CPU-m.lastUsage.CPU).Seconds()/dt)
+	m.env.Run.Add("RSS", "MiB", at, float64(u.RSS)/(1<<20))
+	m.lastUsage = u
+	m.peak = max(m.peak, u.RSS)
 }
 
 // run samples until the duration is over or the pump has ended.
@@ -190,7 +204,8 @@ func (m *stream) run(ctx context.Context, d time.Duration, what string) error {
 // has for a while.
 func (m *stream) drain(ctx context.Context) error {
 	var want uint64
-	for ch, head := range m.p.Heads() {
+	for strand, head := range m.p.Heads() {
+		ch := strand % m.spec.Channels
 		listeners := m.spec.Clients / m.spec.Channels
 		if ch < m.spec.Clients%m.spec.Channels {
 			listeners++
@@ -258,36 +273,34 @@ func (m *stream) finish(ctx context.Context) error {
 	publishes := float64(ps.Answered - m.answered)
 	took := time.Duration(st.LastEventAt - m.marked).Seconds()
 	if took > 0 {
-		run.Set("deliveries/s", "", deliveries/took)
-		run.Set("publishes/s", "", publishes/took)
+		run.Set(m.label+"deliveries/s", "", deliveries/took)
+		run.Set(m.label+"publishes/s", "", publishes/took)
 	}
-	run.SetLatency("", m.latency)
-	run.SetLatency("publish", m.publishes)
-	if m.known && known {
+	run.SetLatency(strings.TrimSpace(m.label), m.latency)
+	run.SetLatency(m.label+"publish", m.publishes)
+	if m.known && known && !m.quiet {
 		cpu := micros(after.CPU - m.usage.CPU)
 		run.Set("CPU per delivery", "µs", cpu/max(deliveries, 1))
 		run.Set("CPU per publish", "µs", cpu/max(publishes, 1))
 		run.Set("CPU", "cores", cpu/1e6/time.Duration(after.At-m.usage.At).Seconds())
 		run.Set("RSS", "MiB", float64(after.RSS)/(1<<20))
-		run.Set("RSS growth", "MiB", float64(after.RSS-m.usage.RSS)/(1<<20))
+		run.Set("RSS growth", "MiB", float64(max(m.peak, after.RSS)-m.rested.RSS)/(1<<20))
 	}
 	return nil
 }
 
 // stream connects, publishes, measures and settles: most scenarios are this.
 func (e *Env) stream(ctx context.Context, spec swarm.Spec, o pump.Options) error {
-	spec, o = e.clients(spec), e.publisher(o)
-	s, err := e.connect(ctx, spec)
+	s, err := e.connect(ctx, e.clients(spec))
 	if err != nil {
 		return err
 	}
 	defer s.Stop()
-	p, err := pump.Start(o)
+	m, err := e.begin(s, spec, o)
 	if err != nil {
 		return err
 	}
-	defer p.Stop(0)
-	m := &stream{env: e, s: s, p: p, spec: spec}
+	defer m.p.Stop(0)
 	if err := m.warm(ctx); err != nil {
 		return err
 	}
@@ -297,11 +310,21 @@ func (e *Env) stream(ctx context.Context, spec swarm.Spec, o pump.Options) error
 	return m.finish(ctx)
 }
 
+// begin starts to publish to a swarm that listens.
+func (e *Env) begin(s *swarm.Swarm, spec swarm.Spec, o pump.Options) (*stream, error) {
+	if spec.Channels == 0 {
+		spec.Channels = spec.Clients
+	}
+	rested, _ := e.usage()
+	p, err := pump.Start(e.publisher(o))
+	if err != nil {
+		return nil, err
+	}
+	return &stream{env: e, s: s, p: p, spec: spec, rested: rested}, nil
+}
+
 // warm lets the stream run for a while, then marks.
 func (m *stream) warm(ctx context.Context) error {
-	if m.spec.Channels == 0 {
-		m.spec.Channels = m.spec.Clients
-	}
 	m.env.Progress.Show("warming up", 0)
 	if err := pause(ctx, m.env.Warmup); err != nil {
 		return err

@@ -97,11 +97,11 @@ func startLoop(spec Spec) (*loop, error) {
 	}
 	for i := range l.conns {
 		l.conns[i].fd = -1
-		if !spec.AnyStart {
+		if !spec.AnyStart && !spec.Shared {
 			l.conns[i].book = ledger.From(1)
 		}
 	}
-	shared := spec.Clients > spec.Channels
+	shared := spec.Clients > spec.Channels && !spec.Shared
 	for i := range l.channels {
 		l.channels[i].name = Channel(spec.Base, i)
 		if shared {

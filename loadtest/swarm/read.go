@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/longline-push/longline/loadtest/ledger"
 	"github.com/longline-push/longline/loadtest/measure"
 	"github.com/longline-push/longline/loadtest/poll"
 	"github.com/longline-push/longline/loadtest/probe"
@@ -166,7 +167,7 @@ func (l *loop) again(c *conn, ch *channel, b []byte, now int64) int {
 	if k.seq == 0 || k.seq != c.book.Next() || !bytes.HasPrefix(b, k.raw) {
 		return 0
 	}
-	l.enter(c, k.seq, k.offset, k.at, now)
+	l.enter(c, c.book.See(k.seq, k.offset), k.at, now)
 	return len(k.raw)
 }
 
@@ -184,13 +185,60 @@ func (l *loop) event(c *conn, ch *channel, event, raw []byte, now int64) bool {
 		k.seq, k.offset, k.at = a.Seq, a.Offset, a.At
 		k.raw = append(k.raw[:0], raw...)
 	}
-	l.enter(c, a.Seq, a.Offset, a.At, now)
+	l.enter(c, l.book(c, a), a.At, now)
 	return true
 }
 
-// enter books an arrival.
-func (l *loop) enter(c *conn, seq, offset uint64, at, now int64) {
-	if !c.book.See(seq, offset) {
+// book enters an arrival in the client's ledger. On a shared channel that one
+// follows the offsets, and each publisher's events have one of their own.
+func (l *loop) book(c *conn, a probe.Arrival) (fresh bool) {
+	if !l.spec.Shared {
+		return c.book.See(a.Seq, a.Offset)
+	}
+	if c.extra.others == nil {
+		c.extra.others = map[int]*ledger.Ledger{}
+	}
+	own := c.extra.others[a.By]
+	if own == nil {
+		started := ledger.From(1)
+		if l.spec.AnyStart {
+			started = ledger.Ledger{}
+		}
+		own = &started
+		c.extra.others[a.By] = own
+	}
+	c.book.See(a.Offset, a.Offset)
+	return own.See(a.Seq, 0)
+}
+
+// settle closes the ledgers of a client. Heads are by channel, then, of a
+// shared channel, by publisher; nil: whatever came last is taken as the head.
+func (l *loop) settle(i int, heads []uint64) ledger.Faults {
+	c := &l.conns[i]
+	ch := (l.spec.First + i) % l.spec.Channels
+	switch {
+	case heads == nil:
+		return c.book.Close(max(c.book.Next(), 1) - 1)
+	case !l.spec.Shared:
+		return c.book.Close(heads[ch])
+	}
+	var f ledger.Faults
+	f.Holes = c.book.Close(c.book.Offset()).Holes
+	for by := 0; ch+by*l.spec.Channels < len(heads); by++ {
+		head := heads[ch+by*l.spec.Channels]
+		switch {
+		case c.extra != nil && c.extra.others[by] != nil:
+			f.Add(c.extra.others[by].Close(head))
+		case !l.spec.AnyStart:
+			f.Lost += head
+		}
+	}
+	return f
+}
+
+// enter counts an arrival.
+func (l *loop) enter(c *conn, fresh bool, at, now int64) {
+	if !fresh {
 		return
 	}
 	l.state.Delivered++

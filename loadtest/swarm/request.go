@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/longline-push/longline/loadtest/ledger"
 	"github.com/longline-push/longline/loadtest/token"
 	"github.com/longline-push/longline/loadtest/wire"
 )
@@ -16,8 +17,9 @@ const final = "final: "
 
 // extra is what a client needs while it shakes hands, and rarely later.
 type extra struct {
-	token  string // minted once, used again at every reconnect
-	head   int    // size of the response's head; 0: not read yet
+	token  string                 // minted once, used again at every reconnect
+	others map[int]*ledger.Ledger // of a shared channel, by publisher; nil before the first event
+	head   int                    // size of the response's head; 0: not read yet
 	chunks wire.Dechunker
 }
 

@@ -46,6 +46,7 @@ type Spec struct {
 	Reconnect bool          // come back after a lost connection, resuming
 	RetryMax  time.Duration // the delay before that is random up to this; default 200 ms
 	AnyStart  bool          // take whatever comes first; otherwise sequence number 1 must
+	Shared    bool          // channels have several publishers, told apart by probe.Mark.By
 }
 
 func (s Spec) withDefaults() Spec {

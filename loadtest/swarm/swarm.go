@@ -87,7 +87,7 @@ func (s *Swarm) State() (State, error) {
 }
 
 // Settle closes the account: heads are the last sequence numbers published,
-// by channel. The State's Faults then include what never arrived.
+// as pump.Heads gives them; nil takes whatever came last as the end. The State's Faults then include what never arrived.
 func (s *Swarm) Settle(heads []uint64) (State, error) {
 	return s.gather(func(p part) (State, error) { return p.settle(heads) })
 }
@@ -166,9 +166,7 @@ func (p local) settle(heads []uint64) (State, error) {
 	ok := p.l.ask(func() {
 		s = p.l.take()
 		for i := range p.l.conns {
-			if ch := (p.l.spec.First + i) % p.l.spec.Channels; ch < len(heads) {
-				s.Faults.Add(p.l.conns[i].book.Close(heads[ch]))
-			}
+			s.Faults.Add(p.l.settle(i, heads))
 		}
 	})
 	if !ok {

@@ -53,7 +53,7 @@ func NextHead(b []byte) (Head, int, error) {
 	return h, end + 4, nil
 }
 
-// Get returns a field's value, nil if it isn't there.
+// Get returns a field's value, nothing if it is empty or isn't there.
 func (h Head) Get(name string) []byte {
 	for rest := h.fields; len(rest) > 0; {
 		line := rest

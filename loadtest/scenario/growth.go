@@ -1,0 +1,128 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/longline-push/longline/loadtest/measure"
+	"github.com/longline-push/longline/loadtest/pump"
+	"github.com/longline-push/longline/loadtest/swarm"
+)
+
+const (
+	growConnections = "connections"
+	growChannels    = "channels"
+)
+
+// growth asks whether costs stay what they are when numbers grow.
+var growth = Scenario{
+	Name:  "growth",
+	Brief: "CPU per delivery and memory per connection as connections grow at a constant number of deliveries, CPU per publish as channels grow: all should be flat",
+	Defaults: Options{
+		Connections: 15_000, Channels: 100_000, Rate: 20_000, Publishers: []int{64},
+		Duration: 8 * time.Second, Warmup: 2 * time.Second, Settle: 5 * time.Second, Transports: both,
+	},
+	Cases: func(o Options) []Case {
+		var cases []Case
+		for _, t := range o.Transports {
+			for _, n := range steps(100, o.Connections) {
+				cases = append(cases, Case{
+					Name: fmt.Sprintf("%s %d connections", t, n), X: float64(n), Variant: growConnections,
+					Transport: t, Connections: n, Rate: o.Rate / float64(n),
+				})
+			}
+		}
+		for _, n := range steps(1, o.Channels) {
+			cases = append(cases, Case{
+				Name: fmt.Sprintf("%d channels", n), X: float64(n), Variant: growChannels,
+				Channels: n, Publishers: o.Publishers[0], Rate: o.Rate / 4,
+			})
+		}
+		return cases
+	},
+	Run: func(ctx context.Context, e *Env) error {
+		if e.Case.Variant == growChannels {
+			return e.grownChannels(ctx)
+		}
+		base := newBase()
+		before, known := e.usage()
+		spec := e.clients(swarm.Spec{Clients: e.Case.Connections, Channels: 1, Base: base})
+		s, err := e.connect(ctx, spec)
+		if err != nil {
+			return err
+		}
+		defer s.Stop()
+		e.Progress.Show("letting it settle", 0)
+		if err := pause(ctx, e.Settle); err != nil {
+			return err
+		}
+		if after, ok := e.usage(); ok && known {
+			e.Run.Set("RSS per connection", "B", float64(after.RSS-before.RSS)/float64(e.Case.Connections))
+		}
+		m, err := e.begin(s, spec, pump.Options{Base: base, Rate: e.Case.Rate})
+		if err != nil {
+			return err
+		}
+		defer m.p.Stop(0)
+		if err := m.warm(ctx); err != nil {
+			return err
+		}
+		if err := m.run(ctx, e.Duration, "measuring"); err != nil {
+			return err
+		}
+		return m.finish(ctx)
+	},
+	Judge: func(r *measure.Report) {
+		rows := r.Summarize("")
+		for _, f := range []struct{ metric, of string }{
+			{"CPU per delivery", "ws"}, {"CPU per delivery", "sse"},
+			{"RSS per connection", "ws"}, {"RSS per connection", "sse"}, {"CPU per publish", growChannels},
+		} {
+			var values []float64
+			for _, row := range rows {
+				if v, ok := row.Get(f.metric); ok && slices.Contains(strings.Fields(row.Case), f.of) {
+					values = append(values, v)
+				}
+			}
+			if len(values) > 1 && slices.Min(values) > 0 {
+				r.Findings = append(r.Findings, fmt.Sprintf("%s, %s: the highest is %.2f × the lowest, the last %.2f × the first.",
+					f.metric, f.of, slices.Max(values)/slices.Min(values), values[len(values)-1]/values[0]))
+			}
+		}
+	},
+}
+
+// steps goes from the first number to the last by tens.
+func steps(from, to int) []int {
+	var all []int
+	for n := from; n < to; n *= 10 {
+		all = append(all, n)
+	}
+	return append(all, to)
+}
+
+// grownChannels publishes at a constant rate, round all channels.
+func (e *Env) grownChannels(ctx context.Context) error {
+	base := newBase()
+	p, err := pump.Start(e.publisher(pump.Options{
+		Base: base, Conns: e.Case.Publishers, Channels: e.Case.Channels, Rate: e.Case.Rate,
+	}))
+	if err != nil {
+		return err
+	}
+	defer p.Stop(0)
+	if err := e.publishing(ctx, p); err != nil {
+		return err
+	}
+	heads := p.Heads()
+	// Reading a hundred thousand channels back would take as many clients: a
+	// sample is checked, the first ones, which every round has passed.
+	channels := min(e.Case.Channels, 5000)
+	if e.Case.Channels >= e.Case.Publishers {
+		heads = heads[:channels]
+	}
+	return e.readBack(ctx, base, channels, heads)
+}
