@@ -1,0 +1,248 @@
+// Package callback delivers a subscription's events by HTTP POST.
+//
+// Whoever claimed a subscription hands it to the Engine, which runs a Worker
+// for it:
+//
+//	Source ─ read ─▶ queue ─ pick ─▶ call ─ answer ─▶ settle ─▶ queue ─ position ─▶ Progress
+//	                   ▲   breaker, rate, slow start     │
+//	                   └── again, split ─────────────────┘
+//
+// The worker reads what its window takes (queue.go: order, lanes, batches,
+// poison), sends one unit after another (message.go, exchange.go), waits as
+// the endpoint's health demands (trouble.go), and acknowledges the contiguous
+// prefix (commit.go). Nothing is shared between workers but connections and a
+// budget for parallel calls, so that no endpoint waits for another's.
+package callback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/longline-push/longline/event"
+	"golang.org/x/time/rate"
+)
+
+// Subscription is a claimed subscription: all that its worker must know. It
+// is not changed once given; a change of definition is a new claim.
+type Subscription struct {
+	Name     string
+	Position event.Position // acknowledged, for every channel
+	Window   int            // events read past the contiguous prefix; 0: 256
+
+	URL         string
+	Headers     map[string]string // the user's own, checked
+	Secrets     []Secret          // the newest first
+	Rate        float64           // calls a second; 0: as fast as answered
+	ByKey       bool              // order by key, else by channel
+	Concurrency int               // calls in flight where ByKey; 0: 1
+	MaxEvents   int               // of a batch; 0 or 1: no batches
+	MaxWait     time.Duration     // for a batch to fill
+	Timeout     time.Duration     // of a whole exchange; 0: 15 s
+}
+
+// Patience is how long a call in flight may take when the subscription goes
+// to another owner.
+const Patience = 2 * time.Second
+
+// Options of an Engine.
+type Options struct {
+	// Dialing says what may be connected to. The zero value: public addresses.
+	Dialing Dialing
+	// Transport replaces the one that Dialing makes.
+	Transport http.RoundTripper
+	// Linger is how long a worker that has nothing more to deliver follows its
+	// channels before it is done. 0: 10 s.
+	Linger time.Duration
+	// MaxActive is how many workers may be active at once before Room says
+	// that there is none; those that wait out a backoff don't count. 0: 4,096.
+	MaxActive int
+	// MaxParallel bounds the calls in flight beyond each worker's first, which
+	// it always may make; workers share it evenly. 0: 2,048.
+	MaxParallel int
+	Logger      *slog.Logger // nil: none
+	Metrics     *Metrics     // nil: none
+}
+
+// Engine runs the callbacks of a node. All methods may be called by many
+// goroutines at once.
+type Engine struct {
+	opt  Options
+	via  http.RoundTripper
+	pool *http.Transport // via, if it is ours to close
+	lots *lots
+
+	mu      sync.Mutex
+	workers map[*Worker]struct{}
+	active  int
+	closed  bool
+	running sync.WaitGroup // one per worker, asleep ones included
+}
+
+// ErrClosed: the engine takes no more subscriptions.
+var ErrClosed = errors.New("callback engine is closed")
+
+// New returns an engine.
+func New(o Options) *Engine {
+	if o.Linger == 0 {
+		o.Linger = 10 * time.Second
+	}
+	if o.MaxActive == 0 {
+		o.MaxActive = 4096
+	}
+	if o.MaxParallel == 0 {
+		o.MaxParallel = 2048
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	e := &Engine{opt: o, via: o.Transport, lots: &lots{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
+	if e.via == nil {
+		e.pool = o.Dialing.Transport()
+		e.via = e.pool
+	}
+	return e
+}
+
+// Room says how many more subscriptions the node should claim.
+func (e *Engine) Room() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return 0
+	}
+	return max(e.opt.MaxActive-e.active, 0)
+}
+
+// Deliver starts to deliver a claimed subscription's events. ended is called
+// once, when the worker will touch nothing any more, from a goroutine of the
+// worker's.
+func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(Result)) (*Worker, error) {
+	u, err := url.Parse(sub.URL)
+	if err != nil {
+		return nil, fmt.Errorf("callback of %q: the URL is not one", sub.Name)
+	}
+	if sub.Window <= 0 {
+		sub.Window = 256
+	}
+	if sub.Timeout <= 0 {
+		sub.Timeout = 15 * time.Second
+	}
+	if sub.Concurrency < 1 || !sub.ByKey {
+		sub.Concurrency = 1
+	}
+	w := &Worker{
+		e: e, sub: sub, url: u, headers: headerOf(sub.Headers), source: from, progress: to, ended: ended,
+		q:       newQueue(sub.Position, sub.Window, sub.MaxEvents, sub.MaxWait, sub.ByKey),
+		h:       health{ramp: rampSteps},
+		over:    working,
+		commits: committer{at: slices.Clone(sub.Position)},
+		yielded: make(chan struct{}), done: make(chan struct{}), poke: make(chan struct{}, 1),
+	}
+	if sub.Rate > 0 {
+		w.limiter = rate.NewLimiter(rate.Limit(sub.Rate), max(int(sub.Rate), 1))
+	}
+	if sub.Concurrency > 1 {
+		w.results = make(chan result, sub.Concurrency)
+	}
+	w.ctx, w.stop = context.WithCancelCause(context.Background())
+	w.calls, w.cancelCalls = context.WithCancelCause(w.ctx)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	e.workers[w] = struct{}{}
+	e.active++
+	e.running.Add(1)
+	e.opt.Metrics.Active.Inc()
+	if sub.Concurrency > 1 {
+		e.lots.join()
+	}
+	go w.run()
+	return w, nil
+}
+
+func headerOf(m map[string]string) http.Header {
+	h := make(http.Header, len(m))
+	for name, value := range m {
+		h.Set(name, value)
+	}
+	return h
+}
+
+// Halt ends all workers now: calls in flight are cancelled and nothing more is
+// committed. It is for a node that lost its broker. It waits for their end.
+func (e *Engine) Halt() {
+	for _, w := range e.all() {
+		w.Halt()
+	}
+	for _, w := range e.all() {
+		<-w.done
+	}
+}
+
+// Close takes no more subscriptions, lets all workers yield, calls in flight
+// ending as they may until ctx does, and waits for their end.
+func (e *Engine) Close(ctx context.Context) {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	patience := Patience
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = time.Until(deadline)
+	}
+	for _, w := range e.all() {
+		w.Yield(patience)
+	}
+	ended := make(chan struct{})
+	go func() { e.running.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		e.Halt()
+		<-ended
+	}
+	if e.pool != nil {
+		e.pool.CloseIdleConnections()
+	}
+}
+
+func (e *Engine) all() []*Worker {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]*Worker, 0, len(e.workers))
+	for w := range e.workers {
+		all = append(all, w)
+	}
+	return all
+}
+
+// setActive notes that a worker fell asleep or woke.
+func (e *Engine) setActive(by int) {
+	e.mu.Lock()
+	e.active += by
+	e.mu.Unlock()
+	e.opt.Metrics.Active.Add(float64(by))
+}
+
+func (e *Engine) leave(w *Worker) {
+	e.mu.Lock()
+	delete(e.workers, w)
+	e.mu.Unlock()
+	e.setActive(-1)
+	if w.sub.Concurrency > 1 {
+		e.lots.leave()
+	}
+	e.running.Done()
+}

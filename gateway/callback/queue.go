@@ -1,0 +1,457 @@
+package callback
+
+import (
+	"slices"
+	"time"
+
+	"github.com/longline-push/longline/event"
+)
+
+// maxBatchBytes bounds a batch's body; an event larger than that goes alone.
+const maxBatchBytes = 1 << 20
+
+// Poison: an event that has failed so often is suspected, and buried after so
+// many rounds in which another one passed and it failed again.
+const (
+	suspectAfter = 8
+	poisonRounds = 3
+)
+
+// queue holds the events that were read and are not done yet, at most window
+// of them past the contiguous prefix, and says which are to be sent next. It
+// knows order, lanes and batches, but no endpoint and no clock. Called under
+// the worker's lock.
+type queue struct {
+	byKey     bool // else all events are one lane
+	maxEvents int  // of a unit
+	maxWait   time.Duration
+	window    int
+
+	read  event.Position      // read on after this
+	items []*item             // in reading order; the first is not done
+	retry []*unit             // failed units waiting for their time; their lanes are taken
+	taken map[lane]bool       // lanes with a unit in flight or in retry
+	held  map[placement]*item // kept while asleep, to be met again when read again
+	idle  int                 // items that wait to be sent for the first time
+}
+
+// item is an event on its way.
+type item struct {
+	ev    Event
+	seen  time.Time // when it was read
+	state itemState
+	in    bool  // in queue.items; else it is held
+	alone *unit // it goes by itself, with this history
+}
+
+type itemState int8
+
+const (
+	waiting itemState = iota
+	sending           // in a unit in flight or in retry
+	done
+)
+
+// lane is what is kept in order.
+type lane struct{ channel, key string }
+
+// placement is where an event is.
+type placement struct {
+	channel, epoch string
+	offset         uint64
+}
+
+// unit is what one call carries, with the history of its attempts.
+type unit struct {
+	items     []*item
+	msg       Message
+	made      bool // msg is
+	batch     bool // an array
+	probe     bool // out of turn: it holds no lane
+	attempts  int
+	fails     int       // trouble, in a row
+	since     time.Time // of the first of them
+	refusals  int
+	notBefore time.Time
+
+	wantProbe bool   // suspected of poison; another one is to be tried
+	passed    bool   // another one passed since it failed last
+	rounds    int    // … and then it failed again
+	condemned string // why it is to be buried instead of sent
+	opened    int    // health.opened when the call began
+}
+
+func newQueue(at event.Position, window, maxEvents int, maxWait time.Duration, byKey bool) *queue {
+	window = max(window, 1)
+	return &queue{
+		byKey: byKey, maxEvents: min(max(maxEvents, 1), window), maxWait: maxWait, window: window,
+		read: slices.Clone(at), taken: map[lane]bool{},
+	}
+}
+
+// room says how many more events may be read. A few places are kept for
+// trying others while an event is suspected of poison, or suspicion could
+// never be settled behind a full window.
+func (q *queue) room() int {
+	most := q.window
+	if q.window >= 4*poisonRounds {
+		most -= poisonRounds
+	}
+	if u := q.suspect(); u != nil && q.idle == 0 {
+		most += u.rounds + 1
+	}
+	return most - len(q.items)
+}
+
+// suspect returns the first failed unit for which another one is to be tried.
+func (q *queue) suspect() *unit {
+	for _, u := range q.retry {
+		if u.wantProbe {
+			return u
+		}
+	}
+	return nil
+}
+
+// hungry says how many events to read now, if any: pages rather than single
+// events where there are many, and none in vain behind a failed one.
+func (q *queue) hungry(outage bool) int {
+	room := q.room()
+	stuck := len(q.retry) > 0 && (outage || !q.byKey)
+	switch {
+	case room <= 0:
+		return 0
+	case stuck && (q.idle > 0 || q.suspect() == nil):
+		return 0
+	case stuck:
+		return min(room, 64)
+	case q.idle < q.maxEvents, room >= q.window/2 && len(q.retry) == 0:
+		return room
+	}
+	return 0
+}
+
+// add takes a page that was read after q.read.
+func (q *queue) add(p Page, now time.Time) {
+	for _, g := range p.Gaps {
+		for at := range q.held {
+			if at.channel == g.Channel && (at.offset <= g.To || g.Reason == "reset") {
+				delete(q.held, at)
+			}
+		}
+	}
+	fresh := make([]item, len(p.Events))
+	for i := range p.Events {
+		it := &fresh[i]
+		it.ev, it.seen = p.Events[i], now
+		if len(q.held) > 0 && !it.ev.Redriven {
+			at := it.place()
+			if kept := q.held[at]; kept != nil {
+				delete(q.held, at)
+				it = kept
+			}
+		}
+		it.in = true
+		q.items = append(q.items, it)
+		if it.state == waiting {
+			q.idle++
+		}
+	}
+	q.read = p.Position
+	q.trim()
+}
+
+func (it *item) place() placement {
+	c := it.ev.Cursor
+	return placement{channel: c.Channel, epoch: c.Epoch, offset: c.Offset}
+}
+
+// pick returns the next unit to send, now in flight, or nil and when to ask
+// again; zero if only events, time aside, can change that. all overrides the
+// units' own times, when the endpoint's rules instead.
+func (q *queue) pick(now time.Time, all bool) (*unit, time.Time) {
+	var at time.Time
+	for i, u := range q.retry {
+		if all || !u.notBefore.After(now) {
+			q.retry = slices.Delete(q.retry, i, i+1)
+			return u, at
+		}
+		at = sooner(at, u.notBefore)
+	}
+	u, full := q.next(now)
+	if u == nil {
+		at = sooner(at, full)
+	}
+	return u, at
+}
+
+// another returns an event to try besides a suspect, if there is one: of
+// another lane, or in the order of a channel simply a later one. Others that
+// are suspected themselves would prove nothing.
+func (q *queue) another() *unit {
+	suspect := q.suspect()
+	if suspect == nil {
+		return nil
+	}
+	for _, it := range q.items {
+		if it.state != waiting || it.alone != nil && (it.alone.fails >= suspectAfter || it.alone.condemned != "") {
+			continue
+		}
+		if l, ok := q.lane(it); !ok || !q.byKey || !q.taken[l] {
+			u := q.single(it)
+			u.probe = !q.byKey
+			q.take(u)
+			return u
+		}
+	}
+	for i, u := range q.retry {
+		if u.fails < suspectAfter && u.condemned == "" && u.refusals == 0 {
+			q.retry = slices.Delete(q.retry, i, i+1)
+			return u
+		}
+	}
+	return nil
+}
+
+// next makes a unit of events that were not sent yet, or returns when a batch
+// will have waited long enough.
+func (q *queue) next(now time.Time) (*unit, time.Time) {
+	if q.idle == 0 || !q.byKey && q.taken[lane{}] {
+		return nil, time.Time{}
+	}
+	var (
+		batch   []*item
+		size    int
+		skipped map[lane]bool
+	)
+	for _, it := range q.items {
+		if it.state != waiting {
+			continue
+		}
+		l, keyed := q.lane(it)
+		if keyed && (q.taken[l] || skipped[l]) {
+			continue
+		}
+		if it.alone != nil || len(batch) > 0 && size+len(it.ev.JSON) >= maxBatchBytes {
+			if len(batch) == 0 {
+				u := it.alone
+				q.take(u)
+				return u, time.Time{}
+			}
+			if !q.byKey {
+				now = now.Add(q.maxWait) // nothing more can join
+				break
+			}
+			if keyed {
+				if skipped == nil {
+					skipped = map[lane]bool{}
+				}
+				skipped[l] = true
+			}
+			continue
+		}
+		batch, size = append(batch, it), size+len(it.ev.JSON)+1
+		if len(batch) == q.maxEvents {
+			break
+		}
+	}
+	if len(batch) == 0 {
+		return nil, time.Time{}
+	}
+	if len(batch) < q.maxEvents && q.room() > 0 {
+		if full := batch[0].seen.Add(q.maxWait); now.Before(full) {
+			return nil, full
+		}
+	}
+	u := &unit{items: batch, batch: q.maxEvents > 1}
+	q.take(u)
+	return u, time.Time{}
+}
+
+func (q *queue) single(it *item) *unit {
+	if it.alone == nil {
+		it.alone = &unit{items: []*item{it}, batch: q.maxEvents > 1}
+	}
+	return it.alone
+}
+
+func (q *queue) take(u *unit) {
+	for _, it := range u.items {
+		q.setState(it, sending)
+		if l, keyed := q.lane(it); keyed && !u.probe {
+			q.taken[l] = true
+		}
+	}
+}
+
+// setState keeps count of those that wait.
+func (q *queue) setState(it *item, to itemState) {
+	if it.in && it.state == waiting {
+		q.idle--
+	}
+	if it.in && to == waiting {
+		q.idle++
+	}
+	it.state = to
+}
+
+func (q *queue) free(u *unit) {
+	if u.probe {
+		u.probe = false
+		return
+	}
+	for _, it := range u.items {
+		if l, keyed := q.lane(it); keyed {
+			delete(q.taken, l)
+		}
+	}
+}
+
+// lane returns an item's lane; where order is by key, an event without one is
+// in no order with any other.
+func (q *queue) lane(it *item) (lane, bool) {
+	if !q.byKey {
+		return lane{}, true
+	}
+	return lane{it.ev.Cursor.Channel, it.ev.Key}, it.ev.Key != ""
+}
+
+// finish ends a unit that was in flight: its events are done.
+func (q *queue) finish(u *unit) {
+	q.free(u)
+	for _, it := range u.items {
+		q.setState(it, done)
+		it.alone, it.ev.JSON = nil, nil
+	}
+	q.trim()
+}
+
+func (q *queue) trim() {
+	n := 0
+	for n < len(q.items) && q.items[n].state == done {
+		q.items[n] = nil
+		n++
+	}
+	q.items = q.items[n:]
+}
+
+// again keeps a unit that was in flight for another attempt, ahead of what
+// comes behind it. A probe gives up its turn.
+func (q *queue) again(u *unit, notBefore time.Time) {
+	u.notBefore = notBefore
+	if u.probe {
+		q.requeue(u)
+		return
+	}
+	at := slices.IndexFunc(q.retry, func(o *unit) bool { return u.items[0].before(o.items[0]) })
+	if at < 0 {
+		at = len(q.retry)
+	}
+	q.retry = slices.Insert(q.retry, at, u)
+}
+
+func (it *item) before(o *item) bool {
+	a, b := it.ev.Cursor, o.ev.Cursor
+	return a.Channel == b.Channel && a.Offset < b.Offset
+}
+
+// requeue puts a unit of one event back among those that wait.
+func (q *queue) requeue(u *unit) {
+	q.free(u)
+	for _, it := range u.items {
+		q.setState(it, waiting)
+		it.alone = u
+	}
+}
+
+// split takes a batch that was in flight apart: each event goes by itself
+// from now on. The first one, of which we don't know better, has failed that
+// often already.
+func (q *queue) split(u *unit, fails int) {
+	q.free(u)
+	for _, it := range u.items {
+		q.setState(it, waiting)
+		it.alone = &unit{items: []*item{it}, batch: true, fails: fails, since: u.since}
+		fails = 0
+	}
+}
+
+// compared ends the trial of another one: suspects know now whether it passed.
+// One that failed as well means an outage, and suspicion starts anew.
+func (q *queue) compared(v verdict) {
+	for _, s := range q.retry {
+		if !s.wantProbe {
+			continue
+		}
+		s.wantProbe = false
+		switch v {
+		case accepted:
+			s.passed = true
+		case trouble:
+			s.rounds = 0
+		}
+	}
+}
+
+// position returns what may be acknowledged: per channel, everything before
+// the first event that is not done.
+func (q *queue) position() event.Position {
+	p := slices.Clone(q.read)
+	var first []string // channels whose first undone event was met
+	for _, it := range q.items {
+		c := it.ev.Cursor
+		if it.state == done || it.ev.Redriven || slices.Contains(first, c.Channel) {
+			continue
+		}
+		first = append(first, c.Channel)
+		c.Offset--
+		if i := slices.IndexFunc(p, func(o event.Cursor) bool { return o.Channel == c.Channel }); i >= 0 {
+			p[i] = c
+		}
+		if len(first) == len(p) {
+			break
+		}
+	}
+	return p
+}
+
+// sleep lets go of what needn't be kept for a long wait: every event that can
+// be read again and is not under way.
+func (q *queue) sleep() {
+	q.read = q.position()
+	if q.held == nil {
+		q.held = map[placement]*item{}
+	}
+	var kept []*item
+	for _, it := range q.items {
+		switch {
+		case it.ev.Redriven:
+			kept = append(kept, it)
+			continue
+		case it.state != waiting || it.alone != nil && it.alone.attempts+it.alone.fails > 0:
+			q.held[it.place()] = it
+		}
+		if it.state == waiting {
+			q.idle--
+		}
+		it.in = false
+	}
+	q.items = kept
+}
+
+// release lets every failed unit be tried again, but for suspects: the endpoint
+// is well again.
+func (q *queue) release(now time.Time) {
+	for _, u := range q.retry {
+		if u.refusals == 0 && u.fails < suspectAfter && u.notBefore.After(now) {
+			u.notBefore = now
+		}
+	}
+}
+
+// blocked tells whether no event that may yet be read could be sent before
+// what is in retry.
+func (q *queue) blocked() bool { return !q.byKey && q.taken[lane{}] || q.room() <= 0 }
+
+// empty tells whether nothing is left to do; what is in flight has an item.
+func (q *queue) empty() bool { return len(q.items) == 0 && len(q.retry) == 0 }

@@ -1,0 +1,256 @@
+package callback
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// How often an event that a well endpoint refuses is tried, and how far apart.
+const (
+	refusedTries = 3
+	refusedPause = time.Second
+)
+
+// send makes the call of a unit that next returned: in line where there is
+// only one at a time, which saves waking a goroutine twice per call.
+func (w *Worker) send(u *unit) {
+	if u.condemned != "" {
+		w.bury(u)
+		return
+	}
+	if w.results == nil {
+		a := w.call(u)
+		w.settle(u, &a)
+		return
+	}
+	go func() { w.results <- result{u, w.call(u)} }()
+}
+
+func (w *Worker) call(u *unit) answer {
+	if !u.made {
+		events := make([]Event, len(u.items))
+		for i, it := range u.items {
+			events[i] = it.ev
+			events[i].Redelivery = it.ev.Redelivery || it.ev.Redriven
+		}
+		u.msg, u.made = NewMessage(w.sub.Name, events, u.batch), true
+	}
+	m := u.msg
+	m.Attempt = u.attempts
+	w.mu.Lock()
+	lastBody := w.log.lastBody()
+	w.mu.Unlock()
+	w.e.opt.Metrics.InFlight.Inc()
+	r := newRequest(w.calls, w.url, w.headers, &m, w.sub.Secrets, time.Now())
+	a := exchange(w.calls, w.e.via, r, w.sub.Timeout, lastBody)
+	w.e.opt.Metrics.InFlight.Dec()
+	return a
+}
+
+// settle draws the consequences of an answer. Called by run only.
+func (w *Worker) settle(u *unit, a *answer) {
+	v := a.verdict(w.calls)
+	w.e.opt.Metrics.results[v].Inc()
+	if v != cancelled {
+		w.e.opt.Metrics.Seconds.Observe(a.latency.Seconds())
+	}
+	var refusedByAnswer *unit
+	if v == accepted {
+		refusedByAnswer = w.parseOut(u, a.rejected)
+		w.removeRedriven(u)
+	}
+
+	w.mu.Lock()
+	w.landedLocked()
+	now := time.Now()
+	var tell []NoticeKind
+	if v != cancelled {
+		w.status, w.lastError = a.status, a.describe()
+		w.log.add(Attempt{
+			Time: now.Add(-a.latency), Status: a.status, Error: w.lastError, Body: a.head,
+			LatencyMS: float64(a.latency.Microseconds()) / 1000,
+		})
+	}
+	switch v {
+	case accepted:
+		w.e.opt.Metrics.Events.Add(float64(len(u.items)))
+		w.q.compared(v)
+		w.q.finish(u)
+		if refusedByAnswer != nil {
+			w.q.take(refusedByAnswer)
+			w.q.again(refusedByAnswer, now)
+		}
+		if w.h.ok(now) {
+			w.q.release(now)
+			tell = append(tell, Recovered)
+		}
+		w.commitSoonLocked(len(u.items))
+	case refused:
+		if w.refusedLocked(u, now) {
+			if w.failedLocked(u, a, now) {
+				tell = append(tell, Failing)
+			}
+		}
+	case trouble:
+		if w.failedLocked(u, a, now) {
+			tell = append(tell, Failing)
+		}
+	case gone:
+		w.q.again(u, now)
+		tell = append(tell, TurnedOff)
+	case cancelled:
+		u.attempts--
+		w.q.again(u, now)
+	}
+	s := w.statusLocked(now)
+	w.mu.Unlock()
+
+	for _, kind := range tell {
+		w.e.opt.Logger.Info("callback", "subscription", w.sub.Name, "what", kind.String(), "status", s.LastStatus, "err", s.LastError)
+		w.progress.Notify(Notice{Kind: kind, Status: s})
+	}
+	if v == gone {
+		w.finishAs(Disabled, Patience)
+	}
+}
+
+func (w *Worker) landedLocked() {
+	w.inFlight--
+	if w.inFlight > 0 {
+		w.e.lots.put()
+	}
+}
+
+// parseOut takes the events that an answer rejects by id out of a unit, as one
+// to be buried, or returns nil if it rejects none.
+func (w *Worker) parseOut(u *unit, rejected []string) *unit {
+	if len(rejected) == 0 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	bad := &unit{condemned: "rejected by the receiver", attempts: u.attempts, batch: u.batch, probe: u.probe}
+	u.items = slices.DeleteFunc(slices.Clone(u.items), func(it *item) bool {
+		if slices.Contains(rejected, it.ev.ID) {
+			bad.items = append(bad.items, it)
+			return true
+		}
+		return false
+	})
+	if bad.items == nil {
+		return nil
+	}
+	return bad
+}
+
+// removeRedriven removes letters that were delivered from among the dead. If
+// that fails they may be delivered once more.
+func (w *Worker) removeRedriven(u *unit) {
+	var ids []string
+	for _, it := range u.items {
+		if it.ev.Redriven {
+			ids = append(ids, it.ev.ID)
+		}
+	}
+	if ids == nil {
+		return
+	}
+	if err := w.progress.Redriven(w.ctx, ids); err != nil {
+		w.e.opt.Logger.Warn("remove redriven dead letters", "subscription", w.sub.Name, "err", err)
+	}
+}
+
+// refusedLocked handles a 4xx that is about the event. It returns true if it
+// is to be taken for trouble of the endpoint's: too many in a row.
+func (w *Worker) refusedLocked(u *unit, now time.Time) (isTrouble bool) {
+	if w.h.refused >= refusedMost {
+		return true
+	}
+	w.q.compared(refused)
+	if len(u.items) > 1 {
+		w.q.split(u, 0)
+		return false
+	}
+	u.refusals++
+	if u.refusals < refusedTries {
+		if w.h.open() {
+			w.h.next = later(w.h.next, now.Add(refusedPause))
+		}
+		w.q.again(u, now.Add(refusedPause))
+		return false
+	}
+	w.h.refused++
+	if w.h.refused >= refusedMost {
+		return true
+	}
+	u.condemned = "refused: " + w.lastError
+	w.q.again(u, now)
+	return false
+}
+
+// failedLocked handles an endpoint in trouble, and tells whether the breaker
+// opened by it.
+func (w *Worker) failedLocked(u *unit, a *answer, now time.Time) (opened bool) {
+	opened = w.h.fail(now, a.retryAfter, u.opened)
+	if u.fails < suspectAfter {
+		w.q.compared(trouble)
+	}
+	if u.fails == 0 {
+		u.since = now
+	}
+	u.fails++
+	if u.fails >= suspectAfter && len(u.items) > 1 {
+		w.q.split(u, u.fails)
+		return opened
+	}
+	if u.fails >= suspectAfter {
+		if u.passed {
+			u.rounds++
+		}
+		// An endpoint that says when to come back is not choking on an event.
+		u.passed, u.wantProbe = false, a.retryAfter == 0
+		if u.rounds >= poisonRounds {
+			u.wantProbe = false
+			u.condemned = "poison: others pass, this one fails: " + w.lastError
+			w.q.again(u, now)
+			return opened
+		}
+	}
+	w.q.again(u, now.Add(backoff(u.fails, u.since, now)))
+	return opened
+}
+
+// bury makes dead letters of a condemned unit's events. Called by run only.
+func (w *Worker) bury(u *unit) {
+	letters := make([]Letter, len(u.items))
+	for i, it := range u.items {
+		letters[i] = Letter{Event: it.ev, Reason: u.condemned, Attempts: u.attempts, Time: time.Now()}
+	}
+	err := w.progress.Bury(w.ctx, letters)
+	if errors.Is(err, broker.ErrFenced) {
+		w.finishAs(Fenced, 0)
+	}
+	w.mu.Lock()
+	w.landedLocked()
+	if err != nil {
+		w.q.again(u, time.Now().Add(commitAgain))
+	} else {
+		w.q.finish(u)
+		w.commitSoonLocked(len(u.items))
+	}
+	s := w.statusLocked(time.Now())
+	w.mu.Unlock()
+	if err != nil {
+		if w.ctx.Err() == nil {
+			w.e.opt.Logger.Warn("bury dead letters", "subscription", w.sub.Name, "err", err)
+		}
+		return
+	}
+	w.e.opt.Metrics.Dead.Add(float64(len(letters)))
+	for _, l := range letters {
+		w.progress.Notify(Notice{Kind: DeadLetter, Status: s, Letter: l})
+	}
+}
