@@ -106,12 +106,9 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 	if n.broker, err = c.openBroker(ctx, config, logger); err != nil {
 		return err
 	}
-	n.hub, err = session.NewHub(session.Options{
+	n.hub = session.NewHub(session.Options{
 		Broker: n.broker, Times: n.broker, Logger: logger, Node: c.nodeName(), WriteTimeout: c.WriteTimeout,
 	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("start sessions: %w", err), n.broker.Close())
-	}
 	revocations := auth.NewRevocations(n.broker, logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
 	})

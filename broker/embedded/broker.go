@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -120,8 +121,11 @@ func Open(opt Options) (*Broker, error) {
 
 	lock, err := pebble.LockDirectory(opt.Dir, b.disk)
 	if err != nil {
-		if held(err) {
+		switch {
+		case held(err):
 			return nil, fmt.Errorf("open embedded broker: %s is in use by another process", opt.Dir)
+		case strings.Contains(err.Error(), "held by current process"): // pebble has no error value for it
+			return nil, fmt.Errorf("open embedded broker: %s is in use by this process already", opt.Dir)
 		}
 		return nil, fmt.Errorf("open embedded broker: lock %s: %w", opt.Dir, err)
 	}
@@ -221,11 +225,28 @@ func (b *Broker) Close() error {
 	b.queue.close()
 	b.workers.Wait()
 	if err := b.trouble.fatal(); err != nil {
-		// The store takes nothing more; what was answered is in its log.
-		_ = b.lock.Close()
+		b.abandon()
 		return fmt.Errorf("close embedded broker: %w", err)
 	}
 	return b.end()
+}
+
+// abandon closes a store that failed. What was answered is in its log. Pebble
+// may wait for a goroutine of its own that the failure ended; then it is left
+// as it is, for the process to take down.
+func (b *Broker) abandon() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = b.db.Close()
+		_ = b.lock.Close()
+	}()
+	patience := time.NewTimer(2 * time.Second)
+	defer patience.Stop()
+	select {
+	case <-closed:
+	case <-patience.C:
+	}
 }
 
 // end leaves the store as after an orderly end.

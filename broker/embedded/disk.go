@@ -44,6 +44,10 @@ func newDisk(fs vfs.FS, t *trouble) *disk {
 func (d *disk) Unwrap() vfs.FS { return d.FS }
 
 func (d *disk) Create(name string, category vfs.DiskWriteCategory) (f vfs.File, err error) {
+	if err := d.trouble.fatal(); err != nil {
+		<-d.aborted // pebble would try again at once, for ever
+		return nil, err
+	}
 	err = d.whenRoom(func() error { f, err = d.FS.Create(name, category); return err })
 	return d.wrap(name, f), err
 }

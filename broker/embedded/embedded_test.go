@@ -14,6 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	beChild()
 	goleak.VerifyTestMain(m)
 }
 

@@ -2,11 +2,14 @@ package embedded
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/longline-push/longline/broker"
 )
@@ -22,6 +25,8 @@ type trouble struct {
 	failed error // nothing will work until a restart
 	noRoom error // while stuck > 0
 	low    error // too little room is left to take more
+
+	corrupt sync.Once // said so
 }
 
 // outage is the present state: began is closed while err is not nil.
@@ -44,7 +49,7 @@ func (t *trouble) full(err error) {
 	defer t.mu.Unlock()
 	t.stuck++
 	if t.stuck == 1 {
-		t.log.Error("no room for the broker's data, waiting for some", "err", err)
+		t.log.Error("no room for the broker's data, waiting for some", "err", err.Error())
 		t.noRoom = fmt.Errorf("%w: no room for its data: %w", broker.ErrUnavailable, err)
 		t.settleLocked()
 	}
@@ -73,7 +78,7 @@ func (t *trouble) lowOn(err error) {
 		t.log.Info("there is enough room for the broker's data again")
 	default:
 		t.low = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
-		t.log.Error("appends are refused", "err", err)
+		t.log.Error("appends are refused", "err", err.Error())
 	}
 	t.settleLocked()
 }
@@ -85,7 +90,7 @@ func (t *trouble) fail(err error) {
 	if t.failed != nil {
 		return
 	}
-	t.log.Error("the broker's store failed, a restart is needed", "err", err)
+	t.log.Error("the broker's store failed, a restart is needed", "err", err.Error())
 	t.failed = fmt.Errorf("%w: its store failed, a restart is needed: %w", broker.ErrUnavailable, err)
 	t.settleLocked()
 }
@@ -110,10 +115,16 @@ func (t *trouble) settleLocked() {
 	}
 }
 
-// background is told of flushes and compactions that failed. Pebble tries them
-// again by itself; nothing is lost meanwhile.
+// background is told of flushes and compactions that failed. Pebble would try
+// them again and again, and stop taking writes in the end.
 func (t *trouble) background(err error) {
-	t.log.Warn("the broker's store could not tidy up, it will try again", "err", err)
+	switch {
+	case errors.Is(err, pebble.ErrCancelledCompaction) || noRoom(err):
+	case errors.Is(err, pebble.ErrCorruption):
+		t.corrupt.Do(func() { t.log.Error("the broker's store is damaged", "err", err.Error()) })
+	default:
+		t.fail(fmt.Errorf("tidy up: %w", err))
+	}
 }
 
 // logger takes pebble's messages. All but errors are of no use to an operator.

@@ -16,7 +16,7 @@ import (
 // Poller watches sockets, so that an idle one costs no goroutine. It is an
 // epoll instance that is itself watched by the runtime's poller, hence holds
 // no thread either. Sockets are registered once, edge-triggered: nothing is
-// re-armed per message.
+// re-armed per message. The zero value is ready; Close ends it.
 type Poller struct {
 	fd      int
 	file    *os.File // of fd; its Fd method would make it blocking
@@ -25,6 +25,7 @@ type Poller struct {
 	readers readers
 
 	mu      sync.RWMutex
+	closed  bool
 	sockets []*Socket // by file descriptor
 }
 
@@ -35,29 +36,44 @@ const sendBuffer = 128 << 10
 // gives a peer up (TCP_USER_TIMEOUT).
 const userTimeout = 30 * time.Second
 
-// NewPoller starts a poller; Close ends it.
-func NewPoller() (*Poller, error) {
+// start makes the epoll instance with the first socket.
+func (p *Poller) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
+	if p.file != nil {
+		return nil
+	}
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("create epoll: %w", err)
+		return fmt.Errorf("create epoll: %w", err)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("create epoll: %w", err)
+		return fmt.Errorf("create epoll: %w", err)
 	}
-	p := &Poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), stopped: make(chan struct{})}
-	if p.raw, err = p.file.SyscallConn(); err != nil {
-		p.file.Close()
-		return nil, fmt.Errorf("watch epoll: %w", err)
+	file := os.NewFile(uintptr(fd), "epoll")
+	if p.raw, err = file.SyscallConn(); err != nil {
+		file.Close()
+		return fmt.Errorf("watch epoll: %w", err)
 	}
+	p.fd, p.file, p.stopped = fd, file, make(chan struct{})
 	go p.run()
-	return p, nil
+	return nil
 }
 
-// Close ends the watching. Sockets stay open; their owners close them.
+// Close ends the watching. Sockets must have been closed by their owners.
 func (p *Poller) Close() {
-	p.file.Close()
-	<-p.stopped
+	p.mu.Lock()
+	p.closed = true
+	file := p.file
+	p.mu.Unlock()
+	if file != nil {
+		file.Close()
+		<-p.stopped
+	}
 	p.readers.close()
 }
 
@@ -90,6 +106,9 @@ func (p *Poller) Start(s *Socket, owner Owner) error {
 	defer s.mu.Unlock()
 	if s.dead {
 		return errClosed
+	}
+	if err := p.start(); err != nil {
+		return err
 	}
 	s.owner = owner
 	p.mu.Lock()

@@ -58,7 +58,7 @@ type Hub struct {
 	opts    Options
 	ready   *feed.Ready
 	feeds   *feed.Feeds
-	poller  *line.Poller
+	poller  line.Poller
 	filters filters
 
 	ctx    context.Context
@@ -83,14 +83,10 @@ type entry struct {
 }
 
 // NewHub starts a hub; Close ends it.
-func NewHub(opts Options) (*Hub, error) {
+func NewHub(opts Options) *Hub {
 	opts = opts.withDefaults()
-	poller, err := line.NewPoller()
-	if err != nil {
-		return nil, err
-	}
 	h := &Hub{
-		opts: opts, ready: feed.NewReady(), poller: poller,
+		opts: opts, ready: feed.NewReady(),
 		sessions: make(map[uint64]*Session), subjects: make(map[string]int), watched: make(map[*Session]int64),
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
@@ -99,7 +95,7 @@ func NewHub(opts Options) (*Hub, error) {
 		h.wait.Go(h.write)
 	}
 	h.wait.Go(h.sweep)
-	return h, nil
+	return h
 }
 
 // Close closes all lines and waits for everything under way.
@@ -118,7 +114,7 @@ func (h *Hub) Close() {
 }
 
 // Poller watches the lines of this hub's sessions.
-func (h *Hub) Poller() *line.Poller { return h.poller }
+func (h *Hub) Poller() *line.Poller { return &h.poller }
 
 // Feeds are the hub's feeds.
 func (h *Hub) Feeds() *feed.Feeds { return h.feeds }

@@ -126,8 +126,11 @@ func (s *Session) blockedLocked() {
 	for i := range s.tracks {
 		s.tracks[i].page = nil
 	}
+	if s.blocked.Swap(true) {
+		return // still: a turn for a heartbeat is no progress
+	}
 	s.blockedAt = time.Now().UnixMilli()
-	if !s.blocked.Swap(true) && !s.ending {
+	if !s.ending {
 		s.hub.watch(s, s.hub.opts.WriteTimeout)
 	}
 }

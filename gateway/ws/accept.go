@@ -162,6 +162,7 @@ func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	reader := bufio.NewReaderSize(bytes.NewReader(early), max(512, len(early)))
 	reader.Peek(len(early))
+	c.buffer = reader
 	return taken, bufio.NewReadWriter(reader, bufio.NewWriterSize(taken, 192)), nil
 }
 

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -21,6 +22,7 @@ type conn struct {
 	*session.Session
 	handler *Handler
 	ws      *websocket.Conn
+	buffer  *bufio.Reader
 	socket  *line.Socket // read when something came in
 	stream  *line.Stream // or read by a goroutine of its own
 
@@ -29,10 +31,11 @@ type conn struct {
 
 var _ line.Owner = (*conn)(nil)
 
-// between lets the library's reader go away once a control frame was handled:
-// it would wait for the next message with a goroutine.
+// between lets the library's reader go away, be it before a message or after a
+// control frame: it would wait for the next message with a goroutine. It may
+// not go away inside a message, nor with part of a frame in its buffer.
 func (c *conn) between() {
-	if c.socket != nil && !c.inMessage {
+	if c.socket != nil && !c.inMessage && c.buffer.Buffered() == 0 {
 		c.socket.Between()
 	}
 }
