@@ -77,8 +77,8 @@ func blocked(err error) bool {
 	return !(errors.As(err, &op) && op.Op == "dial")
 }
 
-// open connects by one transport and reads the first frame.
-func (l *Line) open(ctx context.Context, t Transport, token string) (conn, frame, error) {
+// dial connects by one transport and reads the first frame.
+func (l *Line) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
 	query := l.query(t)
 	header := http.Header{}
 	if token != "" {

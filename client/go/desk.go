@@ -88,6 +88,7 @@ func (d *desk) addLive(e Event, en *entry, again bool) {
 	case p.refused != "":
 		en.reject(p.refused)
 	default:
+		en.twin = j.entry
 		j.entry, j.line = en, true
 		d.startLocked()
 	}

@@ -326,6 +326,24 @@ func TestAnnouncedRedeliveryIsHandledOnce(t *testing.T) {
 	})
 }
 
+// The same event was appended twice, long after another: both places are
+// acknowledged, in one connection.
+func TestSameEventTwiceInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		d := newTestDesk(LineOptions{}, func(ctx context.Context, events []Event) error {
+			time.Sleep(time.Second)
+			return r.handle(ctx, events)
+		})
+		twin := testEvent(1, "")
+		twin.Cursor = "a@k-2"
+		l := feed(d, testEvent(1, ""), twin, testEvent(3, ""))
+		pass(time.Minute)
+		wantEqual(t, "handled", r.got(), []string{"1", "3"})
+		wantDone(t, l, "a@k-3")
+	})
+}
+
 // A callback fails without being tried here: the gateway will come again. Its
 // failures are none of the line's tries.
 func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {

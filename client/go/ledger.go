@@ -44,7 +44,8 @@ type entry struct {
 	track  *track
 	cursor string
 	done   bool
-	silent bool // a step: the position moves, nothing is acknowledged
+	silent bool   // a step: the position moves, nothing is acknowledged
+	twin   *entry // of the same event, appended once more; settled together
 }
 
 type reject struct{ cursor, reason string }
@@ -102,11 +103,17 @@ func (l *ledger) stepAll(position string) {
 }
 
 // finish marks the event done.
-func (e *entry) finish() { e.ledger.finish(e, nil) }
+func (e *entry) finish() {
+	for ; e != nil; e = e.twin {
+		e.ledger.finish(e, nil)
+	}
+}
 
 // reject marks the event done, once told to the gateway that it was refused.
 func (e *entry) reject(reason string) {
-	e.ledger.finish(e, &reject{cursor: e.cursor, reason: reason})
+	for ; e != nil; e = e.twin {
+		e.ledger.finish(e, &reject{cursor: e.cursor, reason: reason})
+	}
 }
 
 func (l *ledger) finish(e *entry, r *reject) {

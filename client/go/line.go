@@ -140,6 +140,8 @@ type Line struct {
 	options   LineOptions
 	secrets   [][]byte
 	desk      *desk
+	// open connects by one transport and reads the first frame.
+	open func(context.Context, Transport, string) (conn, frame, error)
 
 	mu      sync.Mutex
 	running bool
@@ -215,6 +217,7 @@ func (c *Client) line(name string, s Selection, o LineOptions) (*Line, error) {
 	}
 	l := &Line{client: c, name: name, selection: s, options: o, secrets: secrets, ledger: newLedger()}
 	l.ledger.mute = name == ""
+	l.open = l.dial
 	l.desk = &desk{
 		concurrency: o.Concurrency, batch: o.BatchSize, wait: o.BatchWait, tries: o.Tries,
 		least: o.MinBackoff, most: o.MaxBackoff, pace: newPace(o.Rate),
