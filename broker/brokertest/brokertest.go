@@ -80,6 +80,8 @@ func Run(t *testing.T, open New) {
 		{"RetentionByBytes", testRetentionBytes},
 		{"RetentionNone", testRetentionNone},
 		{"RetentionPerChannel", testRetentionPerChannel},
+		{"RetentionByNeed", testRetentionNeed},
+		{"RetentionOfAllTogether", testRetentionTotal},
 		{"TrimmedToNothing", testTrimmedToNothing},
 		{"FollowAnnounces", testFollow},
 		{"FollowMakesTheChannel", testFollowCreates},

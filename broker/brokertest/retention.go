@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 func keep(r broker.Retention) func(string) broker.Retention {
@@ -75,6 +76,75 @@ func testRetentionBytes(t *testing.T, f *fixture) {
 	}
 	if got := len(f.mustRead("a", 0, broker.Limit{}).Items); uint64(got) != s.Head-s.First+1 {
 		t.Errorf("%d events can be read of %d", got, s.Head-s.First+1)
+	}
+}
+
+// What a durable subscription has not acknowledged is kept, up to max_age.
+func testRetentionNeed(t *testing.T, f *fixture) {
+	f.open(broker.Options{Retention: keep(broker.Retention{ReplayEvents: 2, MaxAge: time.Hour, MaxBytes: 1 << 30})})
+	subs, ok := f.Broker.(broker.Subscriptions)
+	if !ok {
+		return // a broker of logs alone
+	}
+	f.mustFill("a", 20)
+	epoch := f.mustState("a").Epoch
+	at := func(offset uint64) event.Position {
+		return event.Position{{Channel: "a", Epoch: epoch, Offset: offset}}
+	}
+	for name, position := range map[string]event.Position{"slow": at(5), "quick": at(12), "new": nil} {
+		u := broker.Update{Name: name, Generation: 1, Channels: []string{"a"}, Set: position, Due: broker.Never}
+		if err := subs.Store(f.ctx, u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.clock.Move(time.Second)
+	f.trim()
+	f.wantLog("a", 6, numbered(6, 20)...)
+	if _, err := subs.Advance(f.ctx, []broker.Move{{Name: "slow", Generation: 1, Position: at(15)}}); err != nil {
+		t.Fatal(err)
+	}
+	f.trim()
+	f.wantLog("a", 13, numbered(13, 20)...)
+	if err := subs.Delete(f.ctx, "quick", 1); err != nil {
+		t.Fatal(err)
+	}
+	f.trim()
+	f.wantLog("a", 16, numbered(16, 20)...)
+	f.clock.Move(2 * time.Hour)
+	f.mustFill("a", 1)
+	f.trim()
+	f.wantLog("a", 21, "e21")
+}
+
+// Above 80 % of max_total_bytes the largest backlogs that are kept by need
+// alone are cut to replay.
+func testRetentionTotal(t *testing.T, f *fixture) {
+	f.open(broker.Options{
+		Retention:     keep(broker.Retention{ReplayEvents: 2, MaxAge: time.Hour, MaxBytes: 1 << 30}),
+		MaxTotalBytes: 500_000,
+	})
+	subs, ok := f.Broker.(broker.Subscriptions)
+	if !ok {
+		return // a broker of logs alone
+	}
+	for channel, n := range map[string]int{"small": 100, "large": 350} {
+		f.mustFill(channel, 1)
+		u := broker.Update{Name: channel, Generation: 1, Channels: []string{channel}, Due: broker.Never,
+			Set: event.Position{{Channel: channel, Epoch: f.mustState(channel).Epoch}}}
+		if err := subs.Store(f.ctx, u); err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			f.mustAppend(channel, text(strings.Repeat("x", 1000)))
+		}
+	}
+	f.clock.Move(time.Second)
+	f.trim()
+	if s := f.mustState("small"); s.First != 1 {
+		t.Errorf("the small backlog starts at %d, want that it was left alone", s.First)
+	}
+	if s := f.mustState("large"); s.First != 350 {
+		t.Errorf("the large backlog starts at %d, want 350, where replay begins", s.First)
 	}
 }
 

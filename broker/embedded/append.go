@@ -22,7 +22,7 @@ type request struct {
 	state  broker.State      // after a create
 	log    uint64            // the log it was applied to
 	first  uint64            // offsets first to last were appended,
-	last   uint64            // none if first > last,
+	last   uint64            // none unless 0 < first <= last,
 	time   int64             // in this millisecond
 	err    error
 
@@ -35,6 +35,7 @@ const (
 	kindAppend kind = iota
 	kindCreate      // a log, if there is none
 	kindDrop
+	kindSync // nothing, but for all before it to be durable
 )
 
 var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
@@ -103,6 +104,11 @@ func (b *Broker) perform(ctx context.Context, r *request) error {
 		}
 	}
 	b.queue.put(r)
+	return b.await(ctx, r, outage)
+}
+
+// await waits until r is done, or the caller gives up, or trouble begins.
+func (b *Broker) await(ctx context.Context, r *request, outage *outage) error {
 	select {
 	case <-r.done:
 		return nil

@@ -90,6 +90,7 @@ type Broker struct {
 	items    []broker.Item // of an announcement; whoever answers appends owns it
 	dedupe   *dedupe
 	janitor  janitor
+	subs     subscriptions
 
 	stop    chan struct{}  // closed by Close: no more work of our own accord
 	workers sync.WaitGroup // janitor, committer, syncer, ticker
@@ -151,6 +152,9 @@ func (b *Broker) begin() error {
 		return err
 	}
 	b.dedupe = newDedupe(b.db, b.opt.DedupeWindow, b.opt.Now(), existing)
+	if err := b.subs.init(b); err != nil {
+		return err
+	}
 	b.janitor.init(b)
 	b.workers.Go(b.commitLoop)
 	if b.opt.Fsync == FsyncAlways {
@@ -191,7 +195,7 @@ func (b *Broker) settleTerm() (existing bool, err error) {
 
 // settle commits a batch and waits for the disk, whatever Fsync says.
 func (b *Broker) settle(batch *pebble.Batch) error {
-	if err := batch.Commit(pebble.Sync); err != nil {
+	if err := b.apply(batch, pebble.Sync); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return b.disk.syncLogs()

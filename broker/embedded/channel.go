@@ -40,6 +40,8 @@ type channel struct {
 	used uint32 // sweep of its last use
 	ours bool   // the last append was of the present term
 	live bool   // nothing is kept: retention none
+
+	waited bool // who waits for it is to be told when it changes
 }
 
 func (c *channel) exists() bool { return c.log != 0 }
@@ -62,7 +64,7 @@ func (c *channel) idleLocked() bool {
 
 // resetLocked makes it a channel without a log.
 func (c *channel) resetLocked() {
-	*c = channel{first: 1, follower: c.follower, others: c.others, pins: c.pins, used: c.used, live: c.live}
+	*c = channel{first: 1, follower: c.follower, others: c.others, pins: c.pins, used: c.used, live: c.live, waited: c.waited}
 }
 
 // beginLocked gives it a new log.
@@ -175,7 +177,11 @@ func (b *Broker) peek(name string) (channel, error) {
 
 // load reads what the disk knows of a channel.
 func (b *Broker) load(name string) (*channel, error) {
-	c := &channel{live: b.opt.Retention(name).None}
+	waited, err := b.anyoneWaits(name)
+	if err != nil {
+		return nil, fmt.Errorf("load channel %s: %w", name, err)
+	}
+	c := &channel{live: b.opt.Retention(name).None, waited: waited}
 	c.resetLocked()
 	if c.live {
 		return c, nil // what may be left of a log is none of its business

@@ -162,7 +162,7 @@ func (c *committer) write() error {
 	if c.batch.Empty() {
 		return nil
 	}
-	if err := c.batch.Commit(pebble.Sync); err != nil {
+	if err := c.apply(c.batch, pebble.Sync); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	c.batch.Reset()

@@ -150,6 +150,10 @@ type logFile struct {
 func (l *logFile) Write(p []byte) (int, error) {
 	n, err := l.file.Write(p)
 	l.dirty.Store(true)
+	if err != nil {
+		// Said before pebble knows, so that nobody commits after it does.
+		l.disk.trouble.fail(fmt.Errorf("write to the log: %w", err))
+	}
 	return n, err
 }
 

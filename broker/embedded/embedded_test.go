@@ -21,6 +21,16 @@ func TestMain(m *testing.M) {
 func TestBrokerFsyncAlways(t *testing.T)      { brokertest.Run(t, harness(embedded.FsyncAlways)) }
 func TestBrokerFsyncEverySecond(t *testing.T) { brokertest.Run(t, harness(embedded.FsyncEverySecond)) }
 
+func TestSubscriptions(t *testing.T) {
+	for name, fsync := range map[string]embedded.Fsync{"always": embedded.FsyncAlways, "everysec": embedded.FsyncEverySecond} {
+		t.Run(name, func(t *testing.T) {
+			brokertest.TestSubscriptions(t, func(t *testing.T) brokertest.Durable {
+				return mustOpen(t, embedded.Options{Dir: t.TempDir(), Fsync: fsync, Logger: quiet(t)})
+			})
+		})
+	}
+}
+
 // harness loses a machine by going on with a copy of the disk as it is in
 // between, and a marker that says so: a broker of FsyncEverySecond that didn't
 // end in order.

@@ -12,6 +12,10 @@ import (
 // finish makes visible what r did, announces it and answers. It is called for
 // one request after the other, in the order in which they were placed.
 func (b *Broker) finish(r *request) {
+	if r.kind == kindSync {
+		r.done <- struct{}{}
+		return
+	}
 	ch := r.channel
 	r.shard.mu.Lock()
 	// A log that was dropped meanwhile has nothing more to say.
@@ -24,6 +28,11 @@ func (b *Broker) finish(r *request) {
 	}
 	follower, others, epoch := ch.follower, ch.others, ch.epoch
 	ch.pins--
+	waited := ours && ch.waited && (r.kind == kindDrop || r.kind == kindAppend && r.first <= r.last)
+	if waited {
+		ch.waited = false
+	}
+	name := r.name
 	r.shard.mu.Unlock()
 
 	if follower != nil && ours {
@@ -36,7 +45,10 @@ func (b *Broker) finish(r *request) {
 			clear(b.items)
 		}
 	}
-	r.done <- struct{}{}
+	r.done <- struct{}{} // r is the caller's again
+	if waited {
+		b.fire(name)
+	}
 }
 
 func announce(follower broker.Follower, others *[]broker.Follower, a broker.Announcement) {

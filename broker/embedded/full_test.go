@@ -62,7 +62,7 @@ func fillUp(dir string) error {
 func appendUntilError(ctx context.Context, b *embedded.Broker) (uint64, error) {
 	answered := uint64(0)
 	for range 100_000 {
-		places, err := b.Append(ctx, "full", entry(fmt.Sprintf("%d %s", answered+1, strings.Repeat("x", 1000))))
+		places, err := b.Append(ctx, "full", entry(fmt.Sprintf("%d %s", answered+1, strings.Repeat("x", 8000))))
 		if err != nil {
 			return answered, err
 		}
@@ -106,7 +106,7 @@ func TestFullDiskRecovers(t *testing.T) {
 		t.Fatalf("the process that fills the disk: %v", err)
 	}
 	var answered uint64
-	if _, err := fmt.Sscan(string(out), &answered); err != nil || answered < 100 {
+	if _, err := fmt.Sscan(string(out), &answered); err != nil || answered < 50 {
 		t.Fatalf("%q was answered: %v", out, err)
 	}
 	b := mustOpen(t, embedded.Options{Dir: dir, Logger: quiet(t)})
@@ -225,7 +225,8 @@ func TestFailedDisk(t *testing.T) {
 			if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "restart is needed") {
 				t.Errorf("append to a failed disk: %v, want that a restart is needed", err)
 			}
-			if s, err := b.State(t.Context(), "full"); err == nil && s.Head != answered {
+			// The one that got the error may be there or not.
+			if s, err := b.State(t.Context(), "full"); err == nil && s.Head != answered && s.Head != answered+1 {
 				t.Errorf("head is %d, answered was %d", s.Head, answered)
 			}
 			if err := b.Close(); !errors.Is(err, broker.ErrUnavailable) {

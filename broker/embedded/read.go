@@ -206,8 +206,15 @@ func (b *Broker) liveChannels(prefix, after string) []string {
 
 // unavailable marks an error of the store as such.
 func unavailable(err error) error {
-	if err == nil || errors.Is(err, broker.ErrNotFound) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
+	if err == nil {
+		return nil
+	}
+	for _, known := range []error{
+		broker.ErrNotFound, broker.ErrConflict, broker.ErrFenced, broker.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, known) {
+			return err
+		}
 	}
 	return fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }

@@ -43,11 +43,12 @@ type backlog struct {
 }
 
 const (
-	hotBytes     = 1 << 20 // appended since the last look: look soon
-	visitsPerRun = 256
-	restSeconds  = 15 // between rounds
-	mostBacklogs = 64 // remembered for MaxTotalBytes
-	idleSeconds  = 60 // before a channel is forgotten in memory
+	hotBytes      = 1 << 20 // appended since the last look: look soon
+	visitsPerRun  = 256
+	waitersPerRun = 2048 // channels, after a start
+	restSeconds   = 15   // between rounds
+	mostBacklogs  = 64   // remembered for MaxTotalBytes
+	idleSeconds   = 60   // before a channel is forgotten in memory
 )
 
 func (j *janitor) init(b *Broker) {
@@ -88,6 +89,12 @@ func (j *janitor) work() error {
 		return nil
 	}
 	if err := j.forgetIdentities(); err != nil {
+		return err
+	}
+	if err := j.b.reach(); err != nil {
+		return err
+	}
+	if err := j.b.recheck(waitersPerRun); err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -206,8 +213,14 @@ func (j *janitor) visit(name string, exact bool) (int64, error) {
 		return 0, err
 	}
 	soft := replay
-	if acked, needed := j.b.needed(name, s); needed {
-		soft = min(soft, max(acked, s.First-1))
+	if soft >= s.First {
+		acked, needed, err := j.b.needed(name, s)
+		if err != nil {
+			return 0, err
+		}
+		if needed {
+			soft = min(soft, max(acked, s.First-1))
+		}
 	}
 	hard, err := j.b.hardCut(&c, r, now)
 	if err != nil {
@@ -337,7 +350,7 @@ func (b *Broker) trim(name string, log, cut uint64) error {
 	if c.log != log || cut < c.first {
 		return nil
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	if err := b.apply(batch, pebble.NoSync); err != nil {
 		return fmt.Errorf("trim %s: %w", name, err)
 	}
 	c.first, c.gone, c.seen = cut+1, sum, c.sum
@@ -354,7 +367,7 @@ func (b *Broker) removeStored(name string) error {
 	defer batch.Close()
 	_ = batch.Delete(channelKey(name), nil)
 	_ = batch.DeleteRange(eventKey(r.log, 0), afterLog(r.log), nil)
-	return batch.Commit(pebble.NoSync)
+	return b.apply(batch, pebble.NoSync)
 }
 
 // forgetIdentities drops the buckets that left the window.
@@ -363,7 +376,10 @@ func (j *janitor) forgetIdentities() error {
 	if string(to) <= string(j.expired) {
 		return nil
 	}
-	if err := j.b.db.DeleteRange(from, to, pebble.NoSync); err != nil {
+	batch := j.b.db.NewBatch()
+	defer batch.Close()
+	_ = batch.DeleteRange(from, to, nil)
+	if err := j.b.apply(batch, pebble.NoSync); err != nil {
 		return fmt.Errorf("forget identities: %w", err)
 	}
 	j.expired = to
@@ -401,7 +417,3 @@ func (j *janitor) checkRoom() {
 	}
 	j.b.trouble.lowOn(err)
 }
-
-// needed returns up to where durable subscriptions have acknowledged a log;
-// false if none follows it.
-func (b *Broker) needed(string, broker.State) (uint64, bool) { return 0, false }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -136,12 +137,36 @@ func (l logger) Errorf(format string, args ...any) {
 	l.log.Error("the broker's store", "err", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is where pebble expects the process to end. It must not return; the
-// goroutine ends instead and the broker answers that it is unavailable, so
-// that the rest of the process can end in order.
+// Fatalf is where pebble expects the process to end; it must not return. The
+// broker then answers that it is unavailable and the rest of the process can
+// end in order: a commit panics, for apply to recover; of anything else
+// pebble's own goroutine ends.
 func (l logger) Fatalf(format string, args ...any) {
-	l.fail(fmt.Errorf(format, args...))
+	err := fmt.Errorf(format, args...)
+	l.fail(err)
+	if strings.HasPrefix(format, "pebble: fatal commit error") {
+		panic(commitError{err})
+	}
 	runtime.Goexit()
+}
+
+type commitError struct{ error }
+
+// apply commits a batch. All writes to the store are made by it.
+func (b *Broker) apply(batch *pebble.Batch, o *pebble.WriteOptions) (err error) {
+	if err := b.trouble.fatal(); err != nil {
+		return err
+	}
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case commitError:
+			err = b.trouble.fatal()
+		default:
+			panic(r)
+		}
+	}()
+	return batch.Commit(o)
 }
 
 // errOr returns what is wrong, or other if that has passed meanwhile.

@@ -1,0 +1,583 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+)
+
+// Keys of durable subscriptions, all beginning with s, and what they hold:
+//
+//	r <name>                  version, record, and what the indexes below hold of it
+//	p <name>                  generation and position
+//	q <name>                  when it is due, if it is
+//	d <time:8> <name>         the same by time
+//	f <channel> 0 <name>      it follows the channel
+//	w <channel> 0 <name>      it waits for the channel to leave this cursor
+//	o <node> 0 <name>         the node owns it
+//	c <name>                  counts of its dead letters
+//	l <name> 0 <seq:8>        a dead letter
+//	i <name> 0 <id>           the seq of the letter with that id
+//	n <name>                  its note
+//	h <id>                    a node that joined
+//
+// Nothing of this is kept in memory, so a hundred thousand subscriptions that
+// nobody asks about cost nothing and a start reads none of them.
+const (
+	rowRecord   = 'r'
+	rowStanding = 'p'
+	rowDue      = 'q'
+	rowByTime   = 'd'
+	rowFollows  = 'f'
+	rowWaits    = 'w'
+	rowOwner    = 'o'
+	rowLetters  = 'c'
+	rowLetter   = 'l'
+	rowLetterID = 'i'
+	rowNote     = 'n'
+	rowNode     = 'h'
+)
+
+// subscriptions is the state of the durable part. mu makes each change one
+// step; it is taken before a shard's mutex, never after.
+type subscriptions struct {
+	mu       sync.Mutex
+	waiting  atomic.Bool // there may be rowWaits
+	written  atomic.Bool // without asking that it reaches the operating system
+	earliest int64       // no rowByTime lies before
+	lastRef  uint64
+	recheck  []byte               // rowWaits before this were looked at since the start; nil: all
+	nodes    map[string]time.Time // until when they are alive
+
+	listening sync.Mutex
+	nextStop  int
+	onDue     map[int]func()
+	listeners map[int]*listener
+}
+
+var _ broker.Durable = (*Broker)(nil)
+
+func (s *subscriptions) init(b *Broker) error {
+	s.nodes = make(map[string]time.Time)
+	s.onDue = make(map[int]func())
+	s.listeners = make(map[int]*listener)
+	s.recheck = rowKey(rowWaits)
+	return b.scan(rowKey(rowWaits), func(_, _ []byte) (bool, error) {
+		s.waiting.Store(true)
+		return false, nil
+	})
+}
+
+func rowKey(row byte, parts ...string) []byte {
+	key := append(make([]byte, 0, 64), 's', row)
+	for i, part := range parts {
+		if i > 0 {
+			key = append(key, 0)
+		}
+		key = append(key, part...)
+	}
+	return key
+}
+
+func byTimeKey(at int64, name string) []byte {
+	return append(appendUint64(rowKey(rowByTime), uint64(at)), name...)
+}
+
+// get calls parse with the value of key; false if there is none.
+func (b *Broker) get(key []byte, parse func(value []byte) error) (bool, error) {
+	value, closer, err := b.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer closer.Close()
+	if err := parse(value); err != nil {
+		return false, fmt.Errorf("read %q: %w", key, err)
+	}
+	return true, nil
+}
+
+// scan calls f with all keys that begin with prefix, until it returns false.
+func (b *Broker) scan(prefix []byte, f func(key, value []byte) (bool, error)) error {
+	return b.scanFrom(prefix, prefix, f)
+}
+
+// scanFrom is scan from the key from on.
+func (b *Broker) scanFrom(prefix, from []byte, f func(key, value []byte) (bool, error)) error {
+	it, err := b.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: afterPrefix(prefix)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		more, err := f(it.Key(), it.Value())
+		if err != nil || !more {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// afterPrefix is the first key behind those that begin with prefix, whose
+// first byte is a letter.
+func afterPrefix(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
+	end[len(end)-1]++
+	return end
+}
+
+// subscription is a row of rowRecord.
+type subscription struct {
+	version  uint64
+	record   []byte
+	node     string
+	channels []string
+	waits    []string
+}
+
+func (s *subscription) append(dst []byte) []byte {
+	dst = append(dst, recordVersion)
+	dst = binary.AppendUvarint(dst, s.version)
+	dst = appendText(dst, string(s.record))
+	dst = appendText(dst, s.node)
+	dst = appendTexts(dst, s.channels)
+	return appendTexts(dst, s.waits)
+}
+
+func (s *subscription) parse(b []byte) error {
+	d := decoder{b: b}
+	if d.byte() != recordVersion {
+		return errDamaged
+	}
+	*s = subscription{version: d.uvarint(), record: []byte(d.text()), node: d.text(), channels: d.texts(), waits: d.texts()}
+	return d.end()
+}
+
+func appendTexts(dst []byte, texts []string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(texts)))
+	for _, t := range texts {
+		dst = appendText(dst, t)
+	}
+	return dst
+}
+
+func (d *decoder) texts() []string {
+	var texts []string
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		texts = append(texts, d.text())
+	}
+	return texts
+}
+
+// standing is a row of rowStanding.
+type standing struct {
+	broker.Standing
+}
+
+func (s *standing) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, s.Generation)
+	for _, c := range s.Position {
+		dst = appendText(dst, c.Channel)
+		dst = appendText(dst, c.Epoch)
+		dst = binary.AppendUvarint(dst, c.Offset)
+	}
+	return dst
+}
+
+func (s *standing) parse(b []byte) error {
+	d := decoder{b: b}
+	s.Generation, s.Position = d.uvarint(), nil
+	for !d.bad && len(d.b) > 0 {
+		s.Position = append(s.Position, event.Cursor{Channel: d.text(), Epoch: d.text(), Offset: d.uvarint()})
+	}
+	return d.end()
+}
+
+// place puts a cursor into the position, which is ordered by channel.
+func (s *standing) place(c event.Cursor) {
+	i, found := s.find(c.Channel)
+	if found {
+		s.Position[i] = c
+	} else {
+		s.Position = slices.Insert(s.Position, i, c)
+	}
+}
+
+func (s *standing) forget(channel string) {
+	if i, found := s.find(channel); found {
+		s.Position = slices.Delete(s.Position, i, i+1)
+	}
+}
+
+func (s *standing) find(channel string) (int, bool) {
+	return slices.BinarySearchFunc(s.Position, channel, func(c event.Cursor, channel string) int {
+		return cmp.Compare(c.Channel, channel)
+	})
+}
+
+// advance moves the position as broker.Move says; false if nothing changed.
+func (s *standing) advance(to event.Position) bool {
+	changed := false
+	for _, c := range to {
+		if i, found := s.find(c.Channel); found && s.Position[i].Epoch == c.Epoch && s.Position[i].Offset >= c.Offset {
+			continue
+		}
+		s.place(c)
+		changed = true
+	}
+	return changed
+}
+
+func (b *Broker) standing(name string) (s standing, ok bool, err error) {
+	ok, err = b.get(rowKey(rowStanding, name), s.parse)
+	return s, ok, err
+}
+
+// Load implements broker.Subscriptions.
+func (b *Broker) Load(ctx context.Context, name string) (broker.Subscription, error) {
+	if err := b.enter(ctx); err != nil {
+		return broker.Subscription{}, err
+	}
+	defer b.calls.leave()
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	var row subscription
+	ok, err := b.get(rowKey(rowRecord, name), row.parse)
+	if err == nil && !ok {
+		err = broker.ErrNotFound
+	}
+	if err != nil {
+		return broker.Subscription{}, unavailable(fmt.Errorf("load subscription %s: %w", name, err))
+	}
+	s, err := b.complete(name, row)
+	return s, unavailable(err)
+}
+
+// complete adds the other rows of a subscription to its first.
+func (b *Broker) complete(name string, row subscription) (broker.Subscription, error) {
+	s := broker.Subscription{Name: name, Version: row.version, Record: row.record}
+	at, _, err := b.standing(name)
+	if err != nil {
+		return s, fmt.Errorf("load subscription %s: %w", name, err)
+	}
+	s.Standing = at.Standing
+	var counts letterCounts
+	if _, err := b.get(rowKey(rowLetters, name), counts.parse); err != nil {
+		return s, fmt.Errorf("load subscription %s: %w", name, err)
+	}
+	s.Dead, s.Redriving = int(counts.dead), int(counts.redriving)
+	return s, nil
+}
+
+// List implements broker.Subscriptions.
+func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]broker.Subscription, error) {
+	if err := b.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer b.calls.leave()
+	from := rowKey(rowRecord, prefix)
+	if after != "" && after >= prefix {
+		from = append(rowKey(rowRecord, after), 0)
+	}
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	var page []broker.Subscription
+	err := b.scanFrom(rowKey(rowRecord, prefix), from, func(key, value []byte) (bool, error) {
+		if len(page) == limit {
+			return false, nil
+		}
+		var row subscription
+		if err := row.parse(value); err != nil {
+			return false, fmt.Errorf("read %q: %w", key, err)
+		}
+		s, err := b.complete(string(key[2:]), row)
+		page = append(page, s)
+		return true, err
+	})
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("list subscriptions: %w", err))
+	}
+	return page, nil
+}
+
+// Look implements broker.Subscriptions.
+func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, error) {
+	if err := b.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer b.calls.leave()
+	standings := make([]broker.Standing, len(names))
+	for i, name := range names {
+		s, _, err := b.standing(name)
+		if err != nil {
+			return nil, unavailable(fmt.Errorf("look at subscription %s: %w", name, err))
+		}
+		standings[i] = s.Standing
+	}
+	return standings, nil
+}
+
+// Advance implements broker.Subscriptions. Moves reach the operating system
+// with the next append, or within a second.
+func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int, err error) {
+	if err := b.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer b.calls.leave()
+	if err := b.trouble.now().err; err != nil {
+		return nil, fmt.Errorf("advance: %w", err)
+	}
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	type moved struct {
+		standing
+		changed bool
+	}
+	seen := make(map[string]*moved, len(moves))
+	for i, m := range moves {
+		s := seen[m.Name]
+		if s == nil {
+			s = &moved{}
+			if s.standing, _, err = b.standing(m.Name); err != nil {
+				return nil, unavailable(fmt.Errorf("advance %s: %w", m.Name, err))
+			}
+			seen[m.Name] = s
+		}
+		if s.Generation == 0 || s.Generation != m.Generation {
+			fenced = append(fenced, i)
+			continue
+		}
+		s.changed = s.advance(m.Position) || s.changed
+	}
+	var value []byte
+	for name, s := range seen {
+		if s.changed {
+			value = s.append(value[:0])
+			_ = batch.Set(rowKey(rowStanding, name), value, nil)
+		}
+	}
+	if batch.Empty() {
+		return fenced, nil
+	}
+	if err := b.applySoon(batch); err != nil {
+		return nil, unavailable(fmt.Errorf("advance: %w", err))
+	}
+	return fenced, nil
+}
+
+// Store implements broker.Subscriptions.
+func (b *Broker) Store(ctx context.Context, u broker.Update) error {
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	defer b.calls.leave()
+	if err := b.trouble.now().err; err != nil {
+		return fmt.Errorf("store subscription %s: %w", u.Name, err)
+	}
+	due, err := b.store(u)
+	if err != nil {
+		return unavailable(fmt.Errorf("store subscription %s: %w", u.Name, err))
+	}
+	if due {
+		b.tellDue()
+	}
+	if u.Durable {
+		if err := b.harden(ctx); err != nil {
+			return fmt.Errorf("store subscription %s: %w", u.Name, err)
+		}
+	}
+	return nil
+}
+
+// store does all but to wait; due tells that the subscription is due at once.
+func (b *Broker) store(u broker.Update) (due bool, err error) {
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	var old subscription
+	if _, err := b.get(rowKey(rowRecord, u.Name), old.parse); err != nil {
+		return false, err
+	}
+	if old.version != u.Version {
+		return false, broker.ErrConflict
+	}
+	s, _, err := b.standing(u.Name)
+	if err != nil {
+		return false, err
+	}
+	s.Generation = u.Generation
+	for _, channel := range u.Forget {
+		s.forget(channel)
+	}
+	for _, c := range u.Set {
+		s.place(c)
+	}
+	next := subscription{version: old.version + 1, record: u.Record, node: u.Node, channels: u.Channels}
+	for _, c := range u.Wait {
+		next.waits = append(next.waits, c.Channel)
+	}
+	_ = batch.Set(rowKey(rowRecord, u.Name), next.append(nil), nil)
+	_ = batch.Set(rowKey(rowStanding, u.Name), s.append(nil), nil)
+	index(batch, u.Name, &old, &next)
+	for _, c := range u.Wait {
+		_ = batch.Set(rowKey(rowWaits, c.Channel, u.Name), appendCursor(nil, c), nil)
+	}
+	gone, err := b.awaitLocked(u.Wait)
+	if err != nil {
+		return false, err
+	}
+	due = gone || u.Due <= 0
+	switch {
+	case due:
+		err = b.scheduleLocked(batch, u.Name, 0)
+	case u.Due == broker.Never:
+		err = b.unscheduleLocked(batch, u.Name)
+	default:
+		err = b.scheduleLocked(batch, u.Name, u.Due)
+	}
+	if err != nil {
+		return false, err
+	}
+	return due, b.applySoon(batch)
+}
+
+// index makes the indexes of a subscription follow its row.
+func index(batch *pebble.Batch, name string, old, next *subscription) {
+	for _, channel := range old.channels {
+		if !slices.Contains(next.channels, channel) {
+			_ = batch.Delete(rowKey(rowFollows, channel, name), nil)
+		}
+	}
+	for _, channel := range next.channels {
+		if !slices.Contains(old.channels, channel) {
+			_ = batch.Set(rowKey(rowFollows, channel, name), nil, nil)
+		}
+	}
+	for _, channel := range old.waits {
+		if !slices.Contains(next.waits, channel) {
+			_ = batch.Delete(rowKey(rowWaits, channel, name), nil)
+		}
+	}
+	if old.node != next.node {
+		if old.node != "" {
+			_ = batch.Delete(rowKey(rowOwner, old.node, name), nil)
+		}
+		if next.node != "" {
+			_ = batch.Set(rowKey(rowOwner, next.node, name), nil, nil)
+		}
+	}
+}
+
+// Delete implements broker.Subscriptions.
+func (b *Broker) Delete(ctx context.Context, name string, version uint64) error {
+	if err := b.enter(ctx); err != nil {
+		return err
+	}
+	defer b.calls.leave()
+	if err := b.delete(name, version); err != nil {
+		return unavailable(fmt.Errorf("delete subscription %s: %w", name, err))
+	}
+	if err := b.harden(ctx); err != nil {
+		return fmt.Errorf("delete subscription %s: %w", name, err)
+	}
+	return nil
+}
+
+func (b *Broker) delete(name string, version uint64) error {
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	var old subscription
+	found, err := b.get(rowKey(rowRecord, name), old.parse)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return broker.ErrNotFound
+	case old.version != version:
+		return broker.ErrConflict
+	}
+	index(batch, name, &old, &subscription{})
+	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowNote} {
+		_ = batch.Delete(rowKey(row, name), nil)
+	}
+	for _, row := range []byte{rowLetter, rowLetterID} {
+		letters := rowKey(row, name, "")
+		_ = batch.DeleteRange(letters, afterPrefix(letters), nil)
+	}
+	if err := b.unscheduleLocked(batch, name); err != nil {
+		return err
+	}
+	return b.applySoon(batch)
+}
+
+// applySoon commits what need not reach the operating system at once. It does
+// within a second, and before anything that is committed later.
+func (b *Broker) applySoon(batch *pebble.Batch) error {
+	b.subs.written.Store(true)
+	return b.apply(batch, pebble.NoSync)
+}
+
+// reach makes all that was committed survive this process.
+func (b *Broker) reach() error {
+	if !b.subs.written.Swap(false) {
+		return nil
+	}
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	_ = batch.LogData(nil, nil)
+	return b.apply(batch, pebble.Sync)
+}
+
+// harden makes all that was committed as durable as Fsync says.
+func (b *Broker) harden(ctx context.Context) error {
+	outage := b.trouble.now()
+	if outage.err != nil {
+		return outage.err
+	}
+	if err := b.reach(); err != nil {
+		return unavailable(err)
+	}
+	if b.opt.Fsync == FsyncEverySecond {
+		return nil
+	}
+	r := newRequest(kindSync, "")
+	b.written.put(r)
+	if err := b.await(ctx, r, outage); err != nil {
+		return err
+	}
+	r.free()
+	return nil
+}
+
+func appendCursor(dst []byte, c event.Cursor) []byte {
+	return binary.AppendUvarint(appendText(dst, c.Epoch), c.Offset)
+}
+
+func parseCursor(b []byte, c *event.Cursor) error {
+	d := decoder{b: b}
+	c.Epoch, c.Offset = d.text(), d.uvarint()
+	return d.end()
+}
+
+func isNotFound(err error) bool { return errors.Is(err, broker.ErrNotFound) }
