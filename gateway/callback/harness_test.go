@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,13 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(receiverEnv) != "" {
+		serveReceiver()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // memory is a Source and a Progress over a log in memory of one channel.
 type memory struct {

@@ -32,7 +32,9 @@ type queue struct {
 	retry []*unit             // failed units waiting for their time; their lanes are taken
 	taken map[lane]bool       // lanes with a unit in flight or in retry
 	held  map[placement]*item // kept while asleep, to be met again when read again
-	idle  int                 // items that wait to be sent for the first time
+	idle  int                 // items that wait to be sent
+
+	starved bool // all that wait do so for their lanes: read on
 }
 
 // item is an event on its way.
@@ -125,7 +127,7 @@ func (q *queue) hungry(outage bool) int {
 		return 0
 	case stuck:
 		return min(room, 64)
-	case q.idle < q.maxEvents, room >= q.window/2 && len(q.retry) == 0:
+	case q.idle < q.maxEvents, q.starved, room >= q.window/2:
 		return room
 	}
 	return 0
@@ -157,7 +159,7 @@ func (q *queue) add(p Page, now time.Time) {
 			q.idle++
 		}
 	}
-	q.read = p.Position
+	q.read, q.starved = p.Position, false
 	q.trim()
 }
 
@@ -256,6 +258,7 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 		}
 	}
 	if len(batch) == 0 {
+		q.starved = true
 		return nil, time.Time{}
 	}
 	if len(batch) < q.maxEvents && q.room() > 0 {

@@ -182,6 +182,9 @@ func (w *Worker) run() {
 			break
 		}
 		now := time.Now()
+		if w.readsMore(now) {
+			continue
+		}
 		if deaf && at.Sub(now) > napAfter {
 			if w.nap(at) {
 				return
@@ -228,6 +231,16 @@ func (w *Worker) wait(timer *time.Timer, at time.Time) {
 	case <-w.poke:
 	case <-w.yielded:
 	}
+}
+
+// readsMore tells whether read would read something now.
+func (w *Worker) readsMore(now time.Time) bool {
+	if w.atHead || now.Before(w.readAfter) {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.over == working && w.q.hungry(w.h.open()) > 0
 }
 
 // read fills the queue, as far as it is worth it now.
