@@ -69,6 +69,9 @@ func (e *Env) connect(ctx context.Context, spec swarm.Spec) (*swarm.Swarm, error
 	if took := time.Duration(st.LastReadyAt - st.FirstReadyAt).Seconds(); took > 0 {
 		e.Run.Set("connects/s", "", float64(spec.Clients-1)/took)
 	}
+	if st.Deferred > 0 {
+		e.Run.Notes = append(e.Run.Notes, fmt.Sprintf("the gateway answered %d connects with 429 or 503: its limit, not its speed, was measured", st.Deferred))
+	}
 	if after, ok := e.usage(); ok && known {
 		e.Run.Set("CPU per connect", "µs", micros(after.CPU-before.CPU)/float64(spec.Clients))
 	}

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"container/heap"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -316,18 +317,26 @@ func (l *loop) lose(i int32, why error) {
 	default:
 		l.state.Refused++
 	}
+	busy := errors.Is(why, errBusy)
+	if busy {
+		l.state.Refused--
+		l.state.Deferred++
+	}
 	reason := why.Error()
 	if c.closing != "" {
 		reason = c.closing
 	}
 	l.state.LastError = reason
-	again := l.spec.Reconnect && !strings.HasPrefix(reason, final)
-	*c = conn{fd: -1, turn: c.turn, book: c.book, fresh: true, extra: c.extra}
+	again := (l.spec.Reconnect || busy) && !strings.HasPrefix(reason, final)
+	*c = conn{fd: -1, turn: c.turn, book: c.book, fresh: c.fresh || c.phase == greeted, extra: c.extra}
 	if !again {
 		c.phase = gone
 		return
 	}
 	delay := rand.Int64N(int64(l.spec.RetryMax))
+	if busy {
+		delay = rand.Int64N(int64(busyRetry))
+	}
 	heap.Push(&l.due, due{at: measure.Now() + delay, client: i})
 }
 

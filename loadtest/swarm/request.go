@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/longline-push/longline/loadtest/ledger"
 	"github.com/longline-push/longline/loadtest/token"
@@ -14,6 +15,12 @@ import (
 
 // final begins the reason of a close after which a client doesn't come back.
 const final = "final: "
+
+// errBusy says that the gateway takes no connections just now.
+var errBusy = errors.New("asked to come back later")
+
+// busyRetry is the longest delay before coming back then.
+const busyRetry = time.Second
 
 // extra is what a client needs while it shakes hands, and rarely later.
 type extra struct {
@@ -69,7 +76,11 @@ func (l *loop) answer(c *conn, b []byte) (int, error) {
 	if l.spec.Transport == WebSocket {
 		want = 101
 	}
-	if head.Status != want {
+	switch head.Status {
+	case want:
+	case 429, 503:
+		return 0, fmt.Errorf("%w: %s: %.300s", errBusy, head.First, b[n:])
+	default:
 		return 0, fmt.Errorf("refused: %s: %.300s", head.First, b[n:])
 	}
 	c.chunked = head.Chunked

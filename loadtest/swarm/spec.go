@@ -86,6 +86,7 @@ type State struct {
 	// Counters since the swarm began.
 	Connects  uint64 // handshakes that ended with a greeting
 	Refused   uint64 // connection attempts that failed
+	Deferred  uint64 // attempts answered 429 or 503, which are made again
 	Dropped   uint64 // connections that the gateway ended
 	Delivered uint64 // events, new ones only
 	Bytes     uint64 // read
@@ -110,6 +111,7 @@ func (s *State) add(o State) {
 	s.Ready += o.Ready
 	s.Connects += o.Connects
 	s.Refused += o.Refused
+	s.Deferred += o.Deferred
 	s.Dropped += o.Dropped
 	s.Delivered += o.Delivered
 	s.Bytes += o.Bytes
