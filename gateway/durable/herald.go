@@ -1,0 +1,131 @@
+package durable
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+)
+
+// EventsChannel is where the gateway tells of its own doings.
+const EventsChannel = event.ReservedPrefix + "events"
+
+// Herald publishes the gateway's own events. Tell may be called by any
+// goroutine; Run must run beside it.
+type Herald struct {
+	log    Appender
+	logger *slog.Logger
+	source string
+
+	mu     sync.Mutex
+	queue  []broker.Entry
+	missed int // more came than the log took
+	some   chan struct{}
+}
+
+// Appender is what a Herald needs of a broker.Log.
+type Appender interface {
+	Append(ctx context.Context, channel string, entries []broker.Entry) ([]broker.Appended, error)
+}
+
+const (
+	mostTold  = 4096
+	tellBatch = 256
+)
+
+// NewHerald makes a herald of the node with that name.
+func NewHerald(log Appender, node string, logger *slog.Logger) *Herald {
+	return &Herald{log: log, logger: logger, source: "/nodes/" + node, some: make(chan struct{}, 1)}
+}
+
+// Tell queues an event about a subscription, or, with kinds like node.joined,
+// about a node. data becomes the event's data, beside the name.
+func (h *Herald) Tell(kind, name string, data any) {
+	fields := map[string]any{}
+	if data != nil {
+		if b, err := json.Marshal(data); err == nil {
+			json.Unmarshal(b, &fields)
+		}
+	}
+	typ := "longline." + kind
+	if !strings.HasPrefix(kind, "node.") {
+		typ = "longline.subscription." + kind
+		fields["subscription"] = name
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		h.logger.Error("event of the gateway's own", "type", typ, "error", err)
+		return
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New()
+	}
+	f := event.Fields{
+		ID: id.String(), Source: h.source, Type: typ, Subject: name, Key: name,
+		Time: event.FormatTime(time.Now()), ContentType: "application/json", Data: b,
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.queue) >= mostTold {
+		h.missed++
+		return
+	}
+	h.queue = append(h.queue, broker.Entry{Data: f.AppendStored(nil)})
+	select {
+	case h.some <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes what is told until ctx ends, and then what is left.
+func (h *Herald) Run(ctx context.Context) {
+	for {
+		select {
+		case <-h.some:
+			h.publish(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			h.publish(last)
+			return
+		}
+	}
+}
+
+func (h *Herald) publish(ctx context.Context) {
+	for {
+		h.mu.Lock()
+		batch := h.queue[:min(len(h.queue), tellBatch)]
+		missed := h.missed
+		h.missed = 0
+		h.mu.Unlock()
+		if missed > 0 {
+			h.logger.Warn("events of the gateway's own were not published", "count", missed)
+		}
+		if len(batch) == 0 {
+			return
+		}
+		if _, err := h.log.Append(ctx, EventsChannel, batch); err != nil {
+			h.logger.Debug("publish the gateway's own events", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+				continue
+			}
+		}
+		h.mu.Lock()
+		if h.queue = h.queue[len(batch):]; len(h.queue) == 0 {
+			h.queue = nil
+		}
+		h.mu.Unlock()
+	}
+}

@@ -1,0 +1,232 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Holding is the ownership of a subscription by this node, for one holder. Its
+// exported fields are static. Its methods may be called by any goroutine.
+type Holding struct {
+	Name       string
+	Generation uint64
+	State      State          // as it was acquired
+	Position   event.Position // what was acknowledged then
+	// Doubt: whatever is in the log by now may have been delivered before.
+	// Else what lies up to Handed may have been.
+	Doubt  bool
+	Handed event.Position
+
+	k      *Keeper
+	holder Holder
+	node   string
+
+	// guarded by k.mu
+	gone bool
+	next event.Position // to be committed
+}
+
+// Acks are committed this often, or when so many have come.
+const (
+	commitWait = 50 * time.Millisecond
+	commitMost = 100
+)
+
+// Advance acknowledges: it is committed with others', soon. A channel's cursor
+// never goes back. n is how many events it acknowledges.
+func (h *Holding) Advance(c event.Cursor, n int) {
+	k := h.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h.gone {
+		return
+	}
+	if len(h.next) == 0 {
+		k.dirty = append(k.dirty, h)
+	}
+	h.next = merge(h.next, c)
+	before := k.open
+	if k.open += n; before < commitMost && k.open >= commitMost {
+		select {
+		case k.flushNow <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// merge puts a cursor into a position: a later one of its channel, or one of
+// another epoch, takes the place of what is there.
+func merge(p event.Position, c event.Cursor) event.Position {
+	for i := range p {
+		if p[i].Channel == c.Channel {
+			if p[i].Epoch != c.Epoch || p[i].Offset < c.Offset {
+				p[i] = c
+			}
+			return p
+		}
+	}
+	return append(p, c)
+}
+
+// flush commits what was acknowledged.
+func (k *Keeper) flush(ctx context.Context) {
+	k.mu.Lock()
+	dirty := k.dirty
+	k.dirty, k.open = nil, 0
+	moves := make([]broker.Move, 0, len(dirty))
+	owners := dirty[:0]
+	for _, h := range dirty {
+		if len(h.next) > 0 && !h.gone {
+			moves = append(moves, broker.Move{Name: h.Name, Generation: h.Generation, Position: h.next})
+			owners = append(owners, h)
+		}
+		h.next = nil
+	}
+	k.mu.Unlock()
+	for len(moves) > 0 {
+		n := min(len(moves), 1000)
+		fenced, err := k.o.Broker.Advance(ctx, moves[:n])
+		if err != nil {
+			k.again(owners, moves)
+			return
+		}
+		for _, i := range fenced {
+			owners[i].end(wire.CloseTakenOver, "the subscription has another owner")
+		}
+		moves, owners = moves[n:], owners[n:]
+	}
+}
+
+// again keeps moves that could not be committed for the next time.
+func (k *Keeper) again(owners []*Holding, moves []broker.Move) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, h := range owners {
+		if h.gone {
+			continue
+		}
+		if len(h.next) == 0 {
+			k.dirty = append(k.dirty, h)
+		}
+		for _, c := range moves[i].Position {
+			if newer, ok := h.next.Of(c.Channel); !ok || newer.Epoch == c.Epoch {
+				h.next = merge(h.next, c)
+			}
+		}
+	}
+}
+
+// Commit commits at once, for a callback's worker, which gathers by itself.
+func (h *Holding) Commit(ctx context.Context, to event.Position) error {
+	if h.isGone() {
+		return broker.ErrFenced
+	}
+	fenced, err := h.k.o.Broker.Advance(ctx, []broker.Move{{Name: h.Name, Generation: h.Generation, Position: to}})
+	if err == nil && len(fenced) > 0 {
+		return broker.ErrFenced
+	}
+	return err
+}
+
+// Bury keeps dead letters and moves the position, both or neither.
+func (h *Holding) Bury(ctx context.Context, letters []broker.Letter, to event.Position) (dropped int, err error) {
+	if h.isGone() {
+		return 0, broker.ErrFenced
+	}
+	return h.k.o.Broker.Bury(ctx, broker.Burial{Name: h.Name, Generation: h.Generation, Letters: letters, Position: to})
+}
+
+// SetNote keeps what others may want to see; errors don't matter.
+func (h *Holding) SetNote(ctx context.Context, note []byte) {
+	if err := h.k.o.Broker.SetNote(ctx, h.Name, h.Generation, note); err != nil && !errors.Is(err, broker.ErrFenced) {
+		h.k.o.Logger.Debug("note of callback", "subscription", h.Name, "error", err)
+	}
+}
+
+// Release gives the ownership up after what was acknowledged is committed. It
+// doesn't wait. handed is how far events were delivered; nil if nothing is
+// unacknowledged. after is when a callback's turn is to be where it was one.
+func (h *Holding) Release(handed event.Position, after time.Duration) {
+	h.leave(departure{h: h, handed: h.handed(handed), after: after})
+}
+
+// Park gives the ownership up until there is another event.
+func (h *Holding) Park() {
+	h.leave(departure{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.Generation, env) }})
+}
+
+// Disable gives the ownership up for good: the endpoint said it is gone.
+func (h *Holding) Disable() {
+	h.leave(departure{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.Generation, env) }})
+}
+
+func (h *Holding) leave(d departure) {
+	h.k.mu.Lock()
+	gone := h.gone
+	h.k.mu.Unlock()
+	if !gone {
+		h.k.depart(d)
+	}
+}
+
+// handed is how far events may have been delivered by the next owner's lights:
+// what this one was told is still so.
+func (h *Holding) handed(delivered event.Position) event.Position {
+	all := append(event.Position(nil), delivered...)
+	for _, c := range h.Handed {
+		if at, ok := h.Position.Of(c.Channel); !ok || at.Epoch != c.Epoch || at.Offset < c.Offset {
+			all = merge(all, c)
+		}
+	}
+	return all
+}
+
+func (h *Holding) isGone() bool {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	return h.gone
+}
+
+// end tells the holder that the ownership is somebody else's.
+func (h *Holding) end(code wire.CloseCode, reason string) {
+	if h.drop() {
+		h.holder.Ended(code, reason)
+	}
+}
+
+// drop forgets the holding and tells whether it was there.
+func (h *Holding) drop() bool {
+	k := h.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h.gone {
+		return false
+	}
+	h.gone, h.next = true, nil
+	if k.holdings[h.Name] == h {
+		delete(k.holdings, h.Name)
+	}
+	return true
+}
+
+// reload reads the definition again.
+func (h *Holding) reload() {
+	ctx, cancel := context.WithTimeout(context.Background(), h.k.o.TTL/2)
+	defer cancel()
+	s, err := h.k.Load(ctx, h.Name)
+	switch {
+	case errors.Is(err, broker.ErrNotFound):
+		h.end(wire.CloseNotFound, "the subscription was deleted")
+	case err != nil:
+		h.k.o.Logger.Debug("read a changed definition", "subscription", h.Name, "error", err)
+	case s.Generation != h.Generation:
+		h.end(wire.CloseTakenOver, "the subscription has another owner")
+	default:
+		h.holder.Changed(s)
+	}
+}

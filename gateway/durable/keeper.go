@@ -1,0 +1,509 @@
+package durable
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Options of a Keeper. Zero values take the defaults.
+type Options struct {
+	Broker broker.Durable
+	Logger *slog.Logger // slog.Default()
+	Node   string       // the node's name, for people
+	// TTL (10 s) is how long the node's lease lasts without renewal.
+	TTL time.Duration
+	// Tell tells of what happens to subscriptions, for the gateway's own
+	// channel; it must not block. nil: nobody is told.
+	Tell func(kind, name string, data any)
+}
+
+// Holder is who delivers the events of a subscription that the node owns. Its
+// methods are called by the keeper, one at a time, and must not block nor call
+// the keeper back, except from a goroutine of their own.
+type Holder interface {
+	// Ended: the ownership is gone; nothing the holder does counts any more.
+	// A connection is closed with the code and reason.
+	Ended(code wire.CloseCode, reason string)
+	// Yield asks a callback's owner to release within YieldTime.
+	Yield()
+	// Changed gives the definition as it is now.
+	Changed(s State)
+	// Acked: this was acknowledged, elsewhere too.
+	Acked(p event.Position)
+	// Redrive: dead letters wait to be delivered again.
+	Redrive()
+	// Suspended: the node lost its broker. Nothing may be delivered, calls in
+	// flight are cancelled. The Holding is gone; what was held may be acquired
+	// anew once Keeper.Ready says so.
+	Suspended()
+}
+
+// Keeper is a node's part in the ownership of subscriptions: it holds the
+// node's lease, the subscriptions it owns and their acknowledgements, and says
+// what became of those of nodes that died. All methods may be called by many
+// goroutines at once; Run must run beside them.
+type Keeper struct {
+	o Options
+
+	mu       sync.Mutex
+	node     string // this incarnation; "" while there is none
+	ready    chan struct{}
+	known    map[string]bool // other nodes: whether they are alive
+	holdings map[string]*Holding
+	standing map[string][]chan struct{} // who stands by for a subscription here
+	quiet    time.Time                  // nothing is claimed before
+	dirty    []*Holding                 // with moves to commit
+	open     int                        // acks among them
+	leaving  []departure
+
+	flushNow chan struct{}
+	running  sync.WaitGroup
+}
+
+// departure is a release that is to be stored.
+type departure struct {
+	h      *Holding
+	handed event.Position
+	after  time.Duration
+	how    func(State, Env) (Change, error) // nil: Release
+	done   chan struct{}
+}
+
+// New makes a keeper, which owns nothing until Run has joined.
+func New(o Options) *Keeper {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.TTL == 0 {
+		o.TTL = 10 * time.Second
+	}
+	if o.Tell == nil {
+		o.Tell = func(string, string, any) {}
+	}
+	return &Keeper{
+		o: o, ready: make(chan struct{}), known: make(map[string]bool),
+		holdings: make(map[string]*Holding), standing: make(map[string][]chan struct{}),
+		flushNow: make(chan struct{}, 1),
+	}
+}
+
+// Claim is what somebody who wants to own a subscription says of himself.
+type Claim struct {
+	Connection string
+	Consumer   string
+	Kind       Kind
+	Transport  string
+}
+
+// ErrSuspended: the node has no lease at present and owns nothing.
+var ErrSuspended = fmt.Errorf("the node has lost its lease: %w", broker.ErrUnavailable)
+
+// Ready returns a channel that is closed while the node may own something.
+func (k *Keeper) Ready() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ready
+}
+
+// Node returns the ID of the node's present incarnation, "" if it has none.
+func (k *Keeper) Node() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.node
+}
+
+// Load returns a subscription as it is now; broker.ErrNotFound.
+func (k *Keeper) Load(ctx context.Context, name string) (State, error) {
+	s, err := k.o.Broker.Load(ctx, name)
+	if err != nil {
+		return State{}, err
+	}
+	return Decode(s)
+}
+
+// Acquire attaches a client to a subscription for holder. A callback that owns
+// it is asked to yield, which may take YieldTime. ErrHeld if another consumer
+// is attached, ErrAlways if nobody can be, ErrSuspended, broker errors.
+func (k *Keeper) Acquire(ctx context.Context, name string, c Claim, holder Holder) (*Holding, error) {
+	var deadline time.Time // of a yield
+	for {
+		env, node, err := k.env(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s, err := k.Load(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if s.Owner != nil {
+			k.refresh(ctx, s.Owner.Node)
+		}
+		o := Owner{Node: node, Connection: c.Connection, Consumer: c.Consumer, Kind: c.Kind, Transport: c.Transport}
+		force := !deadline.IsZero() && env.Now.After(deadline)
+		change, err := Acquire(s, o, force, env)
+		if errors.Is(err, ErrYield) {
+			if deadline.IsZero() {
+				deadline = env.Now.Add(YieldTime)
+				k.send(ctx, s.Owner.Node, Message{Op: OpYield, Name: name, Generation: s.Generation})
+			}
+			if err := k.awaitFree(ctx, name, yieldLook); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		h, err := k.take(ctx, s, change, holder, node)
+		if errors.Is(err, broker.ErrConflict) {
+			continue
+		}
+		if err == nil {
+			k.o.Tell("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
+		}
+		return h, err
+	}
+}
+
+// yieldLook is how often a subscription is looked at whose callback yields.
+const yieldLook = 100 * time.Millisecond
+
+// Await returns when it may be worth to acquire a held subscription again.
+func (k *Keeper) Await(ctx context.Context, name string) error {
+	return k.awaitFree(ctx, name, time.Second+rand.N(time.Second))
+}
+
+func (k *Keeper) awaitFree(ctx context.Context, name string, most time.Duration) error {
+	free := make(chan struct{}, 1)
+	k.mu.Lock()
+	k.standing[name] = append(k.standing[name], free)
+	k.mu.Unlock()
+	defer k.unstand(name, free)
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-free:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (k *Keeper) unstand(name string, free chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := k.standing[name]
+	for i, c := range list {
+		if c == free {
+			list = append(list[:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(k.standing, name)
+	} else {
+		k.standing[name] = list
+	}
+}
+
+func (k *Keeper) freed(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.standing[name] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Due decides about a subscription that the broker handed out as due. It
+// returns a Holding where it was claimed for a callback, for holder to serve;
+// served says that its ticket is done with.
+func (k *Keeper) Due(ctx context.Context, name string, holder func(State) Holder) (h *Holding, served bool, err error) {
+	for {
+		env, node, err := k.env(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		s, err := k.Load(ctx, name)
+		if errors.Is(err, broker.ErrNotFound) {
+			return nil, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if s.Owner != nil {
+			k.refresh(ctx, s.Owner.Node)
+		}
+		change, err := Due(s, Owner{Node: node, Kind: Call, Transport: "callback"}, env)
+		switch {
+		case errors.Is(err, ErrHeld):
+			return nil, false, nil
+		case err != nil:
+			return nil, true, nil
+		case change.Record.Owner == nil:
+			err = k.Store(ctx, s, change)
+		default:
+			h, err = k.take(ctx, s, change, holder(s), node)
+		}
+		if errors.Is(err, broker.ErrConflict) {
+			continue
+		}
+		if change.Delete && err == nil {
+			k.o.Tell("expired", name, nil)
+		}
+		return h, err == nil, err
+	}
+}
+
+// take stores a change that makes this node the owner.
+func (k *Keeper) take(ctx context.Context, s State, c Change, holder Holder, node string) (*Holding, error) {
+	h := &Holding{
+		k: k, Name: s.Name, Generation: c.Generation, Doubt: s.Doubt(), holder: holder, node: node,
+		Position: append(event.Position(nil), s.Position...), State: s,
+	}
+	h.State.Record, h.State.Generation = c.Record, c.Generation
+	if p, err := event.ParsePosition(s.Handed); err == nil {
+		h.Handed = p
+	}
+	// Known before it is stored, so that no message about it is missed.
+	k.mu.Lock()
+	if k.node != node {
+		k.mu.Unlock()
+		return nil, ErrSuspended
+	}
+	before := k.holdings[s.Name]
+	k.holdings[s.Name] = h
+	k.mu.Unlock()
+	if err := k.Store(ctx, s, c); err != nil {
+		k.mu.Lock()
+		if k.holdings[s.Name] == h {
+			if delete(k.holdings, s.Name); before != nil && !before.gone {
+				k.holdings[s.Name] = before
+			}
+		}
+		k.mu.Unlock()
+		if !errors.Is(err, broker.ErrConflict) {
+			// It may have taken effect: then nobody would serve it until this
+			// incarnation ends.
+			k.depart(departure{h: h})
+		}
+		return nil, err
+	}
+	if before != nil {
+		before.end(wire.CloseTakenOver, "another connection of this consumer attached")
+	}
+	k.mu.Lock()
+	lost := k.node != node
+	k.mu.Unlock()
+	if lost {
+		return nil, ErrSuspended
+	}
+	return h, nil
+}
+
+// Store stores a change and sends what it has to tell. broker.ErrConflict: the
+// state was not the present one.
+func (k *Keeper) Store(ctx context.Context, s State, c Change) error {
+	if c.Delete {
+		if err := k.o.Broker.Delete(ctx, s.Name, s.Version); err != nil && !errors.Is(err, broker.ErrNotFound) {
+			return err
+		}
+	} else {
+		record, err := json.Marshal(c.Record)
+		if err != nil {
+			return fmt.Errorf("encode subscription %s: %w", s.Name, err)
+		}
+		if err := k.o.Broker.Store(ctx, c.Update(s, record, time.Now())); err != nil {
+			return err
+		}
+	}
+	if c.Tell.Op != "" {
+		c.Tell.Name, c.Tell.Generation = s.Name, s.Generation
+		k.send(ctx, c.To, c.Tell)
+	}
+	if s.Owner != nil && c.Record.Owner == nil {
+		k.freed(s.Name)
+	}
+	return nil
+}
+
+// Change loads a subscription, asks the rule what to make of it, and stores
+// that, as often as it takes. The rule is asked with force once a callback in
+// flight had its time to yield.
+func (k *Keeper) Change(ctx context.Context, name string, rule func(s State, force bool, env Env) (Change, error)) error {
+	var deadline time.Time
+	for {
+		env, _, err := k.env(ctx)
+		if err != nil {
+			return err
+		}
+		s, err := k.Load(ctx, name)
+		if errors.Is(err, broker.ErrNotFound) {
+			s = State{Name: name}
+		} else if err != nil {
+			return err
+		}
+		if s.Owner != nil {
+			k.refresh(ctx, s.Owner.Node)
+		}
+		c, err := rule(s, !deadline.IsZero() && env.Now.After(deadline), env)
+		if errors.Is(err, ErrYield) {
+			if deadline.IsZero() {
+				deadline = env.Now.Add(YieldTime)
+				k.send(ctx, s.Owner.Node, Message{Op: OpYield, Name: name, Generation: s.Generation})
+			}
+			if err := k.awaitFree(ctx, name, yieldLook); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := k.Store(ctx, s, c); !errors.Is(err, broker.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// Ack acknowledges for whoever owns the subscription, on whatever node. With a
+// connection it counts only while that one does: broker.ErrFenced if not.
+func (k *Keeper) Ack(ctx context.Context, s State, to event.Position, connection string) error {
+	if connection != "" && (s.Owner == nil || s.Owner.Connection != connection) {
+		return broker.ErrFenced
+	}
+	fenced, err := k.o.Broker.Advance(ctx, []broker.Move{{Name: s.Name, Generation: s.Generation, Position: to}})
+	if err != nil {
+		return err
+	}
+	if len(fenced) > 0 {
+		return broker.ErrFenced
+	}
+	if s.Owner != nil {
+		k.send(ctx, s.Owner.Node, Message{Op: OpAcked, Name: s.Name, Generation: s.Generation, Position: to.String()})
+	}
+	return nil
+}
+
+// Redriven tells a subscription's owner that dead letters were put back. Where
+// nobody owns it, a callback that is parked is woken.
+func (k *Keeper) Redriven(ctx context.Context, name string) error {
+	return k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+		if s.Version == 0 {
+			return Change{}, broker.ErrNotFound
+		}
+		c := s.change()
+		if c.tell(s.Owner, Message{Op: OpRedrive}); s.Owner == nil && s.Parked {
+			c.Record.Parked, c.Record.Grace = false, env.Now
+		}
+		return c, nil
+	})
+}
+
+// env is what a rule is asked with, and this incarnation.
+func (k *Keeper) env(ctx context.Context) (Env, string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.node == "" {
+		return Env{}, "", ErrSuspended
+	}
+	if err := ctx.Err(); err != nil {
+		return Env{}, "", err
+	}
+	return Env{Now: time.Now(), Alive: k.alive}, k.node, nil
+}
+
+func (k *Keeper) alive(node string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return node == k.node || k.known[node]
+}
+
+// refresh learns of a node that this one hasn't heard of. A new node must not
+// be taken for a dead one.
+func (k *Keeper) refresh(ctx context.Context, node string) {
+	k.mu.Lock()
+	_, known := k.known[node]
+	known = known || node == k.node
+	k.mu.Unlock()
+	if known {
+		return
+	}
+	nodes, err := k.o.Broker.Nodes(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		k.known[node] = true // for now; the heartbeat finds out
+		return
+	}
+	k.learnLocked(nodes)
+	if _, known := k.known[node]; !known {
+		k.known[node] = false
+	}
+}
+
+func (k *Keeper) learnLocked(nodes []broker.Node) {
+	clear(k.known)
+	for _, n := range nodes {
+		k.known[n.ID] = n.Alive
+	}
+}
+
+// send sends a message to a node; to this one it goes directly.
+func (k *Keeper) send(ctx context.Context, to string, m Message) {
+	if to == k.Node() {
+		k.receive(m)
+		return
+	}
+	if err := k.o.Broker.Send(ctx, to, m.encode()); err != nil {
+		k.o.Logger.Debug("message to another node", "op", m.Op, "subscription", m.Name, "error", err)
+	}
+}
+
+// listen takes what other nodes send.
+func (k *Keeper) listen(b []byte) {
+	var m Message
+	if json.Unmarshal(b, &m) == nil {
+		k.receive(m)
+	}
+}
+
+func (k *Keeper) receive(m Message) {
+	k.mu.Lock()
+	h := k.holdings[m.Name]
+	k.mu.Unlock()
+	if h == nil || h.Generation != m.Generation {
+		return
+	}
+	switch m.Op {
+	case OpEnd:
+		h.end(m.Code, m.Reason)
+	case OpYield:
+		h.holder.Yield()
+	case OpRedrive:
+		h.holder.Redrive()
+	case OpAcked:
+		if p, err := event.ParsePosition(m.Position); err == nil {
+			h.holder.Acked(p)
+		}
+	case OpChanged:
+		k.running.Go(func() { h.reload() })
+	}
+}
+
+func newNodeID() string { return uuid.NewString() }

@@ -1,0 +1,351 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Run keeps the node's lease and commits what was acknowledged, until ctx
+// ends; then it releases what the node owns, within a few seconds, and leaves.
+func (k *Keeper) Run(ctx context.Context) {
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	k.running.Go(func() { k.commit(background) })
+	for ctx.Err() == nil {
+		k.incarnation(ctx)
+	}
+	cancel()
+	k.running.Wait()
+}
+
+// incarnation joins, keeps the lease, and returns once it is lost or ctx ends.
+func (k *Keeper) incarnation(ctx context.Context) {
+	n := broker.Node{ID: newNodeID(), Name: k.o.Node, Started: time.Now().UTC()}
+	stop, sent := k.join(ctx, n)
+	if stop == nil {
+		return
+	}
+	defer stop()
+	k.o.Tell("node.joined", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+	lost := k.keep(ctx, n.ID, sent)
+	if lost {
+		k.o.Logger.Warn("the node lost its lease: durable sessions are suspended", "node", n.Name)
+		k.suspend()
+		return
+	}
+	k.bow(n)
+}
+
+// join joins as often as it takes. It returns when the last try was sent.
+func (k *Keeper) join(ctx context.Context, n broker.Node) (stop func(), sent time.Time) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		sent = time.Now()
+		err := k.within(ctx, func(ctx context.Context) error { return k.o.Broker.Join(ctx, n, k.o.TTL) })
+		if err == nil {
+			if stop, err = k.o.Broker.Listen(ctx, n.ID, k.listen); err == nil {
+				break
+			}
+		}
+		k.o.Logger.Debug("join the nodes", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, sent
+		case <-time.After(wait):
+		}
+	}
+	k.mu.Lock()
+	k.node = n.ID
+	close(k.ready)
+	k.mu.Unlock()
+	return stop, sent
+}
+
+// keep renews the lease. It returns true when the lease may be lost: two
+// thirds of its time have passed since the sending of the last renewal that
+// succeeded, on the monotonic clock, or the broker says so.
+func (k *Keeper) keep(ctx context.Context, id string, sent time.Time) (lost bool) {
+	tick := time.NewTicker(k.o.TTL / 4)
+	defer tick.Stop()
+	fence := time.NewTimer(time.Until(sent.Add(k.o.TTL * 2 / 3)))
+	defer fence.Stop()
+	type renewal struct {
+		sent time.Time
+		err  error
+	}
+	renewed := make(chan renewal, 1)
+	pending := false
+	renew := func() {
+		pending = true
+		k.running.Go(func() {
+			r := renewal{sent: time.Now()}
+			r.err = k.within(ctx, func(ctx context.Context) error { return k.o.Broker.Renew(ctx, id, k.o.TTL) })
+			renewed <- r
+		})
+	}
+	renew()
+	for {
+		select {
+		case <-ctx.Done():
+			if pending {
+				<-renewed
+			}
+			return false
+		case <-fence.C:
+			return true // a renewal under way doesn't count any more
+		case r := <-renewed:
+			pending = false
+			switch {
+			case errors.Is(r.err, broker.ErrNotFound):
+				return true
+			case r.err != nil:
+				k.o.Logger.Debug("renew the node's lease", "error", r.err)
+				continue
+			}
+			fence.Reset(time.Until(r.sent.Add(k.o.TTL * 2 / 3)))
+			k.running.Go(func() { k.look(ctx) })
+		case <-tick.C:
+			if !pending {
+				renew()
+			}
+		}
+	}
+}
+
+// within bounds a call to the broker, so that a hanging one is noticed.
+func (k *Keeper) within(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, k.o.TTL/4)
+	defer cancel()
+	return call(ctx)
+}
+
+// suspend takes everything from everybody: this incarnation is over.
+func (k *Keeper) suspend() {
+	k.mu.Lock()
+	held := k.holdings
+	k.holdings = make(map[string]*Holding)
+	k.node, k.ready = "", make(chan struct{})
+	k.dirty, k.open, k.leaving = nil, 0, nil
+	// Live clients come first after an outage: whoever lost its connection
+	// gets the time to come back before any callback starts.
+	k.quiet = time.Now().Add(k.o.TTL + 10*time.Second)
+	for _, h := range held {
+		h.gone = true
+	}
+	k.mu.Unlock()
+	for _, h := range held {
+		h.holder.Suspended()
+	}
+}
+
+// Quiet tells whether nothing may be claimed for a callback yet.
+func (k *Keeper) Quiet() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.node == "" || time.Now().Before(k.quiet)
+}
+
+// look compares what this node owns with the broker's mind, and sees to what
+// dead nodes owned.
+func (k *Keeper) look(ctx context.Context) {
+	k.lookAfterOwn(ctx)
+	nodes, err := k.o.Broker.Nodes(ctx)
+	if err != nil {
+		return
+	}
+	k.mu.Lock()
+	k.learnLocked(nodes)
+	k.mu.Unlock()
+	for _, n := range nodes {
+		if !n.Alive && k.giveUp(ctx, n) {
+			k.o.Tell("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+		}
+	}
+}
+
+func (k *Keeper) lookAfterOwn(ctx context.Context) {
+	const page = 500
+	k.mu.Lock()
+	all := make([]*Holding, 0, len(k.holdings))
+	for _, h := range k.holdings {
+		all = append(all, h)
+	}
+	k.mu.Unlock()
+	for len(all) > 0 {
+		some := all[:min(page, len(all))]
+		all = all[len(some):]
+		names := make([]string, len(some))
+		for i, h := range some {
+			names[i] = h.Name
+		}
+		standings, err := k.o.Broker.Look(ctx, names)
+		if err != nil || len(standings) != len(some) {
+			return
+		}
+		for i, h := range some {
+			switch at := standings[i]; {
+			case at.Generation == 0:
+				h.end(wire.CloseNotFound, "the subscription was deleted")
+			case at.Generation > h.Generation:
+				h.end(wire.CloseTakenOver, "the subscription has another owner")
+			case at.Generation == h.Generation:
+				h.holder.Acked(at.Position)
+			}
+		}
+	}
+}
+
+// giveUp gives up what a dead node owned and forgets it. It tells whether it
+// was this node that did.
+func (k *Keeper) giveUp(ctx context.Context, n broker.Node) bool {
+	for after := ""; ; {
+		names, err := k.o.Broker.Owned(ctx, n.ID, after, 100)
+		if err != nil {
+			return false
+		}
+		for _, name := range names {
+			err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+				if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
+					return Change{}, ErrNotDue
+				}
+				return Died(s, env)
+			})
+			if err != nil && !errors.Is(err, ErrNotDue) {
+				return false
+			}
+			after = name
+		}
+		if len(names) == 0 {
+			break
+		}
+	}
+	return k.o.Broker.Leave(ctx, n.ID) == nil
+}
+
+// commit flushes acks and stores releases until ctx ends.
+func (k *Keeper) commit(ctx context.Context) {
+	tick := time.NewTicker(commitWait)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-k.flushNow:
+		}
+		k.settle(ctx)
+	}
+}
+
+// settle commits what was acknowledged, then what was given up.
+func (k *Keeper) settle(ctx context.Context) {
+	k.mu.Lock()
+	busy := len(k.dirty) > 0 || len(k.leaving) > 0
+	leaving := k.leaving
+	k.leaving = nil
+	k.mu.Unlock()
+	if !busy {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.o.TTL/2)
+	defer cancel()
+	k.flush(ctx)
+	var some errgroup.Group
+	some.SetLimit(16)
+	for _, d := range leaving {
+		some.Go(func() error {
+			if err := k.store(ctx, d); err != nil && !errors.Is(err, broker.ErrFenced) {
+				k.o.Logger.Debug("release a subscription", "subscription", d.h.Name, "error", err)
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				if k.node == d.h.node { // else this incarnation is over, and so is what it owned
+					k.leaving = append(k.leaving, d)
+				}
+			}
+			return nil
+		})
+	}
+	some.Wait()
+}
+
+// depart has a release stored soon.
+func (k *Keeper) depart(d departure) {
+	k.mu.Lock()
+	if k.node == d.h.node {
+		k.leaving = append(k.leaving, d)
+	}
+	k.mu.Unlock()
+	select {
+	case k.flushNow <- struct{}{}:
+	default:
+	}
+}
+
+// store stores a release.
+func (k *Keeper) store(ctx context.Context, d departure) error {
+	err := k.Change(ctx, d.h.Name, func(s State, _ bool, env Env) (Change, error) {
+		if d.how != nil {
+			return d.how(s, env)
+		}
+		return Release(s, d.h.Generation, d.handed, d.after, env)
+	})
+	if err == nil || errors.Is(err, broker.ErrFenced) {
+		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call {
+			k.o.Tell("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
+		}
+		k.freed(d.h.Name)
+	}
+	return err
+}
+
+// bow releases what is left and leaves the nodes.
+func (k *Keeper) bow(n broker.Node) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
+	defer cancel()
+	k.mu.Lock()
+	var rest []*Holding
+	for _, h := range k.holdings {
+		rest = append(rest, h)
+	}
+	k.mu.Unlock()
+	k.settle(ctx)
+	for _, h := range rest {
+		h.end(wire.CloseGoingAway, "the node is shutting down")
+	}
+	k.giveUpOwn(ctx, n)
+	k.mu.Lock()
+	k.node, k.ready = "", make(chan struct{})
+	k.mu.Unlock()
+	if err := k.o.Broker.Leave(ctx, n.ID); err != nil {
+		k.o.Logger.Debug("leave the nodes", "error", err)
+	}
+	k.o.Tell("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+}
+
+// giveUpOwn releases whatever the broker still has in this node's name.
+func (k *Keeper) giveUpOwn(ctx context.Context, n broker.Node) {
+	for after := ""; ; {
+		names, err := k.o.Broker.Owned(ctx, n.ID, after, 100)
+		if err != nil || len(names) == 0 {
+			return
+		}
+		for _, name := range names {
+			after = name
+			err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+				if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
+					return Change{}, ErrNotDue
+				}
+				env.Alive = func(string) bool { return false }
+				return Died(s, env)
+			})
+			if err != nil && !errors.Is(err, ErrNotDue) {
+				return
+			}
+		}
+	}
+}
