@@ -236,7 +236,7 @@ func (c *Client) postAll(channel string, together []*mail) {
 	for _, m := range together {
 		letters = append(letters, m.letters...)
 	}
-	ctx, cancel := until(together)
+	ctx, cancel := untilFirst(together)
 	defer cancel()
 	published, err := c.postOnce(ctx, channel, letters)
 	if err == nil {
@@ -256,9 +256,9 @@ func (c *Client) postAll(channel string, together []*mail) {
 	alone.Wait()
 }
 
-// until returns a context that ends when the first of the callers' does, so
+// untilFirst returns a context that ends when the first of the callers' does, so
 // that nobody waits longer than they want to; the others then go on alone.
-func until(together []*mail) (context.Context, context.CancelFunc) {
+func untilFirst(together []*mail) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(together[0].ctx))
 	stops := make([]func() bool, len(together))
 	for i, m := range together {

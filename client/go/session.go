@@ -2,6 +2,7 @@ package longline
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -350,6 +351,9 @@ func (s *session) watch(ctx context.Context) {
 				renewal.Reset(max(time.Until(expires)/2, time.Second))
 			default:
 				s.token = next
+				if expires = expiry(next); !expires.IsZero() {
+					renewal.Reset(renewIn(time.Until(expires)))
+				}
 			}
 		}
 	}
@@ -360,6 +364,23 @@ func (s *session) watch(ctx context.Context) {
 func renewIn(left time.Duration) time.Duration {
 	margin := min(max(left/10, 10*time.Second), 5*time.Minute)
 	return max(left-margin, left/2, 0)
+}
+
+// expiry reads when a token says that it expires, without a look at its
+// signature; zero if it doesn't say.
+func expiry(token string) time.Time {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}
+	}
+	var claims struct {
+		Exp float64 `json:"exp"`
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Exp <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(claims.Exp), 0)
 }
 
 // renew gets and sends another token; "" if there is none yet.
