@@ -11,7 +11,7 @@ BENCH       ?= .
 JS          := client/js
 
 # node_modules carries npm's own mark of what it was made from.
-MODULES := $(if $(wildcard $(JS)/package-lock.json),$(JS)/node_modules/.package-lock.json)
+MODULES := $(JS)/node_modules/.package-lock.json
 
 .PHONY: build run run-cluster test test-go test-js deps lint fmt bench fuzz chaos clean
 
@@ -31,13 +31,13 @@ test-go:
 	go test -race -timeout 10m ./...
 
 test-js: $(MODULES)
-	@if [ -n "$(MODULES)" ]; then cd $(JS) && npm test --silent; fi
+	cd $(JS) && npm test --silent
 
 # Debian's packages, only if they are missing; npm's, only if the lock changed.
 deps: $(MODULES)
 	@.ci/packages
 
-$(JS)/node_modules/.package-lock.json: $(JS)/package-lock.json
+$(MODULES): $(JS)/package-lock.json
 	cd $(JS) && npm ci --no-audit --no-fund --silent
 	@touch $@
 

@@ -135,6 +135,7 @@ func (s *Server) ownRoutes() []route {
 		{"GET", "/livez", open, s.live},
 		{"GET", "/readyz", open, s.ready},
 		{"GET", "/v1/openapi.json", open, s.openAPI},
+		{"GET", "/longline.js", open, s.module},
 		{"GET", "/{$}", open, s.page},
 		{"GET", "/console/{part}", open, s.pagePart},
 	}

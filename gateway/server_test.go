@@ -711,6 +711,17 @@ func TestPageIsStrict(t *testing.T) {
 	}
 }
 
+func TestSDKIsAModuleForAnyPage(t *testing.T) {
+	n := newTestNode(t, setup{})
+	r := n.do("GET", "/longline.js", "", "", "Origin", "https://any.example")
+	if r.status != 200 || !strings.HasPrefix(r.header.Get("Content-Type"), "text/javascript") || r.header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(r.body, "export") {
+		t.Errorf("got %d %v %.80s", r.status, r.header, r.body)
+	}
+	if again := n.do("GET", "/longline.js", "", "", "If-None-Match", r.header.Get("ETag")); again.status != 304 {
+		t.Errorf("known already: %d", again.status)
+	}
+}
+
 func TestAdminListenerServesMetricsAndProfiles(t *testing.T) {
 	server := httptest.NewServer(gateway.Admin(newRegistry(t)))
 	defer server.Close()
