@@ -34,12 +34,12 @@ func (r *Ready) push(members []Member) {
 	}
 	r.members = append(r.members, members...)
 	r.mu.Unlock()
-	if len(members) == 1 {
-		r.some.Signal()
-	} else {
-		r.some.Broadcast()
-	}
+	r.some.Signal()
 }
+
+// crowd is how many members must be left for one more writer to be woken:
+// waking it costs as much as some sends.
+const crowd = 128
 
 // Pop takes up to len(into) members off, waiting for the first. It returns 0
 // once the list is closed.
@@ -54,6 +54,9 @@ func (r *Ready) Pop(into []Member) int {
 	}
 	n := copy(into, r.members[r.first:])
 	clear(r.members[r.first : r.first+n])
+	if len(r.members)-r.first-n > crowd {
+		r.some.Signal()
+	}
 	if r.first += n; r.first == len(r.members) {
 		r.members, r.first = r.members[:0], 0
 		if cap(r.members) > 4096 {

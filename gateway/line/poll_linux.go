@@ -262,7 +262,13 @@ func writev(fd int, bufs [][]byte) (n int, sent bool, err error) {
 			taken++
 		}
 		if filled > 0 {
-			w, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&vectors[0])), uintptr(filled))
+			var w uintptr
+			var errno syscall.Errno
+			if filled == 1 { // the usual case has a cheaper call
+				w, _, errno = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(vectors[0].Base)), uintptr(total))
+			} else {
+				w, _, errno = unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&vectors[0])), uintptr(filled))
+			}
 			clear(vectors[:filled]) // hold no event longer than needed
 			switch {
 			case errno == unix.EINTR:

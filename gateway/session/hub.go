@@ -142,7 +142,7 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 // write is a shared writer: it gives each ready session its turn.
 func (h *Hub) write() {
 	var t Turn
-	batch := make([]feed.Member, 16)
+	batch := make([]feed.Member, 32)
 	for {
 		n := h.ready.Pop(batch)
 		if n == 0 {
