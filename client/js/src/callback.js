@@ -87,18 +87,27 @@ function parse(text) {
  * @param {InboxOptions & VerifyOptions} options for the handler, where there is no subscription
  */
 function answerer(target, secret, options) {
-  const inbox = typeof target === 'function' ? new Inbox(target, options) : target.inbox;
+  const handles = typeof target === 'function';
+  const inbox = handles ? new Inbox(target, options) : target.inbox;
+  /** @type {Set<() => void> | undefined} callbacks under way; none are taken when the subscription is closed */
+  let waiting = new Set();
+  if (!handles) {
+    target.closed.then(() => {
+      for (const leave of waiting ?? []) leave();
+      waiting = undefined;
+    });
+  }
 
   /** @param {LonglineEvent} event @returns {Promise<any>} */
   const handle = (event) => new Promise((resolve) => {
-    const left = () => settled(errorFor('unavailable', 'the subscription is closed'));
+    const leave = () => resolve(errorFor('unavailable', 'the subscription is closed', { retryAfter: 1000 }));
     const settled = (/** @type {any} */ error) => {
-      inbox.waiters.delete(left);
+      waiting?.delete(leave);
       resolve(error);
     };
-    inbox.waiters.add(left);
-    if (inbox.stopped) left();
-    else inbox.add({ event, settled, attempts: 1 });
+    if (!waiting) return leave();
+    waiting.add(leave);
+    inbox.add({ event, settled, attempts: 1 });
   });
 
   /**

@@ -31,7 +31,7 @@ const WAKE = ['online', 'visibilitychange'];
  * token, notices silence, and comes back until an error is final.
  */
 export class Connection {
-  /** Counts the lines there were. */
+  /** Another number for each line, and for the time between two. */
   link = 0;
   #access;
   #owner;
@@ -121,14 +121,15 @@ export class Connection {
     try {
       token = await this.#access.token(true);
     } catch (/** @type {any} */ cause) {
-      return connection('no token could be had', cause, { retry: cause?.retry !== false });
+      return connection('no token', cause, { retry: cause?.retry !== false });
     }
+    if (this.#stopped) return connection('closed');
     const { transport, WebSocket = globalThis.WebSocket } = this.#access.options;
     const both = !transport && WebSocket && Date.now() > this.#blockedUntil;
     if (both || transport === 'websocket') {
       const error = await this.#carry(webSocket, token);
       // Not a word from the gateway: perhaps something between us swallows WebSockets.
-      if (!both || this.#greeted || !(error instanceof ConnectionError)) return error;
+      if (!both || this.#greeted || this.#stopped || !(error instanceof ConnectionError)) return error;
     }
     const error = await this.#carry(eventStream, token);
     if (both && this.#greeted) this.#blockedUntil = Date.now() + BLOCKED;
@@ -149,7 +150,8 @@ export class Connection {
         clearTimeout(this.#renewal);
         this.#line?.close();
         this.#line = undefined;
-        resolve(connection('the connection failed', error));
+        this.link++;
+        resolve(connection('connection failed', error));
       };
       this.#end = end;
       this.link++;
@@ -170,7 +172,6 @@ export class Connection {
       } catch (error) {
         end(error);
       }
-      if (this.#stopped) this.stop();
     });
   }
 

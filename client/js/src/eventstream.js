@@ -34,7 +34,7 @@ export function eventStream(access, token, query, { seen, frame, room, end }, na
       // Not reading is what slows the gateway down.
       await room();
     }
-    throw connection('the event stream ended', 0, { retryAfter: parser.retry });
+    throw connection('stream ended', 0, { retryAfter: parser.retry });
   })().catch(end);
 
   return {

@@ -40,9 +40,6 @@ import { backoff, sleep } from './backoff.js';
  * order, in parallel where order allows, each event once.
  */
 export class Inbox {
-  stopped = false;
-  /** @type {Set<() => void>} whom to tell of it */
-  waiters = new Set();
   #handler;
   #concurrency;
   #batch;
@@ -53,6 +50,7 @@ export class Inbox {
   #pending = [];
   /** @type {Set<string>} keys that a running handler holds */
   #busy = new Set();
+  #stopped = false;
   /** @type {Set<AbortController>} one for each running handler, since Node warns of signals with many listeners */
   #running = new Set();
   /** @type {Map<string, Item | null>} by identity: on its way, or null once handled */
@@ -96,7 +94,7 @@ export class Inbox {
       this.#known.set(identity, item);
       if (this.#known.size > this.#remember) this.#known.delete(this.#known.keys().next().value ?? '');
     }
-    if (!this.stopped) this.#pending.push(item);
+    if (!this.#stopped) this.#pending.push(item);
     this.#dispatch();
   }
 
@@ -116,10 +114,9 @@ export class Inbox {
   /** Starts nothing more and ends waits between attempts; what isn't handled stays unsettled. */
   stop() {
     clearTimeout(this.#timer);
-    this.stopped = true;
+    this.#stopped = true;
     this.#pending = [];
     for (const call of this.#running) call.abort();
-    for (const tell of this.waiters) tell();
     this.#dispatch();
   }
 

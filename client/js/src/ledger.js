@@ -1,10 +1,10 @@
-import { Position } from './wire.js';
+import { Position, parseCursor } from './wire.js';
 
 /** @typedef {import('./inbox.js').Item} Item */
 
 /**
  * An event that was delivered and is not yet acknowledged.
- * @typedef {Item & import('./wire.js').Cursor & {cursor: string, link: number, done?: boolean, error?: any}} Entry
+ * @typedef {Item & import('./wire.js').Cursor & {cursor: string, link: unknown, done?: boolean, error?: any}} Entry
  */
 
 /**
@@ -20,7 +20,7 @@ export class Ledger {
 
   /**
    * Strikes out what is done without a hole before it.
-   * @param {number} link
+   * @param {unknown} link
    * @returns {string} the cursors to acknowledge, or ""
    */
   take(link) {
@@ -42,26 +42,26 @@ export class Ledger {
   }
 
   /**
-   * Moves on over events that won't be delivered here, once nothing before them is open.
-   * @param {string} cursor
-   */
-  skip(cursor) {
-    if (!this.entries.size) this.position.merge(cursor);
-  }
-
-  /**
    * Begins anew where the gateway says that the subscription stands. What is
    * listed and not done by then was done elsewhere, or belongs to another log.
    * @param {string} cursor
-   * @param {boolean} all strike out everything: the cursor was moved
+   * @param {boolean} restarted whether a cursor before ours was moved there, to
+   *   have the events again: else acknowledgements were lost
+   * @returns {boolean} whether it was
    */
-  rebase(cursor, all) {
+  rebase(cursor, restarted) {
+    const before = this.position;
     this.position = new Position(cursor);
+    const moved = restarted && cursor.split(',').map(parseCursor).some(({ channel, epoch, offset }) => {
+      const was = before.of(channel);
+      return was?.epoch === epoch && offset < was.offset;
+    });
     for (const entry of this.entries.values()) {
       const at = this.position.of(entry.channel);
-      if (!all && (!at || at.epoch === entry.epoch && entry.offset > at.offset)) continue;
+      if (!moved && (!at || at.epoch === entry.epoch && entry.offset > at.offset)) continue;
       this.entries.delete(entry.cursor);
       entry.gone = !entry.started;
     }
+    return moved;
   }
 }

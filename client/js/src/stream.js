@@ -22,12 +22,12 @@ export async function open(fetch, url, init) {
       headers: { accept: 'text/event-stream, application/problem+json', ...init.headers },
     });
   } catch (cause) {
-    throw connection('the event stream cannot be opened', cause);
+    throw connection('no connection', cause);
   }
   if (response.status === 204) return response;
   if (!response.ok) throw await responseError(response);
   const type = response.headers.get('content-type');
-  if (!/^text\/event-stream *(;|$)/i.test(type ?? '')) {
+  if (!/^text\/event-stream\b/i.test(`${type}`)) {
     response.body?.cancel();
     throw protocol(`"${type}" is no event stream`);
   }
@@ -60,7 +60,7 @@ export async function* read(response, parser) {
       yield parser.push(chunk.value);
     }
   } catch (cause) {
-    throw connection('the event stream broke', cause);
+    throw connection('stream broke', cause);
   } finally {
     // Cancelling a stream that broke fails; it is over either way.
     reader?.cancel().catch(() => {});

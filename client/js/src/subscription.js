@@ -68,8 +68,8 @@ export class Subscription {
   #acked = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} set from the first event done until all that are done are acknowledged */
   #timer;
-  /** Whether the cursor may have been moved by hand. */
-  #moved = false;
+  /** Whether the gateway ended the last line by "restart", as it does when the cursor was moved by hand. */
+  #restarted = false;
 
   /**
    * @param {import('./access.js').Access} access
@@ -98,7 +98,10 @@ export class Subscription {
       query: () => this.#query(),
       frame: (frame) => this.#frame(frame),
       room: () => what && this.inbox.size > window ? this.inbox.until(window / 2) : undefined,
-      state: (state, detail) => this.#enter(state, detail),
+      state: (state, detail) => {
+        this.#restarted = detail.error?.status === 1012;
+        this.#enter(state, detail);
+      },
     });
     this.closed = this.#connection.run().then((error) => {
       this.inbox.stop();
@@ -133,6 +136,11 @@ export class Subscription {
     return this.closed;
   }
 
+  /** The present connection, where it matters which one delivered an event. */
+  get #link() {
+    return this.#name && this.#connection.link;
+  }
+
   /** What to ask for now. */
   #query() {
     const { consumer, window } = this.#options;
@@ -151,11 +159,7 @@ export class Subscription {
     const { op, cursor } = frame;
     if (!op) this.#event(/** @type {LonglineEvent} */ (frame));
     else if (op === 'hello') {
-      if (cursor && this.#name) {
-        this.#ledger.rebase(cursor, this.#moved);
-        if (this.#moved) this.inbox.forget();
-        this.#moved = false;
-      }
+      if (this.#name && this.#ledger.rebase(cursor, this.#restarted)) this.inbox.forget();
       this.#enter('live', frame);
     } else if (op === 'standby') this.#enter(op);
     else if (op === 'gap') this.#emit('Gap', frame);
@@ -163,7 +167,8 @@ export class Subscription {
     else if (op === 'error') this.#emit('Error', { error: errorFor(frame.code, frame.detail, { retryAfter: frame.retry_ms }) });
     if ((op === 'position' || op === 'hello') && this.#what) {
       this.#received.merge(cursor);
-      this.#ledger.skip(cursor);
+      // What was left out is done with when nothing before it is open.
+      if (!this.#ledger.entries.size) this.#ledger.position.merge(cursor);
     }
   }
 
@@ -171,9 +176,13 @@ export class Subscription {
   #event(event) {
     if (this.state === 'standby') this.#enter('live');
     const { cursor = '' } = event;
-    const link = this.#connection.link;
-    const known = this.#ledger.entries.get(cursor);
+    const { entries } = this.#ledger;
+    const link = this.#link;
+    const known = entries.get(cursor);
     if (known) {
+      // Its place is where the present connection has it.
+      entries.delete(cursor);
+      entries.set(cursor, known);
       known.link = link;
       if (known.done) this.#done(known);
       return;
@@ -189,19 +198,23 @@ export class Subscription {
         this.#done(entry);
       },
     };
-    this.#ledger.entries.set(cursor, entry);
+    entries.set(cursor, entry);
     this.inbox.add(entry);
     // A WebSocket can't be slowed down, only left until there is room again.
     if (this.#what && this.inbox.size > 2 * (this.#options.window ?? 0)) {
-      this.#connection.drop(connection('the handler is slower than the events', 0, { retryAfter: 0 }));
+      this.#connection.drop(connection('slow handler', 0, { retryAfter: 0 }));
     }
   }
 
   /** @param {Entry} entry */
   #done({ error, link, cursor }) {
-    if (this.#name && error && link === this.#connection.link) {
+    if (this.#name && error && link === this.#link) {
       this.#connection.send({ op: 'reject', cursor, reason: `${error.message ?? error}`.slice(0, 1000) });
     }
+    this.#soon();
+  }
+
+  #soon() {
     this.#timer ??= setTimeout(() => this.#flush(), this.#acked + ACK_EVERY - Date.now());
   }
 
@@ -209,9 +222,11 @@ export class Subscription {
   async #flush() {
     clearTimeout(this.#timer);
     this.#acked = Date.now();
-    const cursor = this.#ledger.take(this.#connection.link);
+    const cursor = this.#ledger.take(this.#link);
     if (cursor && this.#name) await this.#connection.send({ op: 'ack', cursor });
     this.#timer = undefined;
+    // Over SSE it took a while: more may be done.
+    if (cursor) this.#soon();
   }
 
   /**

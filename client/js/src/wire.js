@@ -45,7 +45,7 @@ import { MAX } from './parser.js';
  */
 export function decode(text) {
   let frame;
-  if (text.length > MAX) throw errorFor(413, `a frame has ${text.length} characters`);
+  if (text.length > MAX) throw errorFor(413, `a frame of ${text.length} characters`);
   try {
     frame = JSON.parse(text);
   } catch (cause) {
@@ -101,7 +101,7 @@ export class Position {
   /** @param {string} channel */
   of(channel) {
     const cursor = this.#cursors.get(channel);
-    return cursor && parseCursor(cursor);
+    return cursor ? parseCursor(cursor) : undefined;
   }
 
   toString() {
