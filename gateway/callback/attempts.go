@@ -3,14 +3,16 @@ package callback
 // attempts keeps the last calls of a worker, bounded. Repeated texts share
 // their bytes (see headOf), so that a failing endpoint costs little.
 type attempts struct {
-	ring []Attempt
-	next int
+	ring  []Attempt
+	next  int
+	count int // of all there were
 }
 
 // maxAttempts is how many are kept.
 const maxAttempts = 20
 
 func (a *attempts) add(t Attempt) {
+	a.count++
 	if len(a.ring) < maxAttempts {
 		a.ring = append(a.ring, t)
 		return

@@ -88,7 +88,7 @@ func (m *memory) Read(_ context.Context, after event.Position, limit int) (callb
 	from := int(after[0].Offset)
 	var p callback.Page
 	if from < m.first {
-		p.Gaps = []callback.Gap{{Channel: testChannel, From: uint64(from), To: uint64(m.first), Reason: "retention"}}
+		p.Gaps = []callback.Gap{{From: cursor(from), To: cursor(m.first), Reason: "retention"}}
 		from = m.first
 	}
 	to := min(len(m.events), from+limit)
@@ -96,6 +96,8 @@ func (m *memory) Read(_ context.Context, after event.Position, limit int) (callb
 	p.Position = event.Position{cursor(to)}
 	return p, nil
 }
+
+func (m *memory) Rest() {}
 
 func (m *memory) Wake() <-chan struct{} { return m.fresh }
 

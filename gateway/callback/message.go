@@ -75,15 +75,8 @@ func batchID(first, last event.Cursor) string {
 // newest is the position after events: the last cursor of each channel.
 func newest(events []Event) event.Position {
 	var p event.Position
-next:
 	for i := range events {
-		for j := range p {
-			if p[j].Channel == events[i].Cursor.Channel {
-				p[j] = events[i].Cursor
-				continue next
-			}
-		}
-		p = append(p, events[i].Cursor)
+		p = further(p, events[i].Cursor)
 	}
 	return p
 }

@@ -43,6 +43,7 @@ type item struct {
 	seen  time.Time // when it was read
 	state itemState
 	in    bool  // in queue.items; else it is held
+	tried bool  // it was sent
 	alone *unit // it goes by itself, with this history
 }
 
@@ -137,7 +138,7 @@ func (q *queue) hungry(outage bool) int {
 func (q *queue) add(p Page, now time.Time) {
 	for _, g := range p.Gaps {
 		for at := range q.held {
-			if at.channel == g.Channel && (at.offset <= g.To || g.Reason == "reset") {
+			if at.channel == g.To.Channel && (at.epoch != g.To.Epoch || at.offset <= g.To.Offset) {
 				delete(q.held, at)
 			}
 		}
@@ -394,6 +395,68 @@ func (q *queue) compared(v verdict) {
 			s.rounds = 0
 		}
 	}
+}
+
+// acknowledged takes note that everything up to p is done by somebody else's
+// word, but for what is in flight.
+func (q *queue) acknowledged(p event.Position) {
+	within := func(it *item) bool {
+		c := it.ev.Cursor
+		at, ok := p.Of(c.Channel)
+		return ok && at.Epoch == c.Epoch && c.Offset <= at.Offset && !it.ev.Redriven
+	}
+	var over []*unit
+	for _, u := range q.retry {
+		if !slices.ContainsFunc(u.items, func(it *item) bool { return !within(it) }) {
+			over = append(over, u)
+		}
+	}
+	for _, u := range over {
+		q.retry = slices.DeleteFunc(q.retry, func(o *unit) bool { return o == u })
+		q.finish(u)
+	}
+	for _, it := range q.items {
+		if it.state == waiting && within(it) {
+			q.setState(it, done)
+		}
+	}
+	for i, c := range q.read {
+		if at, ok := p.Of(c.Channel); ok && at.Epoch == c.Epoch && at.Offset > c.Offset {
+			q.read[i] = at
+		}
+	}
+	q.trim()
+}
+
+// handed returns how far events were handed over beyond what is acknowledged,
+// per channel, if at all.
+func (q *queue) handed() event.Position {
+	var p event.Position
+	note := func(it *item) {
+		if c := it.ev.Cursor; it.tried && !it.ev.Redriven {
+			p = further(p, c)
+		}
+	}
+	for _, it := range q.items {
+		note(it)
+	}
+	for _, it := range q.held {
+		note(it)
+	}
+	return p
+}
+
+// further puts a cursor into a position if it lies further in its channel.
+func further(p event.Position, c event.Cursor) event.Position {
+	for i := range p {
+		if p[i].Channel == c.Channel {
+			if p[i].Epoch != c.Epoch || p[i].Offset < c.Offset {
+				p[i] = c
+			}
+			return p
+		}
+	}
+	return append(p, c)
 }
 
 // position returns what may be acknowledged: per channel, everything before

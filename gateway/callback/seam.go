@@ -11,15 +11,19 @@ import (
 // It is called by one worker, never concurrently.
 type Source interface {
 	// Read returns events after the position, each channel's in its order:
-	// limit at most, and about 1 MiB, but at least one if there is any. It
-	// doesn't wait for more to be published. A page with neither events nor
-	// gaps means that there is nothing more for now. ErrFenced if the
-	// subscription is gone or another's; any other error means: not now.
+	// limit at most. It doesn't wait for more to be published. A page with
+	// neither events nor gaps at the position it was given means that there is
+	// nothing more for now. broker.ErrFenced if the subscription is gone or
+	// another's; any other error means: not now.
 	Read(ctx context.Context, after event.Position, limit int) (Page, error)
 
 	// Wake receives a value when there may be something to read after a Read
 	// had nothing more. One that comes for nothing does no harm.
 	Wake() <-chan struct{}
+
+	// Rest lets go of whatever following the channels costs, until the next
+	// Read.
+	Rest()
 }
 
 // Page is a stretch of a subscription's events.
@@ -48,8 +52,7 @@ type Event struct {
 
 // Gap says that the events of a channel after From up to To won't come.
 type Gap struct {
-	Channel  string
-	From, To uint64
+	From, To event.Cursor
 	Reason   string // as on the wire: retention, reset
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ const (
 // Result is what a worker leaves behind.
 type Result struct {
 	Outcome  Outcome
-	Position event.Position // acknowledged; of CaughtUp also: nothing is behind it
+	Position event.Position // committed; of CaughtUp also: nothing is behind it
+	Handed   event.Position // events up to here may have been delivered; nil: none beyond Position
 	Attempts []Attempt      // the last ones, oldest first
 	Status   Status
 }
@@ -100,6 +102,18 @@ func (w *Worker) Yield(patience time.Duration) {
 	w.finishAs(Yielded, patience)
 }
 
+// Fence makes the worker end at once: the subscription has another owner.
+func (w *Worker) Fence() { w.finishAs(Fenced, 0) }
+
+// Acknowledged tells the worker that everything up to p is done, by somebody
+// else's word.
+func (w *Worker) Acknowledged(p event.Position) {
+	w.mu.Lock()
+	w.q.acknowledged(p)
+	w.mu.Unlock()
+	w.nudge()
+}
+
 // Halt makes the worker end at once, committing nothing.
 func (w *Worker) Halt() {
 	w.stop(errHalted)
@@ -108,6 +122,17 @@ func (w *Worker) Halt() {
 
 // Done is closed when the worker touches nothing any more.
 func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Name is the subscription's.
+func (w *Worker) Name() string { return w.sub.Name }
+
+// Calls counts the calls that were answered or failed, so that a look tells
+// whether there is anything new.
+func (w *Worker) Calls() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.count
+}
 
 // Status tells how the callback is doing.
 func (w *Worker) Status() Status {
@@ -268,7 +293,7 @@ func (w *Worker) read() {
 		return
 	}
 	w.readAfter = time.Time{}
-	w.atHead = len(page.Events) == 0 && len(page.Gaps) == 0
+	w.atHead = len(page.Events) == 0 && len(page.Gaps) == 0 && slices.Equal(page.Position, after)
 	for _, g := range page.Gaps {
 		w.progress.Notify(Notice{Kind: GapFound, Status: w.Status(), Gap: g})
 	}
@@ -330,6 +355,9 @@ func (w *Worker) startLocked(u *unit, now time.Time) {
 		return
 	}
 	u.attempts++
+	for _, it := range u.items {
+		it.tried = true
+	}
 	w.h.start(now)
 	if w.limiter != nil {
 		w.limiter.AllowN(now, 1)
@@ -368,6 +396,7 @@ func (w *Worker) nap(at time.Time) bool {
 		return false
 	}
 	w.q.sleep()
+	w.source.Rest()
 	w.atHead = false
 	w.e.setActive(-1)
 	w.alarm = time.AfterFunc(time.Until(at), w.rise)
@@ -396,7 +425,15 @@ func (w *Worker) end() {
 	w.stop(errYielded)
 	w.commits.running.Wait()
 	w.mu.Lock()
-	r := Result{Outcome: w.over, Position: w.commits.at, Attempts: w.log.list(), Status: w.statusLocked(time.Now())}
+	r := Result{
+		Outcome: w.over, Position: w.commits.at, Handed: w.q.handed(),
+		Attempts: w.log.list(), Status: w.statusLocked(time.Now()),
+	}
+	if done := w.q.position(); !slices.Equal(done, r.Position) { // it could not be committed
+		for _, c := range done {
+			r.Handed = further(r.Handed, c)
+		}
+	}
 	w.mu.Unlock()
 	w.e.opt.Logger.Debug("callback worker ended", "subscription", w.sub.Name, "outcome", int(r.Outcome))
 	if w.ended != nil {
