@@ -54,7 +54,52 @@ func (k *keyspace) names(b int) string { return k.tags[b] + "names" }
 // topic is the pub/sub channel that announces what is appended to a channel.
 func (k *keyspace) topic(b int, channel string) string { return k.topics[b] + channel }
 
-// logKeys are meta, log, changed, counter and names: what most scripts want.
+// logKeys are meta, log, changed, counter, names, waiting and due: what scripts
+// want that change a log.
 func (k *keyspace) logKeys(b int, channel string) []string {
-	return []string{k.meta(b, channel), k.log(b, channel), k.changed(b), k.counter(b), k.names(b)}
+	return []string{k.meta(b, channel), k.log(b, channel), k.changed(b), k.counter(b), k.names(b), k.waiting(b, channel), k.due(b)}
+}
+
+// waiting is a hash of the subscriptions that wait for a channel, with the
+// version that does.
+func (k *keyspace) waiting(b int, channel string) string { return k.tags[b] + "w:" + channel }
+
+// following is a hash of the subscriptions that follow a channel, with the
+// version that began to.
+func (k *keyspace) following(b int, channel string) string { return k.tags[b] + "f:" + channel }
+
+// due is a sorted set of subscriptions, by when they are due.
+func (k *keyspace) due(b int) string { return k.tags[b] + "due" }
+
+// dueTopic is where it is told that something became due.
+func (k *keyspace) dueTopic(b int) string { return k.topics[b] + "!due" }
+
+// subscription is the hash of a subscription's record and what goes with it.
+func (k *keyspace) subscription(b int, name string) string { return k.tags[b] + "s:" + name }
+
+// position is the hash of a subscription's generation and cursors.
+func (k *keyspace) position(b int, name string) string { return k.tags[b] + "p:" + name }
+
+// letters are a sorted set and a hash of a subscription's dead letters.
+func (k *keyspace) letters(b int, name string) (order, texts string) {
+	return k.tags[b] + "d:" + name, k.tags[b] + "t:" + name
+}
+
+// note is what an owner wants others to see.
+func (k *keyspace) note(b int, name string) string { return k.tags[b] + "o:" + name }
+
+// subscriptions is a sorted set of a bucket's subscriptions, in byte order.
+func (k *keyspace) subscriptions(b int) string { return k.tags[b] + "subscriptions" }
+
+// owned is a sorted set of a bucket's subscriptions that are owned: node, a zero
+// byte and name, in byte order.
+func (k *keyspace) owned(b int) string { return k.tags[b] + "owned" }
+
+// nodes and leases are a hash of all nodes and a sorted set of when they end.
+func (k *keyspace) nodes() (nodes, leases string) { return k.tags[0] + "nodes", k.tags[0] + "leases" }
+
+// signals is the topic of what is sent to a node, "" for all.
+func (k *keyspace) signals(node string) (b int, topic string) {
+	b = bucketOf(node)
+	return b, k.topics[b] + "!to:" + node
 }

@@ -112,9 +112,9 @@ func (b *Broker) appendArgs(bucket int, channel string, joint *batch) []any {
 	if b.options.Retention(channel).None {
 		keep = "0"
 	}
-	args := make([]any, 0, 8+2*joint.events)
+	args := make([]any, 0, 9+2*joint.events)
 	args = append(args, newEpoch(), b.keys.topic(bucket, channel), b.publish, channel, keep,
-		b.options.DedupeWindow.Milliseconds(), carry, b.clock())
+		b.options.DedupeWindow.Milliseconds(), carry, b.clock(), b.keys.dueTopic(bucket))
 	for _, w := range joint.waiters {
 		for _, e := range w.entries {
 			args = append(args, identity(e.Identity), e.Data)
@@ -241,9 +241,17 @@ func (b *Broker) OffsetAt(ctx context.Context, channel string, t time.Time) (uin
 
 // Channels implements broker.Log.
 func (b *Broker) Channels(ctx context.Context, prefix, after string, limit int) ([]string, error) {
-	const verb = "list channels"
+	names, err := b.listNames(ctx, b.keys.names, prefix, after, limit)
+	if err != nil {
+		return nil, unavailable("list channels", err)
+	}
+	return names, nil
+}
+
+// listNames pages through names that are kept in a sorted set per bucket.
+func (b *Broker) listNames(ctx context.Context, key func(bucket int) string, prefix, after string, limit int) ([]string, error) {
 	if err := b.usable(ctx); err != nil {
-		return nil, unavailable(verb, err)
+		return nil, err
 	}
 	from := "[" + prefix
 	if after >= prefix {
@@ -259,7 +267,7 @@ func (b *Broker) Channels(ctx context.Context, prefix, after string, limit int) 
 		var pages []*goredis.StringSliceCmd
 		_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for _, bucket := range owned {
-				pages = append(pages, p.ZRangeByLex(ctx, b.keys.names(bucket),
+				pages = append(pages, p.ZRangeByLex(ctx, key(bucket),
 					&goredis.ZRangeBy{Min: from, Max: to, Count: int64(limit)}))
 			}
 			return nil
@@ -272,7 +280,7 @@ func (b *Broker) Channels(ctx context.Context, prefix, after string, limit int) 
 		return err
 	})
 	if err != nil {
-		return nil, unavailable(verb, err)
+		return nil, err
 	}
 	slices.Sort(names)
 	return names[:min(limit, len(names))], nil
@@ -284,7 +292,7 @@ func (b *Broker) Drop(ctx context.Context, channel string) error {
 	bucket := bucketOf(channel)
 	ids := b.keys.ids(bucket, channel)
 	list, err := b.query(ctx, bucket, dropScript, append(b.keys.logKeys(bucket, channel), ids[0], ids[1]),
-		b.keys.topic(bucket, channel), b.publish, channel)
+		b.keys.topic(bucket, channel), b.publish, channel, b.keys.dueTopic(bucket))
 	if err != nil {
 		return unavailable(verb, err)
 	}
@@ -305,31 +313,60 @@ func (b *Broker) usable(ctx context.Context) error {
 // do runs a script that writes through the bucket's link. Its first argument
 // is the term.
 func (b *Broker) do(ctx context.Context, bucket int, s *script, keys []string, args ...any) ([]any, error) {
-	if err := b.usable(ctx); err != nil {
-		return nil, err
+	return b.doAs(ctx, false, bucket, s, keys, args...)
+}
+
+// doAs is do, which returns only once it is durable if that is asked for.
+func (b *Broker) doAs(ctx context.Context, durable bool, bucket int, s *script, keys []string, args ...any) ([]any, error) {
+	var list []any
+	err := b.doEach(ctx, 1, func(int) *call {
+		return &call{bucket: bucket, script: s, keys: keys, args: args, durable: durable}
+	}, func(_ int, answer any) { list = listOf(answer) })
+	return list, err
+}
+
+// doEach sends n calls at once and waits for all; each takes the answers of
+// those that succeeded, one at a time. The first error is returned.
+func (b *Broker) doEach(ctx context.Context, n int, prepare func(i int) *call, each func(i int, answer any)) error {
+	if err := b.usable(ctx); err != nil || n == 0 {
+		return err
 	}
 	type result struct {
-		list []any
-		err  error
+		i      int
+		answer any
+		err    error
 	}
-	ended := make(chan result, 1)
-	link := b.servers.bucket(bucket).link
-	link.send(&call{
-		bucket: bucket, script: s, keys: keys, args: args, expires: time.Now().Add(answerWithin),
-		finish: func(answer any, err error) { ended <- result{listOf(answer), err} },
-	})
+	ended := make(chan result, n)
+	expires := time.Now().Add(answerWithin)
+	var l *link
+	for i := range n {
+		c := prepare(i)
+		c.expires = expires
+		c.finish = func(answer any, err error) { ended <- result{i, answer, err} }
+		l = b.servers.bucket(c.bucket).link
+		l.send(c)
+	}
 	timer := time.NewTimer(answerWithin)
 	defer timer.Stop()
-	select {
-	case r := <-ended:
-		return r.list, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-b.ctx.Done():
-		return nil, broker.ErrClosed
-	case <-timer.C:
-		return nil, link.expired()
+	var first error
+	for range n {
+		select {
+		case r := <-ended:
+			switch {
+			case r.err != nil && first == nil:
+				first = r.err
+			case r.err == nil && each != nil:
+				each(r.i, r.answer)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.ctx.Done():
+			return broker.ErrClosed
+		case <-timer.C:
+			return l.expired()
+		}
 	}
+	return first
 }
 
 // query runs a script at a bucket's master, on any connection, following the

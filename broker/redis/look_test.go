@@ -75,7 +75,7 @@ func settle(b *Broker) {
 		sum := uint64(0)
 		b.tail.mu.RLock()
 		for _, e := range b.tail.topics {
-			sum += e.heard.Load()
+			sum += e.channel.heard.Load()
 		}
 		b.tail.mu.RUnlock()
 		if sum == last {

@@ -2,49 +2,66 @@ package redis
 
 import (
 	"crypto/sha1"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 )
 
-// script is a Lua script as Redis knows it: by its SHA-1.
+// script is a Lua script as Redis knows it: by its SHA-1. All that a script
+// changes or reads is in one bucket, and named in its KEYS. Scripts that go by
+// a link get the term as their first argument.
 type script struct {
 	name, text, sha string
 }
 
-//go:embed lua/log.lua
-var logLua string
+//go:embed lua/*.lua
+var lua embed.FS
 
-func newScript(name, text string) *script {
-	text = logLua + "\n" + text
-	sum := sha1.Sum([]byte(text))
-	return &script{name: name, text: text, sha: hex.EncodeToString(sum[:])}
+// newScript makes a script of lua/name.lua. What stands before it are functions
+// that scripts share.
+func newScript(name string) *script {
+	var text []byte
+	for _, file := range []string{"log", "position", name} {
+		part, err := lua.ReadFile("lua/" + file + ".lua")
+		if err != nil {
+			panic(err) // it was embedded when this was built
+		}
+		text = append(append(text, part...), '\n')
+	}
+	sum := sha1.Sum(text)
+	s := &script{name: name, text: string(text), sha: hex.EncodeToString(sum[:])}
+	scripts = append(scripts, s)
+	return s
 }
 
 var (
-	//go:embed lua/append.lua
-	appendLua string
-	//go:embed lua/open.lua
-	openLua string
-	//go:embed lua/state.lua
-	stateLua string
-	//go:embed lua/read.lua
-	readLua string
-	//go:embed lua/at.lua
-	atLua string
-	//go:embed lua/drop.lua
-	dropLua string
-	//go:embed lua/trim.lua
-	trimLua string
-)
+	scripts []*script // all of them
 
-var (
-	appendScript = newScript("append", appendLua)
-	openScript   = newScript("open", openLua)
-	stateScript  = newScript("state", stateLua)
-	readScript   = newScript("read", readLua)
-	atScript     = newScript("at", atLua)
-	dropScript   = newScript("drop", dropLua)
-	trimScript   = newScript("trim", trimLua)
-
-	scripts = []*script{appendScript, openScript, stateScript, readScript, atScript, dropScript, trimScript}
+	appendScript   = newScript("append")
+	openScript     = newScript("open")
+	stateScript    = newScript("state")
+	readScript     = newScript("read")
+	atScript       = newScript("at")
+	dropScript     = newScript("drop")
+	trimScript     = newScript("trim")
+	storeScript    = newScript("store")
+	confirmScript  = newScript("confirm")
+	waitScript     = newScript("wait")
+	markScript     = newScript("mark")
+	unmarkScript   = newScript("unmark")
+	deleteScript   = newScript("delete")
+	loadScript     = newScript("load")
+	advanceScript  = newScript("advance")
+	claimScript    = newScript("claim")
+	doneScript     = newScript("done")
+	buryScript     = newScript("bury")
+	deadScript     = newScript("dead")
+	redriveScript  = newScript("redrive")
+	removeScript   = newScript("remove")
+	noteScript     = newScript("note")
+	leaseScript    = newScript("lease")
+	nodesScript    = newScript("nodes")
+	leaveScript    = newScript("leave")
+	sendScript     = newScript("send")
+	standingScript = newScript("standing")
+	noteOfScript   = newScript("noteof")
 )

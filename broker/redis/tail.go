@@ -19,8 +19,26 @@ type tail struct {
 	b *Broker
 
 	mu      sync.RWMutex
-	topics  map[string]*followed
+	topics  map[string]*topic
 	buckets [buckets]watched
+}
+
+// topic is something that is subscribed to: a channel's announcements, or the
+// messages of signals.go.
+type topic struct {
+	name   string
+	bucket int
+	// take is called with each message, by one goroutine at a time.
+	take func(payload string)
+	// missed is called once subscribed, and when messages may have been missed
+	// since; it must not block. nil for a channel.
+	missed  func()
+	channel *followed
+	hearers *hearers
+
+	// guarded by tail.mu
+	sub   *subscription // whose topics it is among
+	ready chan struct{} // closed once the subscription was confirmed
 }
 
 // watched is what is known of the changes of a bucket that has followers.
@@ -32,14 +50,11 @@ type watched struct {
 
 // followed is a channel with followers.
 type followed struct {
-	bucket         int
-	channel, topic string
-	heard          atomic.Uint64 // the bucket's sequence at the last announcement
-	due            uint64        // that of a change look found; owned by look
-
-	// guarded by tail.mu
-	sub   *subscription // whose topics it is among
-	ready chan struct{} // closed once the subscription was confirmed
+	bucket  int
+	channel string
+	topic   *topic
+	heard   atomic.Uint64 // the bucket's sequence at the last announcement
+	due     uint64        // that of a change look found; owned by look
 
 	mu        sync.Mutex // held while announcing: never two at once
 	followers []*listener
@@ -63,7 +78,7 @@ type news struct {
 // mostHeld is how many announcements are held back; more become a hint.
 const mostHeld = 64
 
-func newTail(b *Broker) *tail { return &tail{b: b, topics: make(map[string]*followed)} }
+func newTail(b *Broker) *tail { return &tail{b: b, topics: make(map[string]*topic)} }
 
 // Follow implements broker.Tail.
 func (b *Broker) Follow(ctx context.Context, channel string, f broker.Follower) (broker.State, error) {
@@ -72,8 +87,7 @@ func (b *Broker) Follow(ctx context.Context, channel string, f broker.Follower) 
 		return broker.State{}, unavailable(verb, err)
 	}
 	l := &listener{follower: f}
-	e, ready := b.tail.add(channel, l)
-	s, err := b.tail.open(ctx, e, l, ready)
+	s, err := b.tail.open(ctx, b.tail.add(channel, l), l)
 	if err != nil {
 		b.Unfollow(channel, f)
 		return broker.State{}, unavailable(verb, err)
@@ -97,46 +111,66 @@ func (b *Broker) Unfollow(channel string, f broker.Follower) {
 	}
 	if len(e.followers) == 0 {
 		delete(t.buckets[bucket].followed, channel)
-		delete(t.topics, e.topic)
-		e.sub.drop(e.topic)
+		t.unsubscribeLocked(e.topic)
 	}
 }
 
-// add enters l and returns its channel, with what tells that it is subscribed.
-func (t *tail) add(channel string, l *listener) (*followed, <-chan struct{}) {
+// subscribeLocked enters x.
+func (t *tail) subscribeLocked(x *topic) {
+	x.ready = make(chan struct{})
+	x.sub = t.b.servers.bucket(x.bucket).sub
+	t.topics[x.name] = x
+	x.sub.add(x.name)
+}
+
+func (t *tail) unsubscribeLocked(x *topic) {
+	delete(t.topics, x.name)
+	x.sub.drop(x.name)
+}
+
+// await waits until x is subscribed.
+func (t *tail) await(ctx context.Context, x *topic) error {
+	timer := time.NewTimer(answerWithin)
+	defer timer.Stop()
+	select {
+	case <-x.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.b.ctx.Done():
+		return broker.ErrClosed
+	case <-timer.C:
+		return errors.New("no subscription in time")
+	}
+}
+
+// add enters l and returns its channel.
+func (t *tail) add(channel string, l *listener) *followed {
 	bucket := bucketOf(channel)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := &t.buckets[bucket]
 	e := w.followed[channel]
 	if e == nil {
-		e = &followed{bucket: bucket, channel: channel, topic: t.b.keys.topic(bucket, channel), ready: make(chan struct{})}
+		e = &followed{bucket: bucket, channel: channel}
+		e.topic = &topic{name: t.b.keys.topic(bucket, channel), bucket: bucket, channel: e,
+			take: func(payload string) { t.announced(e, payload) }}
 		if len(w.followed) == 0 {
 			*w = watched{followed: make(map[string]*followed)}
 		}
 		w.followed[channel] = e
-		t.topics[e.topic] = e
-		e.sub = t.b.servers.bucket(bucket).sub
-		e.sub.add(e.topic)
+		t.subscribeLocked(e.topic)
 	}
 	e.mu.Lock()
 	e.followers = append(e.followers, l)
 	e.mu.Unlock()
-	return e, e.ready
+	return e
 }
 
 // open waits until e is subscribed, then asks where its log stands.
-func (t *tail) open(ctx context.Context, e *followed, l *listener, ready <-chan struct{}) (broker.State, error) {
-	timer := time.NewTimer(answerWithin)
-	defer timer.Stop()
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		return broker.State{}, ctx.Err()
-	case <-t.b.ctx.Done():
-		return broker.State{}, broker.ErrClosed
-	case <-timer.C:
-		return broker.State{}, errors.New("no subscription in time")
+func (t *tail) open(ctx context.Context, e *followed, l *listener) (broker.State, error) {
+	if err := t.await(ctx, e.topic); err != nil {
+		return broker.State{}, err
 	}
 	var list []any
 	var seq uint64
@@ -174,14 +208,18 @@ func (t *tail) open(ctx context.Context, e *followed, l *listener, ready <-chan 
 	return stateOf(list), nil
 }
 
-// message takes an announcement as append.lua writes it.
-func (t *tail) message(topic, payload string) {
+// message passes on what came for a topic.
+func (t *tail) message(name, payload string) {
 	t.mu.RLock()
-	e := t.topics[topic]
+	x := t.topics[name]
 	t.mu.RUnlock()
-	if e == nil {
-		return
+	if x != nil {
+		x.take(payload)
 	}
+}
+
+// announced takes an announcement as append.lua writes it.
+func (t *tail) announced(e *followed, payload string) {
 	if payload == "" {
 		e.announce(broker.Announcement{}, 0) // dropped
 		return
@@ -272,20 +310,24 @@ func parseAnnouncement(payload string) (a broker.Announcement, seq uint64, err e
 	return a, seq, nil
 }
 
-// confirmed notes that a subscription to topic holds. The first time that is
-// what Follow waits for; again, it means that announcements were missed.
-func (t *tail) confirmed(s *subscription, topic string) (missed *followed) {
+// confirmed notes that a subscription to a topic holds. The first time that is
+// what Follow waits for; again, it means that messages were missed. It returns
+// the channel whose followers must be told.
+func (t *tail) confirmed(s *subscription, name string) *followed {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.topics[topic]
-	if e == nil || e.sub != s {
+	x := t.topics[name]
+	if x == nil || x.sub != s {
 		return nil
 	}
+	if x.missed != nil {
+		x.missed()
+	}
 	select {
-	case <-e.ready:
-		return e
+	case <-x.ready:
+		return x.channel
 	default:
-		close(e.ready)
+		close(x.ready)
 		return nil
 	}
 }
@@ -294,17 +336,11 @@ func (t *tail) confirmed(s *subscription, topic string) (missed *followed) {
 func (t *tail) rearrange() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for b := range t.buckets {
-		if len(t.buckets[b].followed) == 0 {
-			continue
-		}
-		sub := t.b.servers.bucket(b).sub
-		for _, e := range t.buckets[b].followed {
-			if e.sub != sub {
-				e.sub.drop(e.topic)
-				e.sub = sub
-				sub.add(e.topic)
-			}
+	for _, x := range t.topics {
+		if sub := t.b.servers.bucket(x.bucket).sub; sub != x.sub {
+			x.sub.drop(x.name)
+			x.sub = sub
+			sub.add(x.name)
 		}
 	}
 }

@@ -1,9 +1,10 @@
 -- append adds events to a channel's log, all or none, and announces them.
--- KEYS: meta, log, changed, counter, names; with identities also the two
--- hashes that remember them.
+-- KEYS: meta, log, changed, counter, names, waiting, due; with identities also
+-- the two hashes that remember them.
 -- ARGV: term, an epoch in case one is needed, topic, PUBLISH or SPUBLISH,
 -- channel, 1 to keep events or 0, deduplication window in ms, how many bytes
--- an announcement carries, time or ''; then identity and data of each event.
+-- an announcement carries, time or '', topic of what is due; then identity and
+-- data of each event.
 -- Returns epoch, then an offset per event, negative for a duplicate.
 --
 -- All is written or nothing: Redis may refuse the first write of a script for
@@ -21,9 +22,9 @@ local time = math.max(clock, tonumber(m[4] or 0))
 -- Identities live in two hashes that take turns, a window each; the field ''
 -- tells which turn a hash is from. A value is "offset:ms since the turn began".
 local ids, earlier, turn, stale
-if KEYS[6] then
+if KEYS[8] then
   turn = math.floor(clock / window)
-  ids, earlier = KEYS[6 + turn % 2], KEYS[6 + (turn + 1) % 2]
+  ids, earlier = KEYS[8 + turn % 2], KEYS[8 + (turn + 1) % 2]
   stale = not epoch or redis.call('HGET', ids, '') ~= int(turn)
   if not epoch or redis.call('HGET', earlier, '') ~= int(turn - 1) then earlier = nil end
 end
@@ -38,7 +39,7 @@ end
 local reply, new, seen = {epoch}, {}, {}
 local sizes, datas, total = {}, {}, 0
 local last = head
-for i = 10, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   local id, known = ARGV[i], nil
   if id ~= '' then
     known = seen[id] or remembered(not stale and ids, id, turn * window) or remembered(earlier, id, (turn - 1) * window)
@@ -95,4 +96,5 @@ if total <= carry then
   text = text .. table.concat(sizes, ',') .. '\n' .. table.concat(datas)
 end
 redis.call(publish, topic, text)
+wake(KEYS[6], KEYS[7], ARGV[10], publish)
 return reply

@@ -25,6 +25,18 @@ local function note(changed, counter, channel, seed)
   return seq
 end
 
+-- wake makes due whoever waits for a channel, and tells the nodes. What is due
+-- is a sorted set by time: '.' and a name where a store said so, '+' and a name
+-- where a log moved.
+local function wake(waiting, due, topic, publish)
+  local names = redis.call('HKEYS', waiting)
+  if #names == 0 then return end
+  local at = now('')
+  for _, name in ipairs(names) do redis.call('ZADD', due, at, '+' .. name) end
+  redis.call('UNLINK', waiting)
+  redis.call(publish, topic, '')
+end
+
 -- state returns epoch, first, head, bytes and forks; nil if there is no log.
 local function state(meta)
   local m = redis.call('HMGET', meta, 'e', 'n', 'h', 'b', 'f')

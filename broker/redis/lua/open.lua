@@ -1,5 +1,5 @@
 -- open returns a log's state, making the log if there is none.
--- KEYS: meta, log, changed, counter, names
+-- KEYS: meta, log, changed, counter, names, …
 -- ARGV: term, an epoch in case one is needed, channel
 -- Returns epoch, first, head, bytes, forks, the bucket's sequence and the name
 -- of its incarnation.

@@ -1,0 +1,12 @@
+-- dead returns letters in their order.
+-- KEYS: order of letters, texts of letters
+-- ARGV: sequence number to begin after, most letters
+-- Returns sequence number, id and text of each.
+local page = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+local list = {}
+for i = 1, #page, 2 do
+  list[#list + 1] = page[i + 1]
+  list[#list + 1] = page[i]
+  list[#list + 1] = redis.call('HGET', KEYS[2], page[i])
+end
+return list

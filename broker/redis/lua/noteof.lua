@@ -1,0 +1,3 @@
+-- noteof returns a note, or nil.
+-- KEYS: note
+return redis.call('GET', KEYS[1])

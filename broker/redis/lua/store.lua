@@ -1,0 +1,33 @@
+-- store makes a subscription what an update says, in its own bucket.
+-- KEYS: subscription, position, subscriptions, due, owned
+-- ARGV: term, version to replace, name, generation, record, node, channels,
+-- channels it waits for, ms until it is due (-1: never), PUBLISH or SPUBLISH,
+-- topic of what is due, 1 to take changed channels, number of cursors to set;
+-- then channel and cursor of each; then channels to forget.
+-- Returns CONFLICT; CHANNELS and the old ones, if they change and may not; or OK
+-- and the channels it waited for and followed before. Only OK changed anything.
+local key, position, owned = KEYS[1], KEYS[2], KEYS[5]
+local name, node = ARGV[3], ARGV[6]
+local m = redis.call('HMGET', key, 'v', 'n', 'c', 'w')
+local version, old, channels, waited = m[1] or '0', m[2] or '', m[3] or '', m[4] or ''
+if version ~= ARGV[2] then return {'CONFLICT'} end
+if channels ~= ARGV[7] and ARGV[12] ~= '1' then return {'CHANNELS', channels} end
+
+redis.call('HSET', key, 'v', int(version + 1), 'r', ARGV[5], 'n', node, 'c', ARGV[7], 'w', ARGV[8])
+redis.call('HSET', position, '', ARGV[4])
+local sets = tonumber(ARGV[13])
+for i = 14, 13 + 2 * sets, 2 do redis.call('HSET', position, ARGV[i], ARGV[i + 1]) end
+for i = 14 + 2 * sets, #ARGV do redis.call('HDEL', position, ARGV[i]) end
+if not m[1] then redis.call('ZADD', KEYS[3], 0, name) end
+if old ~= node then
+  if old ~= '' then redis.call('ZREM', owned, old .. '\0' .. name) end
+  if node ~= '' then redis.call('ZADD', owned, 0, node .. '\0' .. name) end
+end
+local ms = tonumber(ARGV[9])
+if ms < 0 then
+  redis.call('ZREM', KEYS[4], '.' .. name)
+else
+  redis.call('ZADD', KEYS[4], int(now('') + ms), '.' .. name)
+  if ms == 0 then redis.call(ARGV[10], ARGV[11], '') end
+end
+return {'OK', waited, channels}

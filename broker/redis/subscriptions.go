@@ -1,0 +1,361 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+)
+
+var _ broker.Durable = (*Broker)(nil)
+
+// Load implements broker.Subscriptions.
+func (b *Broker) Load(ctx context.Context, name string) (broker.Subscription, error) {
+	verb := "load subscription " + name
+	bucket := bucketOf(name)
+	list, err := b.query(ctx, bucket, loadScript, b.loadKeys(bucket, name))
+	if err != nil {
+		return broker.Subscription{}, unavailable(verb, err)
+	}
+	if list == nil {
+		return broker.Subscription{}, fmt.Errorf("%s: %w", verb, broker.ErrNotFound)
+	}
+	return subscriptionOf(name, list), nil
+}
+
+func (b *Broker) loadKeys(bucket int, name string) []string {
+	order, _ := b.keys.letters(bucket, name)
+	return []string{b.keys.subscription(bucket, name), b.keys.position(bucket, name), order}
+}
+
+// subscriptionOf reads what load.lua returns.
+func subscriptionOf(name string, list []any) broker.Subscription {
+	record, _ := list[1].(string)
+	return broker.Subscription{
+		Name: name, Version: uintOf(list[0]), Record: []byte(record),
+		Dead: int(uintOf(list[2])), Redriving: int(uintOf(list[3])),
+		Standing: standingOf(list[4:]),
+	}
+}
+
+// standingOf reads the fields and values of a position.
+func standingOf(list []any) broker.Standing {
+	var s broker.Standing
+	for i := 0; i+1 < len(list); i += 2 {
+		channel, _ := list[i].(string)
+		value, _ := list[i+1].(string)
+		if channel == "" {
+			s.Generation = uintOf(value)
+			continue
+		}
+		epoch, offset, _ := strings.Cut(value, "-")
+		s.Position = append(s.Position, event.Cursor{Channel: channel, Epoch: epoch, Offset: uintOf(offset)})
+	}
+	slices.SortFunc(s.Position, func(x, y event.Cursor) int { return strings.Compare(x.Channel, y.Channel) })
+	return s
+}
+
+// unconfirmed is when a subscription that is to wait becomes due if whoever
+// stores it dies before it waits.
+const unconfirmed = 3 * time.Second
+
+// Store implements broker.Subscriptions.
+//
+// The subscription's own bucket changes in one step. What concerns it in its
+// channels' buckets is entered so that no moment and no crash loses anything:
+// that it follows them before, that it waits for them after, while it is due
+// soon in any case. What was entered for nothing is noticed by who finds it.
+func (b *Broker) Store(ctx context.Context, u broker.Update) error {
+	verb := "store subscription " + u.Name
+	bucket := bucketOf(u.Name)
+	channels := strings.Join(slices.Sorted(slices.Values(u.Channels)), ",")
+	due := u.Due
+	if len(u.Wait) > 0 {
+		due = min(due, unconfirmed)
+	}
+	answer, err := b.store(ctx, bucket, u, channels, due, false)
+	if err == nil && answer[0] == "CHANNELS" {
+		// Events are kept for it from before it follows them.
+		if err := b.mark(ctx, u, without(u.Channels, split(answer[1]))); err != nil {
+			return unavailable(verb, err)
+		}
+		answer, err = b.store(ctx, bucket, u, channels, due, true)
+	}
+	if err != nil {
+		return unavailable(verb, err)
+	}
+	if answer[0] != "OK" {
+		return fmt.Errorf("%s: %w", verb, broker.ErrConflict)
+	}
+	if len(u.Wait) > 0 {
+		if err := b.wait(ctx, bucket, u); err != nil {
+			return unavailable(verb, err)
+		}
+	}
+	waited := make([]string, len(u.Wait))
+	for i, c := range u.Wait {
+		waited[i] = c.Channel
+	}
+	b.unmark(ctx, u.Name, u.Version+1, without(split(answer[1]), waited), without(split(answer[2]), u.Channels))
+	return nil
+}
+
+// store runs store.lua and returns at least one string.
+func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channels string, due time.Duration, force bool) ([]string, error) {
+	k := b.keys
+	forced := "0"
+	if force {
+		forced = "1"
+	}
+	args := make([]any, 0, 12+2*len(u.Set)+len(u.Forget))
+	args = append(args, u.Version, u.Name, u.Generation, u.Record, u.Node, channels, waits(u.Wait), millis(due),
+		b.publish, k.dueTopic(bucket), forced, len(u.Set))
+	for _, c := range u.Set {
+		args = append(args, c.Channel, fmt.Sprintf("%s-%d", c.Epoch, c.Offset))
+	}
+	for _, channel := range u.Forget {
+		args = append(args, channel)
+	}
+	list, err := b.doAs(ctx, u.Durable, bucket, storeScript, []string{
+		k.subscription(bucket, u.Name), k.position(bucket, u.Name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
+	}, args...)
+	if err != nil {
+		return nil, err
+	}
+	return texts(list)
+}
+
+func waits(p event.Position) string {
+	channels := make([]string, len(p))
+	for i, c := range p {
+		channels[i] = c.Channel
+	}
+	return strings.Join(channels, ",")
+}
+
+// millis is a time from now as scripts take it; -1 is never.
+func millis(d time.Duration) int64 {
+	if d == broker.Never {
+		return -1
+	}
+	return max(0, d.Milliseconds())
+}
+
+// texts takes an answer of strings.
+func texts(list []any) ([]string, error) {
+	s := make([]string, 0, 3)
+	for _, v := range list {
+		text, _ := v.(string)
+		s = append(s, text)
+	}
+	if len(s) == 0 || s[0] == "OK" && len(s) < 3 {
+		return nil, errors.New("unexpected answer")
+	}
+	return s, nil
+}
+
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+// without returns what is in a but not in b.
+func without(a, b []string) []string {
+	var left []string
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			left = append(left, s)
+		}
+	}
+	return left
+}
+
+// mark enters that u follows channels.
+func (b *Broker) mark(ctx context.Context, u broker.Update, channels []string) error {
+	return b.doEach(ctx, len(channels), func(i int) *call {
+		bucket := bucketOf(channels[i])
+		return &call{bucket: bucket, script: markScript, keys: []string{b.keys.following(bucket, channels[i])},
+			args: []any{u.Name, u.Version + 1}, durable: u.Durable}
+	}, nil)
+}
+
+// wait has u wait for its channels; then, and only then, it is due no sooner
+// than it says.
+func (b *Broker) wait(ctx context.Context, own int, u broker.Update) error {
+	err := b.doEach(ctx, len(u.Wait), func(i int) *call {
+		c := u.Wait[i]
+		bucket := bucketOf(c.Channel)
+		return &call{bucket: bucket, script: waitScript,
+			keys: []string{b.keys.meta(bucket, c.Channel), b.keys.waiting(bucket, c.Channel), b.keys.due(bucket)},
+			args: []any{u.Name, u.Version + 1, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(bucket)}, durable: u.Durable}
+	}, nil)
+	if err != nil {
+		return err
+	}
+	_, err = b.doAs(ctx, u.Durable, own, confirmScript, []string{b.keys.subscription(own, u.Name), b.keys.due(own)},
+		u.Version+1, u.Name, millis(u.Due))
+	return err
+}
+
+// unmark takes a subscription from where version no longer belongs. If that
+// fails, it is found to be there for nothing, later.
+func (b *Broker) unmark(ctx context.Context, name string, version uint64, waited, followed []string) {
+	var keys []string
+	var owners []int
+	for _, channel := range waited {
+		bucket := bucketOf(channel)
+		keys, owners = append(keys, b.keys.waiting(bucket, channel)), append(owners, bucket)
+	}
+	for _, channel := range followed {
+		bucket := bucketOf(channel)
+		keys, owners = append(keys, b.keys.following(bucket, channel)), append(owners, bucket)
+	}
+	err := b.doEach(ctx, len(keys), func(i int) *call {
+		return &call{bucket: owners[i], script: unmarkScript, keys: keys[i : i+1], args: []any{name, version}}
+	}, nil)
+	if err != nil {
+		b.log.Debug("tidy up after a subscription", "subscription", name, "error", err)
+	}
+}
+
+// Delete implements broker.Subscriptions.
+func (b *Broker) Delete(ctx context.Context, name string, version uint64) error {
+	verb := "delete subscription " + name
+	k, bucket := b.keys, bucketOf(name)
+	order, letters := k.letters(bucket, name)
+	list, err := b.doAs(ctx, true, bucket, deleteScript, []string{
+		k.subscription(bucket, name), k.position(bucket, name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
+		order, letters, k.note(bucket, name),
+	}, version, name)
+	if err != nil {
+		return unavailable(verb, err)
+	}
+	answer, err := texts(list)
+	if err != nil {
+		return unavailable(verb, err)
+	}
+	switch answer[0] {
+	case "GONE":
+		return fmt.Errorf("%s: %w", verb, broker.ErrNotFound)
+	case "CONFLICT":
+		return fmt.Errorf("%s: %w", verb, broker.ErrConflict)
+	}
+	b.unmark(ctx, name, version, split(answer[1]), split(answer[2]))
+	return nil
+}
+
+// List implements broker.Subscriptions.
+func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]broker.Subscription, error) {
+	const verb = "list subscriptions"
+	names, err := b.listNames(ctx, b.keys.subscriptions, prefix, after, limit)
+	if err != nil {
+		return nil, unavailable(verb, err)
+	}
+	page := make([]broker.Subscription, 0, len(names))
+	lists, err := b.queryEach(ctx, names, func(bucket int, name string) (*script, []string) {
+		return loadScript, b.loadKeys(bucket, name)
+	})
+	if err != nil {
+		return nil, unavailable(verb, err)
+	}
+	for i, list := range lists {
+		if len(list) >= 4 {
+			page = append(page, subscriptionOf(names[i], list))
+		}
+	}
+	return page, nil
+}
+
+// Advance implements broker.Subscriptions.
+func (b *Broker) Advance(ctx context.Context, moves []broker.Move) ([]int, error) {
+	fenced := make([]bool, len(moves))
+	err := b.doEach(ctx, len(moves), func(i int) *call {
+		m := moves[i]
+		bucket := bucketOf(m.Name)
+		args := append(make([]any, 0, 1+3*len(m.Position)), m.Generation)
+		return &call{bucket: bucket, script: advanceScript, keys: []string{b.keys.position(bucket, m.Name)},
+			args: appendCursors(args, m.Position)}
+	}, func(i int, answer any) { fenced[i] = answer == int64(0) })
+	if err != nil {
+		return nil, unavailable("advance", err)
+	}
+	var indexes []int
+	for i, f := range fenced {
+		if f {
+			indexes = append(indexes, i)
+		}
+	}
+	return indexes, nil
+}
+
+func appendCursors(args []any, p event.Position) []any {
+	for _, c := range p {
+		args = append(args, c.Channel, c.Epoch, c.Offset)
+	}
+	return args
+}
+
+// Look implements broker.Subscriptions.
+func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, error) {
+	lists, err := b.queryEach(ctx, names, func(bucket int, name string) (*script, []string) {
+		return standingScript, []string{b.keys.position(bucket, name)}
+	})
+	if err != nil {
+		return nil, unavailable("look at subscriptions", err)
+	}
+	standings := make([]broker.Standing, len(names))
+	for i, list := range lists {
+		standings[i] = standingOf(list)
+	}
+	return standings, nil
+}
+
+// queryEach runs a script without arguments for each name in its bucket and
+// returns the answers in the order of names.
+func (b *Broker) queryEach(ctx context.Context, names []string, which func(bucket int, name string) (*script, []string)) ([][]any, error) {
+	if err := b.usable(ctx); err != nil {
+		return nil, err
+	}
+	byServer := make(map[*server][]int)
+	for i, name := range names {
+		srv := b.servers.bucket(bucketOf(name))
+		byServer[srv] = append(byServer[srv], i)
+	}
+	lists := make([][]any, len(names))
+	for srv, some := range byServer {
+		for part := range slices.Chunk(some, mostStates) {
+			answers := make([]*goredis.Cmd, len(part))
+			_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+				for j, i := range part {
+					s, keys := which(bucketOf(names[i]), names[i])
+					answers[j] = p.EvalSha(ctx, s.sha, keys)
+				}
+				return nil
+			})
+			for j, i := range part {
+				answer, err := answers[j].Result()
+				if verdict, _ := judge(err); err != nil && verdict != done || err != nil && !errors.Is(err, goredis.Nil) {
+					// Alone, wherever it is.
+					bucket := bucketOf(names[i])
+					s, keys := which(bucket, names[i])
+					list, err := b.query(ctx, bucket, s, keys)
+					if err != nil {
+						return nil, err
+					}
+					answer = list
+				}
+				lists[i] = listOf(answer)
+			}
+		}
+	}
+	return lists, nil
+}
