@@ -110,7 +110,7 @@ var burst = Scenario{
 	Name:  "burst",
 	Brief: "one channel, many listeners, published to as fast as it goes: deliveries/s",
 	Defaults: Options{
-		Connections: 10_000, Events: 300, Transports: both,
+		Connections: 10_000, Events: 300, Settle: 2 * time.Second, Transports: both,
 	},
 	Floored: true,
 	Cases: func(o Options) []Case {
@@ -125,7 +125,7 @@ var burst = Scenario{
 		}
 		defer s.Stop()
 		// What connecting left to do (a collection, mostly) isn't the burst's.
-		if err := pause(ctx, 2*time.Second); err != nil {
+		if err := pause(ctx, e.Settle); err != nil {
 			return err
 		}
 		m, err := e.begin(s, spec, pump.Options{Base: base, Batch: e.Batch, Limit: uint64(e.Events)})

@@ -75,6 +75,21 @@ func (s Spec) check() error {
 	return nil
 }
 
+// split divides a swarm's clients among so many processes.
+func (s Spec) split(count int) []Spec {
+	shares := make([]Spec, count)
+	for k := range shares {
+		share := s
+		share.First = s.First + s.Clients*k/count
+		share.Clients = s.First + s.Clients*(k+1)/count - share.First
+		share.PerSecond = s.PerSecond / float64(count)
+		share.InFlight = max(s.InFlight/count, 1)
+		share.Lane = s.Lane + 1 + k
+		shares[k] = share
+	}
+	return shares
+}
+
 // Channel is the name of the i-th channel of a run.
 func Channel(base string, i int) string { return base + "." + strconv.Itoa(i) }
 

@@ -62,22 +62,23 @@ func Start(spec Spec) (*Swarm, error) {
 		return s, nil
 	}
 	reserved.Add(-int64(spec.Clients))
-	count := (spec.Clients + room() - 1) / room()
-	for k := range count {
-		share := spec
-		share.First = spec.First + spec.Clients*k/count
-		share.Clients = spec.First + spec.Clients*(k+1)/count - share.First
-		share.PerSecond = spec.PerSecond / float64(count)
-		share.InFlight = max(spec.InFlight/count, 1)
-		share.Lane = spec.Lane + 1 + k
+	if err := s.fork((spec.Clients + room() - 1) / room()); err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// fork starts the clients in so many child processes.
+func (s *Swarm) fork(count int) error {
+	for _, share := range s.spec.split(count) {
 		c, err := startChild(share)
 		if err != nil {
-			s.Stop()
-			return nil, err
+			return err
 		}
 		s.parts = append(s.parts, c)
 	}
-	return s, nil
+	return nil
 }
 
 // State returns the account so far; its histograms cover the time since the
