@@ -18,6 +18,10 @@ type cli struct {
 	Serve serveCmd `cmd:"" default:"withargs" help:"Run the gateway (what bare longline does too)."`
 	Token tokenCmd `cmd:"" help:"Mint a token with the gateway's key."`
 
+	Publish publishCmd `cmd:"" help:"Publish events to a channel."`
+	Listen  listenCmd  `cmd:"" help:"Print events as they come, or forward them to a local URL."`
+	Sub     subCmd     `cmd:"" help:"List, make, change and look into durable subscriptions."`
+
 	Version kong.VersionFlag `help:"Print the version."`
 }
 

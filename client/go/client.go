@@ -177,7 +177,7 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 	} else {
 		err = json.NewDecoder(res.Body).Decode(answer)
 	}
-	if err != nil {
+	if err != nil && err != io.EOF { // some answers have no body
 		return unreachable(fmt.Errorf("read answer: %w", err))
 	}
 	return nil
