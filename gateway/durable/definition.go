@@ -104,6 +104,7 @@ func shortDuration(d time.Duration) string {
 
 // What a definition may say at most.
 const (
+	MaxName         = 128
 	MaxChannels     = 64
 	MaxTypes        = 64
 	MaxWindow       = 10_000
@@ -208,6 +209,19 @@ func (d *Definition) check() error {
 		if err := d.Callback.check(d.Window); err != nil {
 			return fmt.Errorf("callback.%w", err)
 		}
+	}
+	return nil
+}
+
+// CheckName returns nil if name can be a subscription's.
+func CheckName(name string) error {
+	ok := len(name) >= 1 && len(name) <= MaxName
+	for i := 0; i < len(name) && ok; i++ {
+		c := name[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == ':' || c == '-' || c == '.'
+	}
+	if !ok || name == "." || name == ".." {
+		return fmt.Errorf("subscription name %.140q: want 1 to %d bytes of A-Z a-z 0-9 _ : - .", name, MaxName)
 	}
 	return nil
 }

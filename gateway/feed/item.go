@@ -107,3 +107,17 @@ func (i *Item) ID() string {
 	json.Unmarshal(i.JSON(), &e)
 	return e.ID
 }
+
+// Remade is an event that is known by its JSON alone, such as a dead letter
+// that is delivered again.
+func Remade(c event.Cursor, text []byte, typ, key string) *Item {
+	i := &Item{Offset: c.Offset, escaped: true, unescapedTyp: typ, unescapedKey: key}
+	b := make([]byte, 0, len(text)+len(c.Channel)+80)
+	b = c.Append(append(b, "id: "...))
+	b = append(b, "\ndata: "...)
+	i.frame = int32(len(b))
+	b = wire.AppendTextHeader(b, len(text))
+	i.json = int32(len(b))
+	i.buf = append(append(b, text...), "\n\n"...)
+	return i
+}

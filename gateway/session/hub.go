@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/line"
 	"github.com/longline-push/longline/gateway/wire"
@@ -18,7 +19,9 @@ import (
 type Options struct {
 	Broker feed.Broker
 	// OffsetAt is the broker's, for since a time.
-	Times  Times
+	Times Times
+	// Keeper owns durable subscriptions; nil: there are none.
+	Keeper *durable.Keeper
 	Feeds  feed.Options // its Broker and Logger are set from here
 	Logger *slog.Logger
 	Node   string // this node's name, in hello
@@ -291,6 +294,7 @@ func (s *Session) beat() {
 		s.said = false // it is alive as it is
 		return
 	}
+	s.movedLocked()
 	position := ""
 	if s.moved {
 		position = string(s.appendPosition(nil))

@@ -59,6 +59,9 @@ func (s *Session) Start(l line.Line) {
 		for i := range s.tracks {
 			s.tracks[i].feed.Join(s)
 		}
+		if s.held != nil {
+			s.hub.spawn(s.attach)
+		}
 	}
 	s.mu.Unlock()
 	if over { // the hub was closed meanwhile

@@ -3,9 +3,11 @@ package session
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -28,6 +30,28 @@ func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config,
 	var err error
 	c.Lag, err = ParseLag(q.Get("lag"))
 	return c, err
+}
+
+// AttachmentFromQuery reads what a connection to a durable subscription asks
+// for.
+func AttachmentFromQuery(q url.Values, g *auth.Grant, codec Codec) (Attachment, error) {
+	a := Attachment{Grant: g, Codec: codec, Name: q.Get("subscription"), Consumer: q.Get("consumer")}
+	for _, other := range []string{"channel", "types", "since", "lag"} {
+		if q.Has(other) {
+			return a, wire.BadRequest("subscription and %s can't be asked for together: the subscription says it", other)
+		}
+	}
+	if len(a.Consumer) > durable.MaxName {
+		return a, wire.BadRequest("consumer has %d bytes; want %d at most", len(a.Consumer), durable.MaxName)
+	}
+	if text := q.Get("window"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > durable.MaxWindow {
+			return a, wire.BadRequest("window is %.40q; want a number from 1 to %d", text, durable.MaxWindow)
+		}
+		a.Window = n
+	}
+	return a, nil
 }
 
 // Authorizer turns requests and tokens into grants; see auth.Verifier.

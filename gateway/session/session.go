@@ -98,6 +98,7 @@ type Session struct {
 	unponged  uint8
 	tracks    []track
 	control   [][]byte // goes before any event
+	held      *held    // nil: ephemeral; static
 }
 
 // track is a session's progress in one channel.
@@ -201,6 +202,9 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 // Subscribe adds channels from since on and returns their position. Either all
 // are added or none. Channels that the session has already keep their place.
 func (s *Session) Subscribe(ctx context.Context, channels []string, types string, since Since, lag Lag) (event.Position, error) {
+	if s.held != nil {
+		return nil, wire.BadRequest("this session is a durable subscription's; its channels are changed by PUT or PATCH")
+	}
 	added, gaps, _, err := s.hub.open(ctx, s.Grant(), channels, types, since)
 	if err != nil {
 		return nil, err
@@ -246,6 +250,9 @@ func (s *Session) Subscribe(ctx context.Context, channels []string, types string
 // Unsubscribe takes channels off; ones that the session doesn't have are an
 // error, and then none is.
 func (s *Session) Unsubscribe(channels []string) error {
+	if s.held != nil {
+		return wire.BadRequest("this session is a durable subscription's; its channels are changed by PUT or PATCH")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gone := make(map[string]bool, len(channels))
@@ -356,6 +363,9 @@ func (s *Session) goneLocked() {
 	}
 	s.over = true
 	s.control = nil
+	if s.held != nil {
+		s.unheldLocked()
+	}
 	s.leaveLocked()
 	if s.line != nil {
 		s.line.Close()
@@ -364,11 +374,10 @@ func (s *Session) goneLocked() {
 }
 
 func (s *Session) leaveLocked() {
-	for i := range s.tracks {
-		s.tracks[i].feed.Leave(s)
-		s.tracks[i].feed.Release()
+	if s.held != nil {
+		s.movedLocked() // acks are taken until the line closes
 	}
-	s.tracks = nil
+	s.leaveFeedsLocked()
 }
 
 func release(tracks []track) {

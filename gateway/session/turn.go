@@ -24,6 +24,7 @@ type Turn struct {
 	marks   []mark // one for each frame in bufs
 	scanned []uint64
 	scratch []byte
+	room    int // events that a durable session's window takes
 	keys    map[string]struct{}
 }
 
@@ -34,7 +35,10 @@ type mark struct {
 	offset uint64
 }
 
-const control = -1
+const (
+	control = -1
+	redrive = -2 // a dead letter that is delivered again
+)
 
 func (t *Turn) reset() {
 	clear(t.items)
@@ -61,6 +65,9 @@ func (s *Session) Turn(t *Turn) (more bool) {
 		}
 		t.marks = append(t.marks, mark{track: control})
 		size += len(b)
+	}
+	if t.room = s.room(); s.held != nil {
+		size += s.fillAgain(t)
 	}
 	for i := 0; i < len(s.tracks); i++ {
 		t.scanned = append(t.scanned, s.tracks[i].offset)
@@ -89,6 +96,10 @@ func (s *Session) Turn(t *Turn) (more bool) {
 		return false
 	}
 	s.slow = more && s.slow
+	if d := s.held; d != nil && d.rounds && d.holding != nil && d.unacked >= d.window {
+		s.endLocked(wire.CloseRestart, "the window is full: coming back acknowledges", roundPause)
+		return true
+	}
 	if s.ending && len(s.control) == 0 {
 		s.line.Finish()
 		return false
@@ -100,10 +111,16 @@ func (s *Session) Turn(t *Turn) (more bool) {
 func (s *Session) handedOver(t *Turn, frames int) {
 	said := 0
 	for _, m := range t.marks[:frames] {
-		if m.track == control {
+		switch {
+		case m.track == control:
 			said++
-		} else {
+		case m.track == redrive:
+			s.held.handedAgain()
+		default:
 			s.tracks[m.track].offset = m.offset
+			if s.held != nil {
+				s.held.handed(m.track, m.offset)
+			}
 		}
 	}
 	if s.control = s.control[said:]; len(s.control) == 0 {
@@ -116,6 +133,9 @@ func (s *Session) handedOver(t *Turn, frames int) {
 	for i, offset := range t.scanned {
 		if offset > s.tracks[i].offset {
 			s.tracks[i].offset, s.moved = offset, true
+			if s.held != nil {
+				s.held.lanes[i].sent = offset
+			}
 		}
 	}
 }
@@ -138,6 +158,9 @@ func (s *Session) blockedLocked() {
 // fill appends a channel's pending events. It returns their bytes and whether
 // there is more to send.
 func (s *Session) fill(t *Turn, i int, most int) (size int, more bool) {
+	if t.room <= 0 {
+		return 0, false // an ack makes room
+	}
 	tr := &s.tracks[i]
 	conflating := s.lag == LagConflate && s.slow
 	if conflating {
@@ -157,6 +180,9 @@ func (s *Session) fill(t *Turn, i int, most int) (size int, more bool) {
 			continue
 		}
 		s.appendEvent(t, i, item)
+		if t.room--; t.room == 0 {
+			return size, false
+		}
 		if size += len(item.JSON()); size >= most || len(t.bufs)+stride > turnBuffers {
 			return size, more || n+1 < len(items)
 		}
@@ -221,6 +247,9 @@ func (s *Session) pending(t *Turn, tr *track, most int) (items []*feed.Item, mor
 
 // moveTo places a track anew and tells of what lies between.
 func (s *Session) moveTo(tr *track, p place, epoch string) {
+	if s.held != nil {
+		s.placedLocked(tr, p, epoch)
+	}
 	tr.epoch, tr.offset, tr.page = epoch, p.offset, nil
 	if p.gap != nil {
 		s.sayLocked(*p.gap, string(s.appendPosition(nil)))

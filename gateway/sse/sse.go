@@ -58,6 +58,9 @@ func (h *Handler) prepare(r *http.Request) (*session.Session, error) {
 	if event := q.Get("event"); event != "" && event != "type" {
 		return nil, wire.BadRequest("event is %.40q: want \"type\" or nothing", event)
 	}
+	if q.Has("subscription") {
+		return h.attach(r, g, codec{types: q.Get("event") == "type"})
+	}
 	c, err := session.FromQuery(q, r.Header.Get("Last-Event-ID"), g, codec{types: q.Get("event") == "type"})
 	if err != nil {
 		return nil, err
@@ -76,6 +79,31 @@ func (h *Handler) prepare(r *http.Request) (*session.Session, error) {
 		}
 	}
 	return h.Hub.New(r.Context(), c)
+}
+
+// attach attaches to a durable subscription. Unless the client acknowledges by
+// itself, what it received is acknowledged by its coming back.
+func (h *Handler) attach(r *http.Request, g *auth.Grant, c codec) (*session.Session, error) {
+	q := r.URL.Query()
+	a, err := session.AttachmentFromQuery(q, g, c)
+	if err != nil {
+		return nil, err
+	}
+	switch q.Get("ack") {
+	case "manual":
+	case "":
+		a.Rounds = true
+		last := r.Header.Get("Last-Event-ID")
+		if last == "" {
+			last = q.Get("last_event_id")
+		}
+		if err := h.Hub.AckReceived(r.Context(), g, a.Name, last); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, wire.BadRequest("ack is %.40q: want \"manual\" or nothing", q.Get("ack"))
+	}
+	return h.Hub.Attach(r.Context(), a)
 }
 
 func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Session) {

@@ -92,6 +92,17 @@ func (h *Handler) prepare(r *http.Request, plain bool) (*auth.Grant, *session.Se
 			return nil, nil, err
 		}
 	}
+	if q := r.URL.Query(); q.Has("subscription") {
+		if plain {
+			return nil, nil, wire.BadRequest("cloudevents.json is for ephemeral sessions; a subscription wants %s", Protocol)
+		}
+		a, err := session.AttachmentFromQuery(q, g, codec{})
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := h.Hub.Attach(r.Context(), a)
+		return g, s, err
+	}
 	c, err := session.FromQuery(r.URL.Query(), "", g, codec{plain: plain})
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -88,8 +89,18 @@ func (c *conn) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 			return ok, err
 		}
 		return ok, c.Renew(g)
-	case "ack", "reject":
-		return ok, wire.BadRequest("%s is for durable sessions; this one is ephemeral", m.Op)
+	case "ack":
+		p, err := event.ParsePosition(m.Cursor)
+		if err != nil {
+			return ok, wire.BadRequest("ack: %v", err)
+		}
+		return wire.Control{}, c.Ack(p)
+	case "reject":
+		at, err := event.ParseCursor(m.Cursor)
+		if err != nil {
+			return ok, wire.BadRequest("reject: %v", err)
+		}
+		return wire.Control{}, c.Reject(ctx, at, m.Reason)
 	}
 	return ok, wire.BadRequest("unknown op %.40q: %s", m.Op, opsTaken)
 }

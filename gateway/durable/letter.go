@@ -1,0 +1,113 @@
+package durable
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+)
+
+// DeadLetter is an event that a consumer refused, as people see it.
+type DeadLetter struct {
+	Event    json.RawMessage `json:"event"`
+	Reason   string          `json:"reason"`
+	Attempts int             `json:"attempts"`
+	Time     time.Time       `json:"time"`
+}
+
+// Redriven is a dead letter that was put back: its event and what is needed
+// to deliver it again.
+type Redriven struct {
+	ID     string
+	Type   string
+	Key    string
+	Cursor string
+	Event  []byte
+}
+
+// Letter is the dead letter as a broker keeps it.
+func (d DeadLetter) Letter() (broker.Letter, error) {
+	var e struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(d.Event, &e); err != nil {
+		return broker.Letter{}, fmt.Errorf("read the event of a dead letter: %w", err)
+	}
+	data, err := json.Marshal(d)
+	if err != nil {
+		return broker.Letter{}, fmt.Errorf("encode dead letter: %w", err)
+	}
+	return broker.Letter{ID: e.ID, Time: d.Time, Data: data}, nil
+}
+
+// BuryEvent keeps dead letters, durably. The position moves by an Advance.
+func (h *Holding) BuryEvent(ctx context.Context, dead ...DeadLetter) error {
+	letters := make([]broker.Letter, 0, len(dead))
+	for _, d := range dead {
+		l, err := d.Letter()
+		if err != nil {
+			return err
+		}
+		letters = append(letters, l)
+	}
+	dropped, err := h.Bury(ctx, letters, nil)
+	if err != nil {
+		return err
+	}
+	for i, d := range dead {
+		h.k.o.Tell("deadletter", h.Name, map[string]any{"event": letters[i].ID, "reason": d.Reason, "attempts": d.Attempts})
+	}
+	if dropped > 0 {
+		h.k.o.Tell("gap", h.Name, map[string]any{"reason": "deadletters", "dropped": dropped})
+	}
+	return nil
+}
+
+// mostAgain bounds how many dead letters one owner takes at a time.
+const mostAgain = 1000
+
+// LettersAgain returns the dead letters that were put back, oldest first.
+func (h *Holding) LettersAgain(ctx context.Context) (all []Redriven, err error) {
+	s, err := h.k.o.Broker.Load(ctx, h.Name)
+	if err != nil || s.Redriving == 0 {
+		return nil, err
+	}
+	for after := uint64(0); len(all) < mostAgain; {
+		page, err := h.k.o.Broker.Dead(ctx, h.Name, after, 500)
+		if err != nil || len(page) == 0 {
+			return all, err
+		}
+		for _, l := range page {
+			if after = l.Seq; !l.Redrive {
+				continue
+			}
+			if r, err := redriven(l); err == nil {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+func redriven(l broker.Letter) (Redriven, error) {
+	var d DeadLetter
+	if err := json.Unmarshal(l.Data, &d); err != nil {
+		return Redriven{}, err
+	}
+	var e struct{ Type, Cursor, PartitionKey string }
+	if err := json.Unmarshal(d.Event, &e); err != nil {
+		return Redriven{}, err
+	}
+	return Redriven{ID: l.ID, Type: e.Type, Key: e.PartitionKey, Cursor: e.Cursor, Event: d.Event}, nil
+}
+
+// Remove drops dead letters that were delivered again.
+func (h *Holding) Remove(ctx context.Context, ids []string) error {
+	_, err := h.k.o.Broker.Remove(ctx, h.Name, ids)
+	return err
+}
+
+// Tell tells of something that happened to the subscription.
+func (h *Holding) Tell(kind string, data any) { h.k.o.Tell(kind, h.Name, data) }
