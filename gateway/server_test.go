@@ -39,7 +39,7 @@ type testNode struct {
 	url       string
 	hub       *session.Hub
 	admission *gateway.Admission
-	t         *testing.T
+	t         testing.TB
 }
 
 // setup is what a test wants otherwise.
@@ -51,7 +51,7 @@ type setup struct {
 	loopback bool
 }
 
-func openBroker(t *testing.T) gateway.Broker {
+func openBroker(t testing.TB) gateway.Broker {
 	t.Helper()
 	b, err := embedded.Open(embedded.Options{
 		Dir: t.TempDir(), Fsync: embedded.FsyncEverySecond, Logger: quiet,
@@ -70,7 +70,7 @@ func openBroker(t *testing.T) gateway.Broker {
 	return b
 }
 
-func newTestNode(t *testing.T, s setup) *testNode {
+func newTestNode(t testing.TB, s setup) *testNode {
 	t.Helper()
 	if s.broker == nil {
 		s.broker = openBroker(t)
@@ -122,7 +122,7 @@ func newTestNode(t *testing.T, s setup) *testNode {
 }
 
 // until polls, so that no test sleeps longer than it must.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for !ok() {
@@ -218,7 +218,7 @@ func (n *testNode) publish(channel string, events ...string) (last string) {
 
 // stream is an open event stream.
 type stream struct {
-	t    *testing.T
+	t    testing.TB
 	body io.ReadCloser
 	read *bufio.Scanner
 }
