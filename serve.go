@@ -41,7 +41,7 @@ func (c *serveCmd) check() (*checked, error) {
 		if out.embedded, err = embeddedOptions(c.Broker); err != nil {
 			return nil, usage("--broker", "%v", err)
 		}
-	case "redis", "rediss", "redis+sentinel", "redis+cluster":
+	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
 	default:
 		return nil, usage("--broker", "%q; want embedded:DIR, redis://…, rediss://…, redis+sentinel://… or redis+cluster://…", scheme)
 	}

@@ -42,7 +42,8 @@ type Options struct {
 	// LookEvery is how often followed channels are compared with what was
 	// announced. 0: 800 ms.
 	LookEvery time.Duration
-	// TrimEvery is how often retention is applied. 0: 30 s; negative: never.
+	// TrimEvery is how long a round of retention through all channels takes; one
+	// node at a time makes them. 0: 60 s; negative: this one makes none.
 	TrimEvery time.Duration
 }
 
@@ -56,6 +57,7 @@ type Broker struct {
 	publish string // PUBLISH or SPUBLISH
 	servers *servers
 	tail    *tail
+	janitor *janitor
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -101,7 +103,7 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 		o.LookEvery = 800 * time.Millisecond
 	}
 	if o.TrimEvery == 0 {
-		o.TrimEvery = 30 * time.Second
+		o.TrimEvery = time.Minute
 	}
 	b := &Broker{config: c, options: o, log: o.Logger, keys: newKeyspace(c.prefix, c.db), publish: "PUBLISH",
 		waiting: make(map[*time.Timer]struct{})}
@@ -109,7 +111,7 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 		b.publish = "SPUBLISH"
 	}
 	b.ctx, b.stop = context.WithCancel(context.Background())
-	b.tail = newTail(b)
+	b.tail, b.janitor = newTail(b), newJanitor(b)
 	b.servers = newServers(b)
 	if err := b.start(ctx); err != nil {
 		_ = b.Close()
@@ -118,7 +120,7 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 	b.wg.Go(func() { b.servers.run(b.ctx) })
 	b.wg.Go(func() { b.tail.look(b.ctx) })
 	if o.TrimEvery > 0 {
-		b.wg.Go(func() { b.trimNowAndThen(b.ctx) })
+		b.wg.Go(func() { b.janitor.run(b.ctx, o.TrimEvery) })
 	}
 	return b, nil
 }

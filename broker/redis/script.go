@@ -64,4 +64,8 @@ var (
 	sendScript     = newScript("send")
 	standingScript = newScript("standing")
 	noteOfScript   = newScript("noteof")
+	leadScript     = newScript("lead")
+	sweepScript    = newScript("sweep")
+	waitsScript    = newScript("waits")
+	needsScript    = newScript("needs")
 )

@@ -161,6 +161,7 @@ func (s *servers) arrange(at [buckets]string) {
 	s.mu.Unlock()
 	if changed {
 		s.b.log.Info("redis masters changed", "masters", len(used))
+		s.b.janitor.reigns.Add(1)
 	}
 	for _, srv := range gone {
 		srv.stop()

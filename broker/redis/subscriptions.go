@@ -261,8 +261,8 @@ func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]b
 		return nil, unavailable(verb, err)
 	}
 	page := make([]broker.Subscription, 0, len(names))
-	lists, err := b.queryEach(ctx, names, func(bucket int, name string) (*script, []string) {
-		return loadScript, b.loadKeys(bucket, name)
+	lists, err := b.queryEach(ctx, names, func(i, bucket int) question {
+		return question{loadScript, b.loadKeys(bucket, names[i]), nil}
 	})
 	if err != nil {
 		return nil, unavailable(verb, err)
@@ -306,8 +306,8 @@ func appendCursors(args []any, p event.Position) []any {
 
 // Look implements broker.Subscriptions.
 func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, error) {
-	lists, err := b.queryEach(ctx, names, func(bucket int, name string) (*script, []string) {
-		return standingScript, []string{b.keys.position(bucket, name)}
+	lists, err := b.queryEach(ctx, names, func(i, bucket int) question {
+		return question{standingScript, []string{b.keys.position(bucket, names[i])}, nil}
 	})
 	if err != nil {
 		return nil, unavailable("look at subscriptions", err)
@@ -319,9 +319,16 @@ func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, e
 	return standings, nil
 }
 
-// queryEach runs a script without arguments for each name in its bucket and
-// returns the answers in the order of names.
-func (b *Broker) queryEach(ctx context.Context, names []string, which func(bucket int, name string) (*script, []string)) ([][]any, error) {
+// question is a script call that query runs.
+type question struct {
+	script *script
+	keys   []string
+	args   []any
+}
+
+// queryEach asks a question for each name in the name's bucket, many in a round
+// trip, and returns the answers in the order of names.
+func (b *Broker) queryEach(ctx context.Context, names []string, ask func(i, bucket int) question) ([][]any, error) {
 	if err := b.usable(ctx); err != nil {
 		return nil, err
 	}
@@ -336,8 +343,8 @@ func (b *Broker) queryEach(ctx context.Context, names []string, which func(bucke
 			answers := make([]*goredis.Cmd, len(part))
 			_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
 				for j, i := range part {
-					s, keys := which(bucketOf(names[i]), names[i])
-					answers[j] = p.EvalSha(ctx, s.sha, keys)
+					q := ask(i, bucketOf(names[i]))
+					answers[j] = p.EvalSha(ctx, q.script.sha, q.keys, q.args...)
 				}
 				return nil
 			})
@@ -346,8 +353,8 @@ func (b *Broker) queryEach(ctx context.Context, names []string, which func(bucke
 				if verdict, _ := judge(err); err != nil && verdict != done || err != nil && !errors.Is(err, goredis.Nil) {
 					// Alone, wherever it is.
 					bucket := bucketOf(names[i])
-					s, keys := which(bucket, names[i])
-					list, err := b.query(ctx, bucket, s, keys)
+					q := ask(i, bucket)
+					list, err := b.query(ctx, bucket, q.script, q.keys, q.args...)
 					if err != nil {
 						return nil, err
 					}
