@@ -1,0 +1,170 @@
+package callback
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/feed"
+)
+
+// DispatcherOptions of NewDispatcher; all but Logger are required.
+type DispatcherOptions struct {
+	Keeper   *durable.Keeper
+	Schedule broker.Schedule
+	Feeds    *feed.Feeds
+	Engine   *Engine
+	// Private returns what of a callback is kept sealed.
+	Private func(s durable.State) (secrets []Secret, headers map[string]string, err error)
+	Logger  *slog.Logger // nil: none
+}
+
+// Dispatcher claims subscriptions whose callback is due, as long as the node
+// has room, and hands them to the engine. Run must run for it to do so.
+type Dispatcher struct {
+	o     DispatcherOptions
+	pace  *rate.Limiter
+	mu    sync.Mutex
+	posts map[*post]struct{}
+}
+
+// How subscriptions are claimed: in small batches, at a pace that spreads what
+// becomes due at once, and hidden from others while that takes.
+const (
+	claimBatch  = 32
+	claimPace   = 1000 // a second
+	claimHide   = 5 * time.Second
+	claimAtOnce = 8
+	lookEvery   = time.Second
+)
+
+// NewDispatcher returns a dispatcher.
+func NewDispatcher(o DispatcherOptions) *Dispatcher {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Dispatcher{o: o, pace: rate.NewLimiter(claimPace, 4*claimBatch), posts: map[*post]struct{}{}}
+}
+
+// Run claims what becomes due until ctx ends. What was claimed is delivered
+// until Engine.Close.
+func (d *Dispatcher) Run(ctx context.Context) {
+	due := make(chan struct{}, 1)
+	stop := d.o.Schedule.OnDue(func() {
+		select {
+		case due <- struct{}{}:
+		default:
+		}
+	})
+	defer stop()
+	var notes sync.WaitGroup
+	defer notes.Wait()
+	notes.Go(func() { d.keepNotes(ctx) })
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due:
+		case <-tick.C:
+		}
+		if err := d.claim(ctx); err != nil && ctx.Err() == nil {
+			d.o.Logger.Debug("claim due callbacks", "error", err)
+		}
+	}
+}
+
+// claim claims all that is due and that there is room for.
+func (d *Dispatcher) claim(ctx context.Context) error {
+	for {
+		n := min(d.o.Engine.Room(), claimBatch)
+		if n == 0 || d.o.Keeper.Quiet() {
+			return nil
+		}
+		tickets, err := d.o.Schedule.Due(ctx, n, claimHide)
+		if err != nil || len(tickets) == 0 {
+			return err
+		}
+		if err := d.pace.WaitN(ctx, len(tickets)); err != nil {
+			return err
+		}
+		served := make([]broker.Ticket, len(tickets))
+		var group errgroup.Group
+		group.SetLimit(claimAtOnce)
+		for i, t := range tickets {
+			group.Go(func() error {
+				ok, err := d.serve(ctx, t.Name)
+				if ok {
+					served[i] = t
+				}
+				return err
+			})
+		}
+		err = group.Wait()
+		served = slices.DeleteFunc(served, func(t broker.Ticket) bool { return t.Name == "" })
+		if len(served) > 0 {
+			if err := d.o.Schedule.Done(ctx, served); err != nil {
+				return err
+			}
+		}
+		if err != nil || len(tickets) < n {
+			return err
+		}
+	}
+}
+
+// serve sees to one subscription that is due, and tells whether that is done.
+func (d *Dispatcher) serve(ctx context.Context, name string) (served bool, err error) {
+	var p *post
+	h, served, err := d.o.Keeper.Due(ctx, name, func(s durable.State) durable.Holder {
+		p = &post{d: d, name: name, started: !s.Parked}
+		return p
+	})
+	if h != nil {
+		p.begin(ctx, h)
+	}
+	return served, err
+}
+
+// keepNotes keeps for other nodes what the callbacks of this one are doing:
+// soon where there is trouble, seldom where all is well.
+func (d *Dispatcher) keepNotes(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		d.mu.Lock()
+		posts := make([]*post, 0, len(d.posts))
+		for p := range d.posts {
+			posts = append(posts, p)
+		}
+		d.mu.Unlock()
+		for _, p := range posts {
+			if ctx.Err() == nil {
+				p.noteIfDue(ctx, time.Now())
+			}
+		}
+	}
+}
+
+func (d *Dispatcher) add(p *post, there bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if there {
+		d.posts[p] = struct{}{}
+	} else {
+		delete(d.posts, p)
+	}
+}

@@ -1,0 +1,276 @@
+package callback
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Note is what a node keeps of a callback for others to show, as JSON.
+type Note struct {
+	Status   Status    `json:"status"`
+	Attempts []Attempt `json:"attempts"`
+}
+
+// maxNote bounds a note's JSON.
+const maxNote = 24 << 10
+
+// How soon a note is kept after something happened.
+const (
+	noteTrouble = time.Second
+	noteWell    = 10 * time.Second
+)
+
+// post is a claimed subscription: the keeper's Holder and the worker's
+// Progress in one.
+type post struct {
+	d       *Dispatcher
+	name    string
+	started bool // the callback takes over, rather than going on after a pause in events
+
+	h      *durable.Holding // set by begin, before the worker starts
+	source *redriver        // likewise
+
+	mu     sync.Mutex
+	worker *Worker
+	before []func(*Worker) // what came before there was a worker
+	ended  bool
+	after  time.Duration // when the callback's turn is to be after a release
+	noted  time.Time
+	calls  int // as of noted
+}
+
+var (
+	_ durable.Holder = (*post)(nil)
+	_ Progress       = (*post)(nil)
+)
+
+// begin starts to deliver what was claimed.
+func (p *post) begin(ctx context.Context, h *durable.Holding) {
+	p.h = h
+	def := h.State.Definition
+	secrets, headers, err := p.d.o.Private(h.State)
+	if err != nil {
+		p.d.o.Logger.Error("open a callback's secrets", "subscription", p.name, "error", err)
+		h.Release(nil, time.Minute)
+		return
+	}
+	position, err := p.place(ctx, h.Position, def.Channels)
+	if err != nil {
+		h.Release(nil, time.Second)
+		return
+	}
+	p.source = &redriver{
+		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, matcher(def.Types), h.Handed, h.Doubt),
+		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
+	}
+	cb := def.Callback
+	worker, err := p.d.o.Engine.Deliver(Subscription{
+		Name: p.name, Position: position, Window: def.Window,
+		URL: cb.URL, Headers: headers, Secrets: secrets,
+		Rate: cb.Rate, ByKey: cb.Order == durable.ByKey, Concurrency: cb.Concurrency,
+		MaxEvents: cb.Batch.MaxEvents, MaxWait: time.Duration(cb.Batch.MaxWait), Timeout: time.Duration(cb.Timeout),
+	}, p.source, p, p.end)
+	if err != nil {
+		h.Release(nil, 0) // the engine is closed: another node's turn
+		return
+	}
+	if p.started {
+		h.Tell("callback_started", nil)
+	}
+	p.mu.Lock()
+	p.worker = worker
+	before := p.before
+	p.before = nil
+	p.mu.Unlock()
+	for _, f := range before {
+		f(worker)
+	}
+	p.mu.Lock()
+	if !p.ended {
+		p.d.add(p, true)
+	}
+	p.mu.Unlock()
+}
+
+// place completes a position: a channel that it lacks starts at its head.
+func (p *post) place(ctx context.Context, at event.Position, channels []string) (event.Position, error) {
+	var placed event.Position
+	for _, channel := range channels {
+		c, ok := at.Of(channel)
+		if !ok {
+			f, err := p.d.o.Feeds.Open(ctx, channel)
+			if err != nil {
+				return nil, err
+			}
+			s := f.State()
+			f.Release()
+			c = event.Cursor{Channel: channel, Epoch: s.Epoch, Offset: s.Head}
+		}
+		placed = append(placed, c)
+	}
+	return placed, nil
+}
+
+// matcher returns what takes event types; nil takes all.
+func matcher(types []string) func(string) bool {
+	var patterns []event.Pattern
+	for _, text := range types {
+		if p, err := event.ParsePattern(text); err == nil { // checked when it was defined
+			patterns = append(patterns, p)
+		}
+	}
+	if len(types) == 0 {
+		return nil
+	}
+	return func(typ string) bool {
+		for _, p := range patterns {
+			if p.Match(typ) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// with calls f with the worker, now or when there is one.
+func (p *post) with(f func(*Worker)) {
+	p.mu.Lock()
+	w := p.worker
+	if w == nil {
+		p.before = append(p.before, f)
+	}
+	p.mu.Unlock()
+	if w != nil {
+		f(w)
+	}
+}
+
+// Ended implements durable.Holder.
+func (p *post) Ended(wire.CloseCode, string) { p.with((*Worker).Fence) }
+
+// Suspended implements durable.Holder.
+func (p *post) Suspended() { p.with((*Worker).Halt) }
+
+// Yield implements durable.Holder. Whoever asked has the grace to come.
+func (p *post) Yield() {
+	p.with(func(w *Worker) {
+		p.mu.Lock()
+		p.after = max(time.Duration(p.h.State.Definition.Callback.Grace), durable.YieldTime)
+		p.mu.Unlock()
+		w.Yield(Patience)
+	})
+}
+
+// Changed implements durable.Holder: the callback is claimed anew, and so goes
+// on by the new definition.
+func (p *post) Changed(durable.State) { p.with(func(w *Worker) { w.Yield(Patience) }) }
+
+// Acked implements durable.Holder.
+func (p *post) Acked(to event.Position) { p.with(func(w *Worker) { w.Acknowledged(to) }) }
+
+// Redrive implements durable.Holder.
+func (p *post) Redrive() { p.with(func(*Worker) { p.source.redrive() }) }
+
+// end gives up the ownership as the worker's end demands.
+func (p *post) end(r Result) {
+	p.mu.Lock()
+	p.ended = true
+	p.d.add(p, false)
+	after := p.after
+	p.mu.Unlock()
+	p.source.Rest()
+	if r.Outcome != Halted && r.Outcome != Fenced && len(r.Attempts) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
+		p.setNote(ctx, r.Status, r.Attempts)
+		cancel()
+	}
+	switch r.Outcome {
+	case CaughtUp:
+		p.h.Park()
+	case Disabled:
+		p.h.Disable()
+	default:
+		p.h.Release(r.Handed, after)
+	}
+}
+
+// Advance implements Progress.
+func (p *post) Advance(ctx context.Context, to event.Position) error { return p.h.Commit(ctx, to) }
+
+// Bury implements Progress.
+func (p *post) Bury(ctx context.Context, letters []Letter) error {
+	dead := make([]durable.DeadLetter, len(letters))
+	ids := make([]string, len(letters))
+	for i, l := range letters {
+		dead[i] = durable.DeadLetter{Event: l.Event.JSON, Reason: l.Reason, Attempts: l.Attempts, Time: l.Time}
+		ids[i] = l.Event.ID
+	}
+	if err := p.h.BuryEvent(ctx, dead...); err != nil {
+		return err
+	}
+	p.source.settled(ids)
+	return nil
+}
+
+// Redriven implements Progress.
+func (p *post) Redriven(ctx context.Context, ids []string) error {
+	err := p.h.Remove(ctx, ids)
+	if err == nil {
+		p.source.settled(ids)
+	}
+	return err
+}
+
+// Notify implements Progress.
+func (p *post) Notify(n Notice) {
+	var data any = n.Status
+	switch n.Kind {
+	case GapFound:
+		data = map[string]string{"channel": n.Gap.To.Channel, "from": n.Gap.From.String(), "to": n.Gap.To.String(), "reason": n.Gap.Reason}
+	case DeadLetter:
+		return // told by who keeps them
+	}
+	p.h.Tell(n.Kind.String(), data)
+}
+
+// noteIfDue keeps a note if there is something new and it is time.
+func (p *post) noteIfDue(ctx context.Context, now time.Time) {
+	p.mu.Lock()
+	w, calls, noted := p.worker, p.calls, p.noted
+	p.mu.Unlock()
+	if w.Calls() == calls {
+		return
+	}
+	wait := noteWell
+	if s := w.Status(); s.LastError != "" || calls == 0 {
+		wait = noteTrouble
+	}
+	if now.Sub(noted) < wait {
+		return
+	}
+	p.mu.Lock()
+	p.noted, p.calls = now, w.Calls()
+	p.mu.Unlock()
+	p.setNote(ctx, w.Status(), w.Attempts())
+}
+
+func (p *post) setNote(ctx context.Context, s Status, attempts []Attempt) {
+	for {
+		note, err := json.Marshal(Note{Status: s, Attempts: attempts})
+		if err != nil {
+			p.d.o.Logger.Error("encode a callback's note", "subscription", p.name, "error", err)
+			return
+		}
+		if len(note) <= maxNote || len(attempts) == 0 {
+			p.h.SetNote(ctx, note)
+			return
+		}
+		attempts = attempts[1:]
+	}
+}
