@@ -479,6 +479,13 @@ func (d *desk) drop(orphan bool) {
 	}
 }
 
+// forget has events that come again handled again.
+func (d *desk) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.past = newMemory(d.past.most)
+}
+
 // clear forgets everything no call has begun. Only for a desk that does not
 // dedupe.
 func (d *desk) clear() {

@@ -170,7 +170,7 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 		if tries != 3 {
 			t.Errorf("got %d tries, want 3", tries)
 		}
-		rejects, position := l.due()
+		rejects, _, position := l.due()
 		if len(rejects) != 1 || rejects[0] != (reject{"a@k-1", "CRM is down"}) || position != "a@k-2" {
 			t.Errorf("got rejects %v and position %s", rejects, position)
 		}
@@ -192,7 +192,7 @@ func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
 		wantEqual(t, "handled once each", r.got(), []string{"1", "2", "3"})
-		rejects, _ := l.due()
+		rejects, _, _ := l.due()
 		if len(rejects) != 2 || rejects[0].reason != "look up: no such contact" || rejects[1].reason != "handler panicked: nil map" {
 			t.Errorf("got %v", rejects)
 		}
@@ -240,7 +240,7 @@ func TestBatchRejectsSome(t *testing.T) {
 		})
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
-		rejects, position := l.due()
+		rejects, _, position := l.due()
 		if len(rejects) != 1 || rejects[0].cursor != "a@k-2" || position != "a@k-3" {
 			t.Errorf("got rejects %v and position %s", rejects, position)
 		}
@@ -302,7 +302,7 @@ func TestTriesAreCountedAcrossConnections(t *testing.T) {
 			pass(time.Minute)
 		}
 		wantEqual(t, "tried", r.got(), []string{"1", "1", "1"})
-		if rejects, _ := l.due(); len(rejects) != 1 {
+		if rejects, _, _ := l.due(); len(rejects) != 1 {
 			t.Errorf("got rejects %v, want one", rejects)
 		}
 	})
@@ -371,7 +371,7 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 		l := feed(d, testEvent(1, ""))
 		synctest.Wait()
 		wantDone(t, l, "a@k-1")
-		if rejects, _ := l.due(); len(rejects) != 0 {
+		if rejects, _, _ := l.due(); len(rejects) != 0 {
 			t.Errorf("got rejects %v, want none", rejects)
 		}
 	})

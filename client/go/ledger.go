@@ -26,6 +26,7 @@ type ledger struct {
 	open    int           // entries not yet in a prefix
 	room    chan struct{} // closed when an entry leaves; nil while nobody waits
 	rejects []reject
+	singles []string // cursors to be acknowledged on their own
 }
 
 // track is one channel's part.
@@ -45,6 +46,7 @@ type entry struct {
 	cursor string
 	done   bool
 	silent bool   // a step: the position moves, nothing is acknowledged
+	single bool   // a dead letter delivered again, from behind the position
 	twin   *entry // of the same event, appended once more; settled together
 }
 
@@ -69,11 +71,27 @@ func (l *ledger) add(channel, cursor string) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.trackLocked(channel)
-	t.received = cursor
 	e := &entry{ledger: l, track: t, cursor: cursor}
-	t.entries = append(t.entries, e)
 	l.open++
+	if e.single = behind(cursor, t.received); e.single {
+		return e
+	}
+	t.received = cursor
+	t.entries = append(t.entries, e)
 	return e
+}
+
+// behind tells whether cursor is of the same log as received, and not after
+// it.
+func behind(cursor, received string) bool {
+	epoch := strings.LastIndexByte(received, '-') + 1
+	if epoch == 0 || len(cursor) < epoch || cursor[:epoch] != received[:epoch] {
+		return false
+	}
+	if len(cursor) != len(received) {
+		return len(cursor) < len(received)
+	}
+	return cursor <= received
 }
 
 // step notes that the position moved to cursor without events.
@@ -127,6 +145,12 @@ func (l *ledger) finish(e *entry, r *reject) {
 		l.rejects = append(l.rejects, *r)
 	}
 	t, n := e.track, 0
+	if e.single {
+		l.singles = append(l.singles, e.cursor)
+		l.open--
+		l.tellLocked(true)
+		return
+	}
 	for n < len(t.entries) && t.entries[n].done {
 		head := t.entries[n]
 		t.done = head.cursor
@@ -138,24 +162,31 @@ func (l *ledger) finish(e *entry, r *reject) {
 	}
 	t.entries = t.entries[n:]
 	l.open -= n
-	if n > 0 && l.room != nil {
+	if n > 0 || r != nil {
+		l.tellLocked(n > 0)
+	}
+}
+
+// tellLocked tells that there is something to do, and maybe room.
+func (l *ledger) tellLocked(room bool) {
+	if room && l.room != nil {
 		close(l.room)
 		l.room = nil
 	}
-	if n > 0 || r != nil {
-		select {
-		case l.changed <- struct{}{}:
-		default:
-		}
+	select {
+	case l.changed <- struct{}{}:
+	default:
 	}
 }
 
 // due returns what is to be told to the gateway and forgets it: the refusals,
-// which go first, and the position to acknowledge, or "".
-func (l *ledger) due() (rejects []reject, position string) {
+// which go first, the events to acknowledge on their own, and the position to
+// acknowledge, or "".
+func (l *ledger) due() (rejects []reject, singles []string, position string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rejects, l.rejects = l.rejects, nil
+	singles, l.singles = l.singles, nil
 	var b strings.Builder
 	for _, t := range l.tracks {
 		if !t.dirty {
@@ -167,7 +198,7 @@ func (l *ledger) due() (rejects []reject, position string) {
 		}
 		b.WriteString(t.ack)
 	}
-	return rejects, b.String()
+	return rejects, singles, b.String()
 }
 
 // full returns nil if fewer than most events are open, else a channel that is

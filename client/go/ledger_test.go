@@ -12,7 +12,7 @@ func TestLedgerAcknowledgesContiguousPrefix(t *testing.T) {
 	a11, a12, b1, a13 := l.add("a", "a@k-11"), l.add("a", "a@k-12"), l.add("b", "b@k-1"), l.add("a", "a@k-13")
 	wantDue := func(when, want string, refused ...string) {
 		t.Helper()
-		rejects, got := l.due()
+		rejects, _, got := l.due()
 		if got != want {
 			t.Errorf("%s: got %q due, want %q", when, got, want)
 		}
@@ -60,7 +60,7 @@ func TestLedgerStepsOverWhatWontCome(t *testing.T) {
 	if got := l.done(); got != "a@k-9" {
 		t.Errorf("got %s done, want a@k-9", got)
 	}
-	if _, got := l.due(); got != "a@k-6" {
+	if _, _, got := l.due(); got != "a@k-6" {
 		t.Errorf("got %s due, want the event a@k-6, for only what was delivered is acknowledged", got)
 	}
 }
@@ -85,6 +85,31 @@ func TestLedgerTellsWhenThereIsRoom(t *testing.T) {
 	}
 }
 
+// A dead letter comes again, from behind: it neither moves the position back
+// nor is covered by what comes after.
+func TestLedgerAcknowledgesDeadLettersOnTheirOwn(t *testing.T) {
+	l := newLedger()
+	l.step("a", "a@k-99")
+	old := l.add("a", "a@k-5")
+	hundred := l.add("a", "a@k-100")
+	older := l.add("a", "a@k-20")
+	fork := l.add("a", "a@other-7")
+	for _, e := range []*entry{old, hundred, older} {
+		e.finish()
+	}
+	_, singles, position := l.due()
+	if len(singles) != 2 || singles[0] != "a@k-5" || singles[1] != "a@k-20" || position != "a@k-100" {
+		t.Errorf("got %v and %s", singles, position)
+	}
+	fork.finish()
+	if _, _, position := l.due(); position != "a@other-7" {
+		t.Errorf("another epoch: got %s", position)
+	}
+	if l.full(1) != nil {
+		t.Error("got no room in an empty ledger")
+	}
+}
+
 // Whatever the order in which events are finished: what is acknowledged never
 // runs ahead of one that is open, and ends at the last.
 func TestLedgerInAnyOrder(t *testing.T) {
@@ -101,7 +126,7 @@ func TestLedgerInAnyOrder(t *testing.T) {
 		for _, i := range r.Perm(n) {
 			entries[i].finish()
 			finished[i] = true
-			if _, position := l.due(); position != "" {
+			if _, _, position := l.due(); position != "" {
 				if _, err := fmt.Sscanf(position, "a@k-%d", &acked); err != nil {
 					t.Fatal(err)
 				}

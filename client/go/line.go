@@ -140,6 +140,7 @@ type Line struct {
 	options   LineOptions
 	secrets   [][]byte
 	desk      *desk
+	moved     moved
 	// open connects by one transport and reads the first frame.
 	open func(context.Context, Transport, string) (conn, frame, error)
 

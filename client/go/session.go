@@ -60,8 +60,9 @@ type session struct {
 	expires   chan time.Time
 
 	// owned by the reader
-	again  map[string]event.Cursor // announced as possibly coming twice
-	window int
+	again     map[string]event.Cursor // announced as possibly coming twice
+	window    int
+	delivered bool // events, since the ledger was begun
 
 	acks sync.WaitGroup
 	stop context.CancelFunc // ends the acknowledging of the present ledger
@@ -115,12 +116,14 @@ func (s *session) receive(ctx context.Context) error {
 
 // take puts an event on the desk, once there is room.
 func (s *session) take(ctx context.Context, e Event) error {
-	s.useful = true
+	s.useful, s.delivered = true, true
 	if s.stopping.Load() {
 		return nil
 	}
 	l := s.line.current()
-	s.line.desk.addLive(e, l.add(e.Channel, e.Cursor), s.twice(&e))
+	en := l.add(e.Channel, e.Cursor)
+	// A dead letter was put back to be handled, whatever became of it before.
+	s.line.desk.addLive(e, en, !en.single && s.twice(&e))
 	if s.window <= 0 {
 		return nil
 	}
@@ -182,11 +185,14 @@ func (s *session) control(ctx context.Context, f frame) error {
 		if err != nil {
 			return &Error{Code: ErrMalformed.Code, Detail: "redelivery", cause: err}
 		}
-		if s.again == nil {
-			s.again = make(map[string]event.Cursor)
-		}
+		s.again = make(map[string]event.Cursor, len(position))
 		for _, c := range position {
 			s.again[c.Channel] = c
+		}
+		if l.name != "" && s.delivered {
+			// The gateway lost hold of the subscription and has it again: what
+			// is not acknowledged comes another time.
+			s.begin(ctx, "")
 		}
 	case "ok":
 		l.current().stepAll(f.Cursor)
@@ -208,16 +214,10 @@ func (s *session) hello(ctx context.Context, c control) {
 	}
 	s.heartbeat.Store(c.HeartbeatMS)
 	if l.name != "" {
-		s.endAcks()
-		l.desk.drop(true)
-		fresh := newLedger()
-		fresh.stepAll(c.Cursor)
-		l.mu.Lock()
-		l.ledger = fresh
-		l.mu.Unlock()
-		inner, stop := context.WithCancel(ctx)
-		s.stop = stop
-		s.acks.Go(func() { s.acknowledge(inner, fresh) })
+		if l.moved.back(c.Cursor, time.Now()) {
+			l.desk.forget()
+		}
+		s.begin(ctx, c.Cursor)
 	} else {
 		l.current().stepAll(c.Cursor)
 	}
@@ -228,6 +228,22 @@ func (s *session) hello(ctx context.Context, c control) {
 		}
 	}
 	l.tell(State{Phase: Live, Transport: s.conn.transport(), Connection: c.Connection, Recovered: c.Recovered})
+}
+
+// begin has what is delivered from now on acknowledged by itself.
+func (s *session) begin(ctx context.Context, position string) {
+	l := s.line
+	s.endAcks()
+	l.desk.drop(true)
+	fresh := newLedger()
+	fresh.stepAll(position)
+	l.mu.Lock()
+	l.ledger = fresh
+	l.mu.Unlock()
+	s.delivered = false
+	inner, stop := context.WithCancel(ctx)
+	s.stop = stop
+	s.acks.Go(func() { s.acknowledge(inner, fresh) })
 }
 
 // The refs of what a session asks and gets an answer to.
@@ -282,15 +298,17 @@ func (s *session) acknowledge(ctx context.Context, l *ledger) {
 // flush sends what is due and returns whether it could. Refusals go first:
 // an acknowledgement would cover them.
 func (s *session) flush(ctx context.Context, l *ledger) bool {
-	rejects, position := l.due()
-	var err error
-	for _, r := range rejects {
-		if err = s.conn.reject(ctx, r); err != nil {
-			break
-		}
+	rejects, acks, position := l.due()
+	if position != "" {
+		acks = append(acks, position)
+		s.line.moved.acked(position, time.Now())
 	}
-	if err == nil && position != "" {
-		err = s.conn.ack(ctx, position)
+	var err error
+	for i := 0; i < len(rejects) && err == nil; i++ {
+		err = s.conn.reject(ctx, rejects[i])
+	}
+	for i := 0; i < len(acks) && err == nil; i++ {
+		err = s.conn.ack(ctx, acks[i])
 	}
 	if err != nil && ctx.Err() == nil {
 		s.line.client.log.Warn("acknowledgement not sent, connecting again", "error", err)

@@ -132,7 +132,15 @@ func (c *sseConn) ack(ctx context.Context, position string) error {
 }
 
 func (c *sseConn) reject(ctx context.Context, r reject) error {
-	return c.post(ctx, "reject", map[string]string{"cursor": r.cursor, "reason": r.reason})
+	err := c.post(ctx, "reject", map[string]string{"cursor": r.cursor, "reason": r.reason})
+	var e *Error
+	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
+		// A gateway that takes refusals by WebSocket only. The line must go
+		// on; OnReject was told.
+		c.line.client.log.Error("event rejected, but not kept as a dead letter", "cursor", r.cursor, "reason", r.reason)
+		return nil
+	}
+	return err
 }
 
 // postTries is how often an acknowledgement is posted before the session is
