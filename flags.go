@@ -111,7 +111,7 @@ type serveCmd struct {
 	Drain        time.Duration `default:"30s" placeholder:"TIME" help:"How long shutting down may take."`
 
 	MaxConnections int           `default:"0" placeholder:"N" help:"Connections on this node; 0 for as many as there are file descriptors."`
-	ConnectRate    float64       `default:"5000" placeholder:"N" help:"New connections a second; 0 for any number."`
+	ConnectRate    float64       `default:"10000" placeholder:"N" help:"New connections a second; 0 for any number."`
 	PublishRate    float64       `default:"0" placeholder:"N" help:"Events a second that one token may publish; 0 for any number."`
 	PublishBytes   byteCount     `default:"0" placeholder:"SIZE" help:"Bytes a second that one token may publish; 0 for any number."`
 	MaxEvent       byteCount     `default:"256KiB" placeholder:"SIZE" help:"The largest event."`

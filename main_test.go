@@ -4,9 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -118,7 +125,7 @@ func startProcess(t *testing.T, dir string) *running {
 
 func (r *running) announced() {
 	r.t.Helper()
-	r.url = r.out.find(r.t, `(http://[0-9.:]+)/#channel=`)
+	r.url = r.out.find(r.t, `(https?://[0-9.:]+)/#channel=`)
 	r.token = r.out.find(r.t, `Bearer (\S+)' \\`)
 	r.out.find(r.t, `(node is ready)`)
 }
@@ -393,4 +400,72 @@ func TestHelpAndVersion(t *testing.T) {
 			t.Errorf("%s: %v: %s", arg, err, &out)
 		}
 	}
+}
+
+// certificate makes a self-signed one for 127.0.0.1.
+func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawKey, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key, pool = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), x509.NewCertPool()
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: raw}, key: {Type: "PRIVATE KEY", Bytes: rawKey}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parsed, err := x509.ParseCertificate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.AddCert(parsed)
+	return cert, key, pool
+}
+
+func TestStreamOverHTTP2(t *testing.T) {
+	cert, key, pool := certificate(t)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport}
+	r := start(t, t.TempDir(), "--tls-cert", cert, "--tls-key", key)
+	call := func(method, path, body string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequest(method, r.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+r.token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	stream := call("GET", "/v1/sse?channel=c", "")
+	if stream.ProtoMajor != 2 || stream.StatusCode != 200 {
+		t.Fatalf("stream: %s %s", stream.Proto, stream.Status)
+	}
+	lines := bufio.NewScanner(stream.Body)
+	wantLine(t, lines, "longline.hello")
+	if resp := call("POST", "/v1/channels/c/events", `{"type":"over.h2"}`); resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		t.Fatalf("publish: %s %s", resp.Proto, resp.Status)
+	}
+	wantLine(t, lines, "over.h2")
+	go r.stop()
+	wantLine(t, lines, `"code":1012`)
 }
