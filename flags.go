@@ -104,6 +104,9 @@ type serveCmd struct {
 	SecretKey    string   `name:"secret-key" placeholder:"SECRET" help:"Encrypts secrets at rest; at least 32 bytes; required on Redis."`
 	CORSOrigin   []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
 
+	CallbackAllow []string `name:"callback-allow-cidr" placeholder:"CIDR" help:"Let callbacks connect to this network too, at any port."`
+	CallbackPorts []uint16 `name:"callback-ports" placeholder:"PORT" help:"Ports that callbacks may connect to; 80, 443, 8080 and 8443 if not given."`
+
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate (PEM)."`
 	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"The certificate's key (PEM)."`
 

@@ -6,6 +6,7 @@
 //	                 │      ▲ Admission (limits)  │ append               │
 //	WS, SSE ◀──────▶ │ ws, sse ─▶ session.Hub     ▼                      │
 //	                 │              └─▶ feed ◀─ Broker (log, tail) ──────│─▶ disk or Redis
+//	POSTs ◀───────── │ callback.Engine ◀─ Dispatcher ◀─ durable.Keeper ──│─▶ (who owns what)
 //	token ─────────▶ │ auth.Verifier ◀── Revocations ◀┘                  │
 //	                 └───────────────────────────────────────────────────┘
 //	/metrics, pprof ─▶ admin listener
@@ -71,6 +72,7 @@ type node struct {
 	logger  *slog.Logger
 	drain   time.Duration
 	broker  gateway.Broker
+	durable *durability
 	hub     *session.Hub
 	server  *gateway.Server
 	public  *http.Server
@@ -106,8 +108,12 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 	if n.broker, err = c.openBroker(ctx, config, logger); err != nil {
 		return err
 	}
+	name := c.nodeName()
+	if n.durable, err = newDurability(n.broker, config, name, registry, logger); err != nil {
+		return errors.Join(err, n.broker.Close())
+	}
 	n.hub = session.NewHub(session.Options{
-		Broker: n.broker, Times: n.broker, Logger: logger, Node: c.nodeName(), WriteTimeout: c.WriteTimeout,
+		Broker: n.broker, Times: n.broker, Keeper: n.durable.keeper, Logger: logger, Node: name, WriteTimeout: c.WriteTimeout,
 	})
 	revocations := auth.NewRevocations(n.broker, logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
@@ -129,6 +135,7 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 		LoopbackOnly: config.development, Version: version, Registerer: registry, Logger: logger,
 	})
 
+	n.durable.run(n.broker, n.hub.Feeds(), logger)
 	n.running.Go(func() { revocations.Run(background) })
 	n.running.Go(func() { admission.Watch(background, logger) })
 	n.running.Go(func() { n.server.Run(background) })
@@ -163,7 +170,9 @@ func (n *node) shutDown() error {
 
 	n.server.Drain(ctx, n.drain)  // not ready; no new connections; byes, spread
 	err := n.public.Shutdown(ctx) // no new requests; those under way finish
+	n.durable.endCallbacks(ctx)   // calls in flight finish
 	n.hub.Close()                 // what is left of the connections; the feeds
+	n.durable.end()               // acknowledgements are committed, the lease ends
 	n.stop()                      // revocations, the probe, memory
 	if n.admin != nil {           //
 		n.admin.Close() // metrics were there until now

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/longline-push/longline/broker/redis"
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
 )
 
 // checked is what the flags mean together.
@@ -29,7 +31,9 @@ type checked struct {
 	embedded    *embedded.Options // nil: on Redis
 	origins     auth.Origins
 	secret      []byte // for HS tokens; nil: none
-	development bool   // the secret is our own, kept with the data
+	vaultKey    []byte // for secrets at rest
+	dialing     callback.Dialing
+	development bool // the secret is our own, kept with the data
 }
 
 // check finds what is wrong with the flags before anything is started.
@@ -71,7 +75,28 @@ func (c *serveCmd) check() (*checked, error) {
 			return nil, usage(flag, "%d; want 1 to 1GiB", n)
 		}
 	}
+	if out.dialing, err = c.checkDialing(); err != nil {
+		return nil, err
+	}
 	return &out, c.checkKeys(&out)
+}
+
+// checkDialing reads what callbacks may connect to.
+func (c *serveCmd) checkDialing() (callback.Dialing, error) {
+	d := callback.Dialing{Ports: c.CallbackPorts}
+	for _, text := range c.CallbackAllow {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return d, usage("--callback-allow-cidr", "%q; want a network such as 10.1.0.0/16 or fd00::/8", text)
+		}
+		d.Allow = append(d.Allow, p)
+	}
+	for _, port := range c.CallbackPorts {
+		if port == 0 {
+			return d, usage("--callback-ports", "0; want ports from 1 to 65535")
+		}
+	}
+	return d, nil
 }
 
 // checkKeys finds out by what tokens are verified. Without any key, which only
@@ -89,6 +114,12 @@ func (c *serveCmd) checkKeys(out *checked) error {
 	if c.SecretKey != "" && len(c.SecretKey) < auth.MinSecret {
 		return usage("--secret-key", "%d bytes; want at least %d", len(c.SecretKey), auth.MinSecret)
 	}
+	if out.vaultKey = []byte(c.SecretKey); c.SecretKey == "" {
+		var err error
+		if out.vaultKey, err = auth.KeepSecret(filepath.Join(out.embedded.Dir, vaultFile)); err != nil {
+			return usage("--broker", "%v", err)
+		}
+	}
 	if c.JWTPublicKey != "" && c.JWKS != "" {
 		return usage("--jwt-public-key, --jwks", "want one of them")
 	}
@@ -101,7 +132,7 @@ func (c *serveCmd) checkKeys(out *checked) error {
 	if given {
 		return nil
 	}
-	out.development = true
+	out.development, out.dialing.Loopback = true, true
 	if err := loopback(c.Listen); err != nil {
 		return usage("--listen", "%v; without --jwt-secret, --jwt-public-key or --jwks want a loopback address such as 127.0.0.1:8080", err)
 	}
@@ -112,9 +143,12 @@ func (c *serveCmd) checkKeys(out *checked) error {
 	return nil
 }
 
-// keyFile is where a gateway without a key keeps its own, in the data
-// directory.
-const keyFile = "jwt.key"
+// Where a gateway keeps keys of its own, in the data directory, if it is given
+// none: keyFile for tokens, vaultFile for secrets at rest.
+const (
+	keyFile   = "jwt.key"
+	vaultFile = "secrets.key"
+)
 
 // loopback returns an error unless address is of this machine's loopback.
 func loopback(address string) error {

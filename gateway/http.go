@@ -12,6 +12,7 @@ import (
 type Broker interface {
 	broker.Log
 	broker.Tail
+	broker.Durable
 	// Close ends it; what was answered before is kept.
 	Close() error
 }

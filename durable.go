@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/longline-push/longline/gateway"
+	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/feed"
+)
+
+// durability is what a node has for durable subscriptions: who owns them, and
+// who calls back for those that nobody does.
+type durability struct {
+	herald     *durable.Herald
+	vault      *durable.Vault
+	keeper     *durable.Keeper
+	engine     *callback.Engine
+	dispatcher *callback.Dispatcher // set by claim
+
+	claiming, keeping, telling context.CancelFunc
+	claims, keeps, tells       sync.WaitGroup
+}
+
+func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, logger *slog.Logger) (*durability, error) {
+	vault, err := durable.NewVault(config.vaultKey)
+	if err != nil {
+		return nil, err
+	}
+	d := &durability{vault: vault, herald: durable.NewHerald(b, node, logger)}
+	d.keeper = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.herald.Tell})
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry)})
+	return d, nil
+}
+
+// run starts what runs: the herald, the node's lease, the claims.
+func (d *durability) run(b gateway.Broker, feeds *feed.Feeds, logger *slog.Logger) {
+	d.dispatcher = callback.NewDispatcher(callback.DispatcherOptions{
+		Keeper: d.keeper, Schedule: b, Feeds: feeds, Engine: d.engine, Private: d.private, Logger: logger,
+	})
+	start := func(wait *sync.WaitGroup, run func(context.Context)) context.CancelFunc {
+		ctx, cancel := context.WithCancel(context.Background())
+		wait.Go(func() { run(ctx) })
+		return cancel
+	}
+	d.telling = start(&d.tells, d.herald.Run)
+	d.keeping = start(&d.keeps, d.keeper.Run)
+	d.claiming = start(&d.claims, d.dispatcher.Run)
+}
+
+// private opens what of a callback is kept encrypted.
+func (d *durability) private(s durable.State) ([]callback.Secret, map[string]string, error) {
+	p, err := d.vault.Open(s.Name, s.Sealed)
+	if err != nil {
+		return nil, nil, err
+	}
+	var secrets []callback.Secret
+	for _, text := range p.Secrets {
+		secret, err := callback.ParseSecret(text.Text)
+		if err != nil {
+			return nil, nil, err
+		}
+		secret.Until = text.Until
+		secrets = append(secrets, secret)
+	}
+	return secrets, p.Headers, nil
+}
+
+// endCallbacks claims nothing more, and lets calls in flight end until ctx does.
+func (d *durability) endCallbacks(ctx context.Context) {
+	d.claiming()
+	d.claims.Wait()
+	d.engine.Close(ctx)
+}
+
+// end commits, releases what is still owned, and leaves the nodes.
+func (d *durability) end() {
+	d.keeping()
+	d.keeps.Wait()
+	d.telling()
+	d.tells.Wait()
+}
