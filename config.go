@@ -175,7 +175,7 @@ func (c *configuration) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) 
 // Channels of the gateway's own are not the configuration's business.
 var ownRetention = map[string]broker.Retention{
 	auth.RevocationChannel: {ReplayAge: forGood, ReplayEvents: 1, MaxAge: forGood, MaxBytes: 1 << 40},
-	gateway.ProbeChannel:   {ReplayAge: time.Minute, ReplayEvents: 16, MaxAge: time.Minute, MaxBytes: 1 << 20},
+	gateway.NodesChannel:   {ReplayAge: time.Minute, ReplayEvents: 16, MaxAge: time.Minute, MaxBytes: 1 << 20},
 }
 
 // forGood is longer than any token is valid.

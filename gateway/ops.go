@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -71,14 +72,32 @@ func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, _ *auth
 	}{s.o.Hub.Node(), len(list), list[:min(limit, len(list))]})
 }
 
+// closeConnection closes one of this node's, 204, or tells the other nodes to,
+// 202: only they know whether they have it.
 func (s *Server) closeConnection(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
-	c := s.o.Hub.Find(r.PathValue("id"))
+	id := r.PathValue("id")
+	switch {
+	case s.closeHere(id):
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case len(s.probe.nodes()) < 2:
+		return wire.NotFound("there is no connection %.80q", id)
+	}
+	if err := s.probe.tell(r.Context(), uuid.NewString(), typeClose, closing{id}); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// closeHere closes a connection and tells whether there was one.
+func (s *Server) closeHere(id string) bool {
+	c := s.o.Hub.Find(id)
 	if c == nil {
-		return wire.NotFound("there is no connection %.80q on this node", r.PathValue("id"))
+		return false
 	}
 	c.End(wire.CloseGoingAway, "closed by an operator", 0)
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return true
 }
 
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {

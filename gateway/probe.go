@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -16,10 +17,17 @@ import (
 	"github.com/longline-push/longline/gateway/feed"
 )
 
-// ProbeChannel is where each node sends itself an event every few seconds, to
+// NodesChannel is where each node sends itself an event every few seconds, to
 // see that what is published arrives. By the same events nodes know of each
-// other. Its retention should be short.
-const ProbeChannel = "longline.probe"
+// other, and they tell each other there which connection to close. Its
+// retention should be short.
+const NodesChannel = "longline.nodes"
+
+// The types of its events.
+const (
+	typeProbe = "longline.node.probe"
+	typeClose = "longline.node.close"
+)
 
 // nodeInfo is what a node says of itself with each probe.
 type nodeInfo struct {
@@ -31,7 +39,7 @@ type nodeInfo struct {
 	Draining    bool      `json:"draining"`
 }
 
-// probe is the node's own subscriber on the probe channel.
+// probe is the node's own subscriber on NodesChannel.
 type probe struct {
 	server *Server
 	wake   chan struct{}
@@ -96,10 +104,17 @@ func (p *probe) run(ctx context.Context) {
 		if f != nil {
 			p.set(p.once(ctx, f, &at))
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				waiting = false
+			case <-p.wake:
+				if f != nil {
+					p.take(f, &at, "")
+				}
+			}
 		}
 	}
 }
@@ -113,9 +128,9 @@ type place struct {
 func (p *probe) open(ctx context.Context) (*feed.Feed, place) {
 	ctx, cancel := context.WithTimeout(ctx, p.server.o.ProbeEvery)
 	defer cancel()
-	f, err := p.server.o.Hub.Feeds().Open(ctx, ProbeChannel)
+	f, err := p.server.o.Hub.Feeds().Open(ctx, NodesChannel)
 	if err != nil {
-		p.server.o.Logger.Debug("probe channel can't be followed", "error", err)
+		p.server.o.Logger.Debug("nodes can't be followed", "error", err)
 		p.set(errors.New("the broker can't be reached"))
 		return nil, place{}
 	}
@@ -148,18 +163,28 @@ func (p *probe) once(ctx context.Context, f *feed.Feed, at *place) error {
 
 func (p *probe) send(ctx context.Context, id string) error {
 	s := p.server
-	data, err := json.Marshal(nodeInfo{
+	return p.tell(ctx, id, typeProbe, nodeInfo{
 		Node: s.o.Hub.Node(), Version: s.o.Version, Started: s.started.UTC(),
-		Connections: s.o.Hub.Count(), Draining: s.draining.Load(), Seen: time.Now().UTC(),
+		Connections: s.o.Hub.Count(), Draining: s.draining.Load(),
 	})
+}
+
+// closing asks the other nodes to close a connection.
+type closing struct {
+	Connection string `json:"connection"`
+}
+
+// tell appends an event for all nodes.
+func (p *probe) tell(ctx context.Context, id, typ string, what any) error {
+	data, err := json.Marshal(what)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode %s: %w", typ, err)
 	}
 	f := event.Fields{
-		ID: id, Source: "/nodes/" + s.o.Hub.Node(), Type: "longline.probe",
+		ID: id, Source: "/nodes/" + p.server.o.Hub.Node(), Type: typ,
 		Time: event.FormatTime(time.Now()), Data: data,
 	}
-	_, err = s.o.Broker.Append(ctx, ProbeChannel, []broker.Entry{{Data: f.AppendStored(nil)}})
+	_, err = p.server.o.Broker.Append(ctx, NodesChannel, []broker.Entry{{Data: f.AppendStored(nil)}})
 	return err
 }
 
@@ -186,16 +211,28 @@ func (p *probe) take(f *feed.Feed, at *place, id string) (found bool) {
 	}
 }
 
+// note takes in what a node has told.
 func (p *probe) note(item *feed.Item) {
 	var e event.Event
-	var info nodeInfo
-	if json.Unmarshal(item.JSON(), &e) != nil || e.DataAs(&info) != nil || info.Node == "" {
+	if json.Unmarshal(item.JSON(), &e) != nil {
 		return
 	}
-	info.Seen = item.Appended.UTC()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.seen[info.Node] = info
+	switch e.Type {
+	case typeProbe:
+		var info nodeInfo
+		if e.DataAs(&info) != nil || info.Node == "" {
+			return
+		}
+		info.Seen = item.Appended.UTC()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.seen[info.Node] = info
+	case typeClose:
+		var c closing
+		if e.DataAs(&c) == nil {
+			p.server.closeHere(c.Connection)
+		}
+	}
 }
 
 // nodes returns the nodes that were heard of lately, by name.

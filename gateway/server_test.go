@@ -534,6 +534,26 @@ func TestConnectionsAreListedAndClosed(t *testing.T) {
 	}
 }
 
+func TestConnectionOfAnotherNodeIsClosed(t *testing.T) {
+	b := openBroker(t)
+	one, two := newTestNode(t, setup{broker: b, name: "one"}), newTestNode(t, setup{broker: b, name: "two"})
+	s := two.listen("channel=c", admin(t))
+	s.want("longline.hello")
+	hello := s.want("data: ")
+	var control struct{ Connection string }
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(hello, "data: ")), &control); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "one knows of two", func() bool {
+		return strings.Contains(one.get("/v1/nodes", admin(t)).body, `"node":"two"`)
+	})
+	if r := one.do("DELETE", "/v1/connections/"+control.Connection, admin(t), ""); r.status != 202 {
+		t.Fatalf("close: %d %s", r.status, r.body)
+	}
+	s.want("longline.bye")
+	s.wantEnd()
+}
+
 func TestNodesKnowEachOther(t *testing.T) {
 	b := openBroker(t)
 	one, two := newTestNode(t, setup{broker: b, name: "one"}), newTestNode(t, setup{broker: b, name: "two"})
