@@ -203,7 +203,7 @@ func (c *serveCmd) openBroker(ctx context.Context, config *checked, logger *slog
 	}
 	b, err := redis.Open(ctx, c.Broker, redis.Options{Options: options, Logger: logger})
 	if err != nil {
-		return nil, fmt.Errorf("open the broker: %w", err)
+		return nil, usage("--broker", "%v", err)
 	}
 	return b, nil
 }

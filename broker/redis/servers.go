@@ -134,7 +134,7 @@ func (s *servers) run(ctx context.Context) {
 // arrange makes at, an address per bucket, the arrangement.
 func (s *servers) arrange(at [buckets]string) {
 	s.mu.Lock()
-	changed := false
+	changed, known := false, s.of[0] != nil
 	used := make(map[string]bool)
 	for b, addr := range at {
 		if addr == "" {
@@ -159,7 +159,7 @@ func (s *servers) arrange(at [buckets]string) {
 		}
 	}
 	s.mu.Unlock()
-	if changed {
+	if changed && known {
 		s.b.log.Info("redis masters changed", "masters", len(used))
 		s.b.janitor.reigns.Add(1)
 	}
