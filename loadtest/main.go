@@ -85,6 +85,7 @@ type flags struct {
 	Events      int           `help:"How many events, where it isn't a matter of time."`
 	Transport   []string      `help:"ws, sse or both."`
 	PublishBy   string        `help:"http or ws." enum:",http,ws" default:""`
+	Scale       float64       `help:"crm: multiplies all times of the CRM, its callers and their retries."`
 	Runs        int           `help:"How often each case is run; the table shows medians." default:"1"`
 
 	JSON  string `help:"Keep the raw results in this file."`
@@ -212,7 +213,7 @@ func (f *flags) options() scenario.Options {
 	return scenario.Options{
 		Connections: f.Connections, Channels: f.Channels, Publishers: f.Publishers, Rate: f.Rate,
 		Duration: f.Duration, Warmup: f.Warmup, Settle: f.Settle, Size: f.Size, Batch: f.Batch,
-		Events: f.Events, Transports: f.Transport, PublishBy: f.PublishBy, Runs: f.Runs,
+		Events: f.Events, Transports: f.Transport, PublishBy: f.PublishBy, Runs: f.Runs, Scale: f.Scale,
 	}
 }
 

@@ -28,6 +28,7 @@ type Report struct {
 	Command  []string  `json:"command"`
 	Started  time.Time `json:"started"`
 	Machine  Machine   `json:"machine"`
+	Compare  []string  `json:"compare,omitempty"` // series drawn of all cases in one picture
 	Runs     []*Run    `json:"runs"`
 	Findings []string  `json:"findings,omitempty"` // what the runs say together
 	Verdicts []Verdict `json:"verdicts,omitempty"`

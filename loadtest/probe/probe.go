@@ -48,7 +48,17 @@ func AppendData(dst []byte, m Mark, size int) []byte {
 // AppendEvent appends a probe in the publisher's short form. An empty id is
 // left out: the gateway then makes one.
 func AppendEvent(dst []byte, id string, m Mark, size int) []byte {
+	return AppendKeyed(dst, id, "", m, size)
+}
+
+// AppendKeyed appends a probe that has a partition key, unless that is empty.
+func AppendKeyed(dst []byte, id, key string, m Mark, size int) []byte {
 	dst = append(dst, `{"type":"`+Type+`",`...)
+	if key != "" {
+		dst = append(dst, `"partitionkey":"`...)
+		dst = append(dst, key...)
+		dst = append(dst, `",`...)
+	}
 	if id != "" {
 		dst = append(dst, `"id":"`...)
 		dst = append(dst, id...)

@@ -75,7 +75,11 @@ func (p *Pump) begin(c *conn, d due) {
 		if p.opts.Retry {
 			id = strconv.Itoa(d.strand) + "-" + strconv.FormatUint(first+i, 10)
 		}
-		b = probe.AppendEvent(b, id, probe.Mark{Seq: first + i, At: d.at, By: d.strand / p.opts.Channels}, p.opts.Size)
+		key := ""
+		if p.opts.Keys > 0 {
+			key = "k" + strconv.FormatUint((first+i)%uint64(p.opts.Keys), 10)
+		}
+		b = probe.AppendKeyed(b, id, key, probe.Mark{Seq: first + i, At: d.at, By: d.strand / p.opts.Channels}, p.opts.Size)
 	}
 	if p.opts.Batch > 1 || p.opts.Transport == WebSocket {
 		b = append(b, ']')

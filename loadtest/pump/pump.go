@@ -42,6 +42,7 @@ type Options struct {
 	Tokens    token.Source
 	Size      int     // bytes of an event's data; default 256
 	Batch     int     // events per publish; default 1
+	Keys      int     // partition keys that events go round; 0: they have none
 	Rate      float64 // events per second over all channels; 0: as fast as answers come
 	Limit     uint64  // stop after so many events; 0: none
 	Lane      int     // picks the range of source addresses

@@ -318,7 +318,10 @@ func seriesPictures(runs []*measure.Run) ([]template.HTML, error) {
 // leadPictures draw what the cases of a report say together: how a cost
 // grows with the number that they vary.
 func leadPictures(r *measure.Report, rows []measure.Row) ([]template.HTML, error) {
-	var pictures []template.HTML
+	pictures, err := comparedPictures(r)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range []string{"CPU per delivery", "RSS per connection", "CPU per publish", "publishes/s", "deliveries/s"} {
 		p := picture{title: name, logX: true, fromZero: true, x: "number"}
 		curves := map[string]int{}
@@ -352,6 +355,35 @@ func leadPictures(r *measure.Report, rows []measure.Row) ([]template.HTML, error
 			return nil, err
 		}
 		pictures = append(pictures, svg)
+	}
+	return pictures, nil
+}
+
+// comparedPictures draw a series of all cases together.
+func comparedPictures(r *measure.Report) ([]template.HTML, error) {
+	var pictures []template.HTML
+	for _, name := range r.Compare {
+		p := picture{title: name, x: "seconds", fromZero: true, wide: true}
+		for _, run := range r.Runs {
+			for _, s := range run.Series {
+				if s.Name != name {
+					continue
+				}
+				p.y = s.Unit
+				l := line{name: run.Case, colour: slices.Index(cases(r), run.Case)}
+				for _, pt := range s.Points {
+					l.points = append(l.points, plotter.XY{X: pt.T, Y: pt.V})
+				}
+				p.curves = append(p.curves, l)
+			}
+		}
+		svg, err := p.svg()
+		if err != nil {
+			return nil, err
+		}
+		if svg != "" {
+			pictures = append(pictures, svg)
+		}
 	}
 	return pictures, nil
 }

@@ -26,7 +26,8 @@ type Options struct {
 	Events      int
 	Transports  []string
 	PublishBy   string
-	Settle      time.Duration // idle: from the last connect to the measurement
+	Settle      time.Duration // from the last connect to the measurement
+	Scale       float64       // crm: of all times in its world
 	Runs        int
 }
 
@@ -55,6 +56,9 @@ type Scenario struct {
 	Interleave bool
 	Run        func(context.Context, *Env) error
 
+	// Compare names the time series that are drawn of all cases in one picture.
+	Compare []string
+
 	// Judge looks at all runs together; it may be nil.
 	Judge func(*measure.Report)
 }
@@ -71,11 +75,21 @@ type Env struct {
 	Target   *target.Target
 	Run      *measure.Run
 	Progress Progress
+
+	report *measure.Report
+}
+
+// more begins another run beside this one, for those that are measured
+// together.
+func (e *Env) more(name string) *measure.Run {
+	run := &measure.Run{Case: name, Target: e.Run.Target, Number: e.Run.Number, Started: e.Run.Started}
+	e.report.Runs = append(e.report.Runs, run)
+	return run
 }
 
 // All are the scenarios, in the order of the help.
 func All() []*Scenario {
-	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &soak}
+	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &callbacks, &toCRM, &soak}
 }
 
 // Find returns the scenario of a name.
@@ -99,7 +113,7 @@ func Find(name string) (*Scenario, error) {
 func Execute(ctx context.Context, s *Scenario, o Options, targets []target.Maker, p Progress) (*measure.Report, error) {
 	report := &measure.Report{
 		Format: measure.Format, Scenario: s.Name, Brief: s.Brief,
-		Started: time.Now(), Machine: measure.ThisMachine(),
+		Started: time.Now(), Machine: measure.ThisMachine(), Compare: s.Compare,
 	}
 	o = o.or(s.Defaults)
 	rounds := [][]Case{s.Cases(o)}
@@ -134,7 +148,7 @@ func execute(ctx context.Context, s *Scenario, o Options, c Case, n int, start t
 	defer t.Stop()
 	run := &measure.Run{Case: c.Name, X: c.X, Target: t.Name, Number: n, Started: time.Now()}
 	report.Runs = append(report.Runs, run)
-	env := &Env{Options: o, Case: c, Target: t, Run: run, Progress: labelled{p, fmt.Sprintf("%s · %s %d/%d", c.Name, t.Name, n, o.Runs)}}
+	env := &Env{Options: o, Case: c, Target: t, Run: run, report: report, Progress: labelled{p, fmt.Sprintf("%s · %s %d/%d", c.Name, t.Name, n, o.Runs)}}
 	if err := s.Run(ctx, env); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -165,6 +179,7 @@ func (o Options) or(d Options) Options {
 	pick(&o.Events, d.Events)
 	pick(&o.PublishBy, d.PublishBy)
 	pick(&o.Settle, d.Settle)
+	pick(&o.Scale, d.Scale)
 	pick(&o.Runs, d.Runs)
 	pick(&o.Runs, 1)
 	if o.Publishers == nil {

@@ -148,7 +148,8 @@ func (g *gateway) exec() error {
 	// Secrets go by the environment: a command line is everybody's to read.
 	g.cmd.Env = append(os.Environ(), "LONGLINE_JWT_SECRET="+g.secret, "LONGLINE_SECRET_KEY="+g.secret)
 	// How fast it takes connections is for the tester to find out.
-	g.cmd.Env = append(g.cmd.Env, "LONGLINE_CONNECT_RATE=0")
+	// The receivers of its callbacks are on this machine.
+	g.cmd.Env = append(g.cmd.Env, "LONGLINE_CONNECT_RATE=0", "LONGLINE_CALLBACK_ALLOW_CIDR=127.0.0.0/8")
 	g.cmd.Env = append(g.cmd.Env, g.opts.Env...)
 	g.cmd.Stdout, g.cmd.Stderr = &g.output, &g.output
 	if g.opts.Log != nil {
