@@ -161,6 +161,16 @@ func (r *Report) Err() error {
 	return errors.Join(errs...)
 }
 
+// Good is what can be said of a report without error.
+func (r *Report) Good() string {
+	for _, run := range r.Runs {
+		if lost, _ := run.Get("lost"); lost > 0 {
+			return "Longline lost nothing and overran nobody."
+		}
+	}
+	return "Every event arrived once and in order."
+}
+
 // Save writes the report as JSON.
 func (r *Report) Save(w io.Writer) error {
 	if err := json.NewEncoder(w).Encode(r); err != nil {

@@ -67,6 +67,9 @@ func HTML(w io.Writer, r *measure.Report) error {
 		return err
 	}
 	for _, name := range cases(r) {
+		if len(r.Compare) > 0 {
+			break // the lead pictures have it all
+		}
 		runs := ofCase(r, name)
 		distributions, err := distributionPictures(name, runs)
 		if err != nil {

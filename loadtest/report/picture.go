@@ -151,11 +151,16 @@ func (p picture) axes(pl *plot.Plot) {
 type plain struct{}
 
 func (plain) Ticks(lo, hi float64) []plot.Tick {
-	ticks := plot.DefaultTicks{}.Ticks(lo, hi)
-	for i := range ticks {
-		if ticks[i].Label != "" {
-			ticks[i].Label = short(ticks[i].Value)
+	step := math.Pow(10, math.Floor(math.Log10(max(hi-lo, 1e-9))))
+	for _, finer := range []float64{0.5, 0.4, 0.5, 0.5, 0.4, 0.5} { // 1, 0.5, 0.2, 0.1, …
+		if (hi-lo)/step >= 4 {
+			break
 		}
+		step *= finer
+	}
+	var ticks []plot.Tick
+	for n := math.Ceil(lo / step); n*step <= hi; n++ {
+		ticks = append(ticks, plot.Tick{Value: n * step, Label: short(n * step)})
 	}
 	return ticks
 }
@@ -245,15 +250,9 @@ func distributionPictures(name string, runs []*measure.Run) ([]template.HTML, er
 		p := picture{title: strings.TrimSuffix(name+": "+n, ": "), x: "share of events not slower", y: "ms", nines: true, logY: true}
 		for i, t := range targets {
 			h := merged[[2]string{n, t}]
-			if h == nil || h.Count() == 0 {
-				continue
+			if h != nil {
+				p.curves = append(p.curves, curve(t, t, quantiles(h), i))
 			}
-			var points plotter.XYs
-			last := math.Min(math.Max(float64(h.Count()), 10), 100_000)
-			for x := 1.0; x <= last; x *= 1.12 {
-				points = append(points, plotter.XY{X: x, Y: h.Quantile(1-1/x).Seconds() * 1000})
-			}
-			p.curves = append(p.curves, curve(t, t, points, i))
 		}
 		svg, err := p.svg()
 		if err != nil {
@@ -264,6 +263,19 @@ func distributionPictures(name string, runs []*measure.Run) ([]template.HTML, er
 		}
 	}
 	return pictures, nil
+}
+
+// quantiles are the points of a distribution's curve.
+func quantiles(h *measure.Histogram) plotter.XYs {
+	if h.Count() == 0 {
+		return nil
+	}
+	var points plotter.XYs
+	last := math.Min(math.Max(float64(h.Count()), 10), 100_000)
+	for x := 1.0; x <= last; x *= 1.12 {
+		points = append(points, plotter.XY{X: x, Y: h.Quantile(1-1/x).Seconds() * 1000})
+	}
+	return points
 }
 
 // seriesPictures draws a case over time, what has one unit in one picture.
@@ -362,6 +374,21 @@ func leadPictures(r *measure.Report, rows []measure.Row) ([]template.HTML, error
 // comparedPictures draw a series of all cases together.
 func comparedPictures(r *measure.Report) ([]template.HTML, error) {
 	var pictures []template.HTML
+	if len(r.Compare) > 0 {
+		p := picture{title: "delay, from the moment of the event", x: "share of events not slower", y: "ms", nines: true, logY: true, wide: true}
+		for _, run := range r.Runs {
+			for _, l := range run.Latencies {
+				p.curves = append(p.curves, line{name: run.Case, colour: slices.Index(cases(r), run.Case), points: quantiles(l.Histogram)})
+			}
+		}
+		svg, err := p.svg()
+		if err != nil {
+			return nil, err
+		}
+		if svg != "" {
+			pictures = append(pictures, svg)
+		}
+	}
 	for _, name := range r.Compare {
 		p := picture{title: name, x: "seconds", fromZero: true, wide: true}
 		for _, run := range r.Runs {

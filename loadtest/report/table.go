@@ -114,18 +114,19 @@ func Table(w io.Writer, r *measure.Report) error {
 	if err := r.Err(); err != nil {
 		fmt.Fprintf(w, "FAILED\n%v\n", err)
 	} else {
-		fmt.Fprintln(w, "Every event arrived once and in order.")
+		fmt.Fprintln(w, r.Good())
 	}
 	return nil
 }
 
-// Number writes a figure with three significant digits, thousands apart.
+// Number writes a figure with three significant digits or whole, thousands
+// apart.
 func Number(v float64) string {
 	abs := math.Abs(v)
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return "–"
-	case abs >= 100:
+	case abs >= 100 || v == math.Trunc(v):
 		return thousands(int64(math.Round(v)))
 	case abs >= 10:
 		return fmt.Sprintf("%.1f", v)

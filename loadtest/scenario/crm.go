@@ -181,6 +181,9 @@ func (w *way) conclude(limit uint64) {
 	}
 }
 
+// pageSize is how many events a poll asks for at once.
+const pageSize = 1000
+
 // polling is a job that the customer runs every ten seconds: fetch what is
 // new, bring it to the CRM, four calls at a time.
 type polling struct {
@@ -205,21 +208,21 @@ func (p polling) to(api *crm.API) func(context.Context) error {
 					Events []json.RawMessage
 					Cursor string
 				}
-				path := "/v1/channels/" + p.channel + "/events?limit=1000&since=" + since
+				path := fmt.Sprintf("/v1/channels/%s/events?limit=%d&since=%s", p.channel, pageSize, since)
 				if err := p.c.Do(ctx, http.MethodGet, path, nil, &page); err != nil {
 					if errors.Is(err, longline.ErrNotFound) {
 						break // nothing was published yet
 					}
 					return fmt.Errorf("poll: %w", err)
 				}
-				if len(page.Events) == 0 {
-					break
-				}
 				if page.Cursor != "" {
 					since = page.Cursor
 				}
 				if err := bring(ctx, api, page.Events, 4); err != nil {
 					return err
+				}
+				if len(page.Events) < pageSize {
+					break // the rest is for the next time
 				}
 			}
 		}

@@ -89,7 +89,7 @@ func (e *Env) more(name string) *measure.Run {
 
 // All are the scenarios, in the order of the help.
 func All() []*Scenario {
-	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &callbacks, &toCRM, &soak}
+	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &soak}
 }
 
 // Find returns the scenario of a name.
