@@ -136,9 +136,8 @@ func (f *Feed) Announce(a broker.Announcement) {
 	if !fits || a.Head > f.state.Head {
 		f.syncLocked()
 	}
-	woken := f.wakeLocked(nil)
+	f.feeds.ready.wake(f.members)
 	f.mu.Unlock()
-	f.feeds.ready.push(woken)
 }
 
 // pushLocked appends the next event to the ring.
@@ -165,15 +164,6 @@ func (f *Feed) dropOldestLocked() {
 func (f *Feed) resetLocked() {
 	f.feeds.ringBytes.Add(-int64(f.bytes))
 	f.ring, f.bytes = nil, 0
-}
-
-func (f *Feed) wakeLocked(woken []Member) []Member {
-	for _, m := range f.members {
-		if m.Mark() {
-			woken = append(woken, m)
-		}
-	}
-	return woken
 }
 
 // syncLocked has the feed compared with the log.
@@ -264,9 +254,8 @@ func (f *Feed) compare(ctx context.Context) error {
 			}
 			f.pushLocked(item)
 		}
-		woken := f.wakeLocked(nil)
+		f.feeds.ready.wake(f.members)
 		f.mu.Unlock()
-		f.feeds.ready.push(woken)
 	}
 }
 
@@ -297,9 +286,8 @@ func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
 		f.state.Head, behind = state.Head, 0
 	}
 	have = f.state.Head
-	woken := f.wakeLocked(nil)
+	f.feeds.ready.wake(f.members)
 	f.mu.Unlock()
-	f.feeds.ready.push(woken)
 	return have, int(behind)
 }
 
@@ -310,9 +298,8 @@ func (f *Feed) skip(state broker.State) {
 		f.resetLocked()
 		f.state = state
 	}
-	woken := f.wakeLocked(nil)
+	f.feeds.ready.wake(f.members)
 	f.mu.Unlock()
-	f.feeds.ready.push(woken)
 }
 
 // trim drops from the ring what was appended before t.

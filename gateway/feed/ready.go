@@ -19,22 +19,45 @@ func NewReady() *Ready {
 	return r
 }
 
-// Push puts marked members on the list.
-func (r *Ready) Push(members ...Member) { r.push(members) }
-
-func (r *Ready) push(members []Member) {
-	if len(members) == 0 {
-		return
-	}
+// Push puts a member on the list that its caller has marked.
+func (r *Ready) Push(m Member) {
 	r.mu.Lock()
-	if r.first > 0 && len(r.members)+len(members) > cap(r.members) {
-		n := copy(r.members, r.members[r.first:])
-		clear(r.members[n:])
-		r.members, r.first = r.members[:n], 0
-	}
-	r.members = append(r.members, members...)
+	r.roomLocked(1)
+	r.members = append(r.members, m)
 	r.mu.Unlock()
 	r.some.Signal()
+}
+
+// wake puts those members on the list that weren't marked. It lets go of the
+// list now and then, so that the first are served while the last are marked.
+func (r *Ready) wake(members []Member) {
+	const most = 512
+	for len(members) > 0 {
+		some := members[:min(most, len(members))]
+		members = members[len(some):]
+		woken := false
+		r.mu.Lock()
+		r.roomLocked(len(some))
+		for _, m := range some {
+			if m.Mark() {
+				r.members, woken = append(r.members, m), true
+			}
+		}
+		r.mu.Unlock()
+		if woken {
+			r.some.Signal()
+		}
+	}
+}
+
+// roomLocked moves the list to the front of its array where that spares a
+// larger one.
+func (r *Ready) roomLocked(n int) {
+	if r.first > 0 && len(r.members)+n > cap(r.members) {
+		left := copy(r.members, r.members[r.first:])
+		clear(r.members[left:])
+		r.members, r.first = r.members[:left], 0
+	}
 }
 
 // crowd is how many members must be left for one more writer to be woken:
@@ -59,9 +82,6 @@ func (r *Ready) Pop(into []Member) int {
 	}
 	if r.first += n; r.first == len(r.members) {
 		r.members, r.first = r.members[:0], 0
-		if cap(r.members) > 4096 {
-			r.members = nil
-		}
 	}
 	return n
 }
