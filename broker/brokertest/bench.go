@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,7 +37,20 @@ func Bench(b *testing.B, open New) {
 	b.Run("Follow/new", func(b *testing.B) { benchFollow(b, open(b, broker.Options{}).Broker) })
 }
 
-var benchData = make([]byte, 300)
+// benchData are some events like those of a mailing service, 300 bytes each.
+var benchData = func() (events [256][]byte) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range events {
+		e := fmt.Appendf(nil, `{"specversion":"1.0","id":"%016x%016x","source":"/mailshots/%d","type":"email.opened",`+
+			`"time":"2026-11-22T13:31:%02d.%03dZ","subject":"%x@example.com","datacontenttype":"application/json",`+
+			`"data":{"ip":"203.0.113.%d","agent":"`, r.Uint64(), r.Uint64(), r.IntN(100), r.IntN(60), r.IntN(1000), r.Uint64(), r.IntN(256))
+		for len(e) < 297 {
+			e = append(e, byte('a'+r.IntN(26)))
+		}
+		events[i] = append(e, `"}}`...)
+	}
+	return events
+}()
 
 func benchAppend(b *testing.B, log Broker, appenders, events int, identities bool) {
 	names := make([]string, 1000)
@@ -49,16 +63,14 @@ func benchAppend(b *testing.B, log Broker, appenders, events int, identities boo
 	for range appenders {
 		wg.Go(func() {
 			entries := make([]broker.Entry, events)
-			for i := range entries {
-				entries[i].Data = benchData
-			}
 			for {
 				n := next.Add(int64(events))
 				if n > int64(b.N+events-1) {
 					return
 				}
-				if identities {
-					for i := range entries {
+				for i := range entries {
+					entries[i].Data = benchData[(n+int64(i))%int64(len(benchData))]
+					if identities {
 						entries[i].Identity = fmt.Sprintf("/bench %d", n+int64(i))
 					}
 				}
@@ -76,7 +88,7 @@ func benchAppend(b *testing.B, log Broker, appenders, events int, identities boo
 func benchRead(b *testing.B, log Broker) {
 	entries := make([]broker.Entry, 1000)
 	for i := range entries {
-		entries[i].Data = benchData
+		entries[i].Data = benchData[i%len(benchData)]
 	}
 	const pages = 50
 	for range pages {

@@ -24,8 +24,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/longline-push/longline/broker"
@@ -131,11 +129,13 @@ func Open(opt Options) (*Broker, error) {
 		return nil, fmt.Errorf("open embedded broker: lock %s: %w", opt.Dir, err)
 	}
 	b.lock = lock
-	db, err := pebble.Open(opt.Dir, tuned(b.disk, lock, &b.trouble))
+	compactions := newCompactions()
+	db, err := pebble.Open(opt.Dir, tuned(b.disk, lock, &b.trouble, compactions))
 	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open embedded broker: open store in %s: %w", opt.Dir, err)
 	}
+	compactions.begin()
 	b.db = db
 	if err := b.begin(); err != nil {
 		_ = db.Close()
@@ -259,7 +259,8 @@ func (b *Broker) end() error {
 	_ = batch.Delete(keyUnsynced, nil)
 	err := b.settle(batch)
 	_ = batch.Close()
-	for _, end := range []func() error{b.db.Close, b.lock.Close} {
+	// The next start finds nothing to replay.
+	for _, end := range []func() error{b.db.Flush, b.db.Close, b.lock.Close} {
 		if e := end(); err == nil {
 			err = e
 		}
@@ -328,39 +329,6 @@ func (c *calls) close() bool {
 
 // wait returns when no call is under way.
 func (c *calls) wait() { c.count.Wait() }
-
-// tuned are the store's options. Memory is for the cache of blocks and for the
-// memtables, both of which grow only as they are used.
-func tuned(fs vfs.FS, lock *pebble.Lock, t *trouble) *pebble.Options {
-	o := &pebble.Options{
-		FS:     fs,
-		Lock:   lock,
-		Logger: logger{t},
-		// One format below the one that notes in the log how far it was
-		// synced: pebble can't know that here.
-		FormatMajorVersion:          pebble.FormatColumnarBlocks,
-		CacheSize:                   8 << 20,
-		MemTableSize:                8 << 20,
-		MemTableStopWritesThreshold: 4,
-		MaxOpenFiles:                256,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               64 << 20,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
-		BytesPerSync:                1 << 20,
-		WALBytesPerSync:             1 << 20,
-	}
-	o.TargetFileSizes[0] = 4 << 20
-	for i := range o.Levels {
-		l := &o.Levels[i]
-		l.BlockSize = 16 << 10
-		l.IndexBlockSize = 64 << 10
-		l.FilterPolicy = bloom.FilterPolicy(10)
-		l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
-	}
-	o.EventListener = &pebble.EventListener{BackgroundError: func(err error) { t.background(err) }}
-	return o
-}
 
 func held(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || errors.Is(err, os.ErrExist)
