@@ -124,16 +124,28 @@ const (
 // Errors are for the user.
 func ParseDefinition(b []byte) (Definition, error) {
 	var d Definition
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		return d, jsonError(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return d, errors.New("more follows the JSON object of the subscription")
+	if err := DecodeStrict(b, &d); err != nil {
+		return d, err
 	}
 	d.fill()
 	return d, d.check()
+}
+
+// DecodeStrict reads one JSON object without unknown fields. Errors are for
+// the user.
+func DecodeStrict(b []byte, into any) error {
+	if b = bytes.TrimSpace(b); len(b) == 0 || b[0] != '{' {
+		return errors.New("the body is not a JSON object")
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return jsonError(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more follows the JSON object of the body")
+	}
+	return nil
 }
 
 func (d *Definition) fill() {

@@ -61,6 +61,7 @@ type Keeper struct {
 	node     string // this incarnation; "" while there is none
 	ready    chan struct{}
 	known    map[string]bool // other nodes: whether they are alive
+	names    map[string]string
 	holdings map[string]*Holding
 	standing map[string][]chan struct{} // who stands by for a subscription here
 	quiet    time.Time                  // nothing is claimed before
@@ -93,7 +94,7 @@ func New(o Options) *Keeper {
 		o.Tell = func(string, string, any) {}
 	}
 	return &Keeper{
-		o: o, ready: make(chan struct{}), known: make(map[string]bool),
+		o: o, ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
 		holdings: make(map[string]*Holding), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
@@ -122,6 +123,19 @@ func (k *Keeper) Node() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.node
+}
+
+// NodeName is a node's name for people, or its ID if that isn't known.
+func (k *Keeper) NodeName(id string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if id == k.node {
+		return k.o.Node
+	}
+	if name := k.names[id]; name != "" {
+		return name
+	}
+	return id
 }
 
 // Load returns a subscription as it is now; broker.ErrNotFound.
@@ -459,8 +473,9 @@ func (k *Keeper) refresh(ctx context.Context, node string) {
 
 func (k *Keeper) learnLocked(nodes []broker.Node) {
 	clear(k.known)
+	clear(k.names)
 	for _, n := range nodes {
-		k.known[n.ID] = n.Alive
+		k.known[n.ID], k.names[n.ID] = n.Alive, n.Name
 	}
 }
 

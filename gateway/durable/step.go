@@ -239,6 +239,14 @@ func Resume(s State, env Env) Change {
 	return c
 }
 
+// Reseal replaces the secrets. Whoever signs with them reads them again.
+func Reseal(s State, sealed []byte) Change {
+	c := s.change()
+	c.Record.Sealed, c.Durable = sealed, true
+	c.tell(s.Owner, Message{Op: OpChanged})
+	return c
+}
+
 // Delete ends the subscription and whoever owns it.
 func Delete(s State) Change {
 	c := s.change()

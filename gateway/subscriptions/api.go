@@ -1,0 +1,296 @@
+// Package subscriptions is the HTTP API of durable subscriptions: what they
+// are, where they stand, and what their consumers left undone.
+package subscriptions
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Broker is what the API needs of one.
+type Broker interface {
+	broker.Log
+	broker.Tail
+	broker.Durable
+}
+
+// Options of New; all but CheckURL, Engine and MaxPerToken are required.
+type Options struct {
+	Broker Broker
+	Keeper *durable.Keeper
+	Vault  *durable.Vault
+	// Engine sends test events. nil: none can be sent.
+	Engine *callback.Engine
+	// CheckURL refuses callback URLs that could never be called. nil: none.
+	CheckURL func(*url.URL) error
+}
+
+// API answers requests about durable subscriptions. Its methods may be called
+// by many goroutines at once.
+type API struct{ o Options }
+
+// New makes an API.
+func New(o Options) *API {
+	if o.CheckURL == nil {
+		o.CheckURL = func(*url.URL) error { return nil }
+	}
+	return &API{o}
+}
+
+// Routes are the API's lines in the gateway's table.
+func (a *API) Routes() []gateway.Route {
+	const all, one = "/v1/subscriptions", "/v1/subscriptions/{name}"
+	return []gateway.Route{
+		{Method: "GET", Path: all, Handle: a.list},
+		{Method: "PUT", Path: one, Handle: a.put},
+		{Method: "PATCH", Path: one, Handle: a.patch},
+		{Method: "GET", Path: one, Handle: a.get},
+		{Method: "DELETE", Path: one, Handle: a.delete},
+		{Method: "POST", Path: one + "/ack", Handle: a.ack},
+		{Method: "POST", Path: one + "/seek", Handle: a.seek},
+		{Method: "POST", Path: one + "/pause", Handle: a.pause},
+		{Method: "POST", Path: one + "/resume", Handle: a.resume},
+		{Method: "GET", Path: one + "/dead", Handle: a.dead},
+		{Method: "DELETE", Path: one + "/dead", Handle: a.removeDead},
+		{Method: "POST", Path: one + "/dead/redrive", Handle: a.redrive},
+		{Method: "GET", Path: one + "/attempts", Handle: a.attempts},
+		{Method: "POST", Path: one + "/test", Handle: a.test},
+		{Method: "POST", Path: one + "/rotate-secret", Handle: a.rotate},
+	}
+}
+
+const maxBody = 64 << 10
+
+func body(r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return nil, wire.BadRequest("the body could not be read to its end")
+	case len(b) > maxBody:
+		return nil, wire.TooLarge("the body has more than %d bytes", maxBody)
+	}
+	return b, nil
+}
+
+// decode reads a small JSON object without unknown fields. want says what is
+// taken.
+func decode(r *http.Request, into any, want string) error {
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	if err := durable.DecodeStrict(b, into); err != nil {
+		return wire.BadRequest("%v; want %s", err, want)
+	}
+	return nil
+}
+
+// name is the subscription of the path, if the bearer may use that name.
+func name(r *http.Request, g *auth.Grant) (string, error) {
+	n := r.PathValue("name")
+	if err := durable.CheckName(n); err != nil {
+		return "", wire.BadRequest("%v", err)
+	}
+	if !g.MaySubscription(n) {
+		return "", wire.Forbidden("token may not use subscription %q", n)
+	}
+	return n, nil
+}
+
+// allowed checks that a subscription's channels lie within what the bearer may
+// read: on every call, since tokens and definitions both change.
+func allowed(g *auth.Grant, name string, channels []string) error {
+	for _, c := range channels {
+		if !g.MaySubscribe(c) {
+			return wire.Forbidden("token may not subscribe to %q, a channel of subscription %q", c, name)
+		}
+	}
+	return nil
+}
+
+// load returns the subscription of the path, if the bearer may use it.
+func (a *API) load(r *http.Request, g *auth.Grant) (durable.State, error) {
+	n, err := name(r, g)
+	if err != nil {
+		return durable.State{}, err
+	}
+	s, err := a.o.Keeper.Load(r.Context(), n)
+	if errors.Is(err, broker.ErrNotFound) {
+		return s, notFound(n)
+	}
+	if err != nil {
+		return s, err
+	}
+	return s, allowed(g, n, s.Definition.Channels)
+}
+
+func notFound(name string) error {
+	return wire.NotFound("there is no subscription %q; PUT /v1/subscriptions/%s makes it", name, name)
+}
+
+// change applies a rule to the subscription of the path.
+func (a *API) change(r *http.Request, g *auth.Grant, rule func(s durable.State, force bool, env durable.Env) (durable.Change, error)) error {
+	n, err := name(r, g)
+	if err != nil {
+		return err
+	}
+	return a.o.Keeper.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		if s.Version == 0 {
+			return durable.Change{}, notFound(n)
+		}
+		if err := allowed(g, n, s.Definition.Channels); err != nil {
+			return durable.Change{}, err
+		}
+		return rule(s, force, env)
+	})
+}
+
+func (a *API) delete(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	err := a.change(r, g, func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) {
+		return durable.Delete(s), nil
+	})
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) pause(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	err := a.change(r, g, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Pause(s, force, env)
+	})
+	if err != nil {
+		return err
+	}
+	return a.get(w, r, g)
+}
+
+func (a *API) resume(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	err := a.change(r, g, func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		return durable.Resume(s, env), nil
+	})
+	if err != nil {
+		return err
+	}
+	return a.get(w, r, g)
+}
+
+// PauseOf pauses what a subject created: its token was revoked.
+func (a *API) PauseOf(ctx context.Context, subject string) error {
+	for after := ""; ; {
+		page, err := a.o.Broker.List(ctx, "", after, 200)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, one := range page {
+			after = one.Name
+			s, err := durable.Decode(one)
+			if err != nil || s.Creator != subject || s.Paused {
+				continue
+			}
+			err = a.o.Keeper.Change(ctx, s.Name, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+				if s.Version == 0 || s.Paused || s.Creator != subject {
+					return durable.Change{}, durable.ErrNotDue
+				}
+				return durable.Pause(s, force, env)
+			})
+			if err != nil && !errors.Is(err, durable.ErrNotDue) {
+				return err
+			}
+		}
+	}
+}
+
+func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	q := r.URL.Query()
+	limit, err := limitOf(q.Get("limit"))
+	if err != nil {
+		return err
+	}
+	state := q.Get("state")
+	if state != "" && !slices.Contains(states, state) {
+		return wire.BadRequest("state is %.40q; want one of %q", state, states)
+	}
+	out := struct {
+		Subscriptions []view `json:"subscriptions"`
+		Next          string `json:"next,omitempty"`
+	}{Subscriptions: []view{}}
+	for after := q.Get("cursor"); ; {
+		page, err := a.o.Broker.List(r.Context(), q.Get("prefix"), after, 200)
+		if err != nil {
+			return err
+		}
+		for _, one := range page {
+			s, err := durable.Decode(one)
+			if err != nil {
+				return err
+			}
+			if g.MaySubscription(s.Name) && allowed(g, s.Name, s.Definition.Channels) == nil && (state == "" || s.Status() == state) {
+				if len(out.Subscriptions) == limit {
+					out.Next = out.Subscriptions[limit-1].Name
+					return writeJSON(w, http.StatusOK, out)
+				}
+				v, err := a.view(r.Context(), s)
+				if err != nil {
+					return err
+				}
+				out.Subscriptions = append(out.Subscriptions, v)
+			}
+			after = s.Name
+		}
+		if len(page) == 0 {
+			return writeJSON(w, http.StatusOK, out)
+		}
+	}
+}
+
+var states = []string{"live", "pull", "waiting", "callback", "offline", "paused", "disabled"}
+
+func limitOf(text string) (int, error) {
+	const without, most = 100, 1000
+	if text == "" {
+		return without, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return 0, wire.BadRequest("limit is %.40q; want a number from 1 to %d", text, most)
+	}
+	return n, nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(append(b, '\n'))
+	return nil
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}

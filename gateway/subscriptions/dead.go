@@ -1,0 +1,149 @@
+package subscriptions
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+func (a *API) dead(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	limit, err := limitOf(q.Get("limit"))
+	if err != nil {
+		return err
+	}
+	after := uint64(0)
+	if text := q.Get("since"); text != "" {
+		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return wire.BadRequest("since is %.40q; want the next of an earlier answer", text)
+		}
+	}
+	letters, err := a.o.Broker.Dead(r.Context(), s.Name, after, limit)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Dead []durable.DeadLetter `json:"dead"`
+		Next string               `json:"next,omitempty"`
+	}{Dead: []durable.DeadLetter{}}
+	for _, l := range letters {
+		var d durable.DeadLetter
+		if err := json.Unmarshal(l.Data, &d); err != nil {
+			return err
+		}
+		d.Time = l.Time.UTC()
+		out.Dead = append(out.Dead, d)
+	}
+	if len(letters) == limit {
+		out.Next = strconv.FormatUint(letters[limit-1].Seq, 10)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	var in struct {
+		IDs []string `json:"ids"`
+		All bool     `json:"all"`
+	}
+	const want = `{"ids":["…"]} or {"all":true}`
+	if err := decode(r, &in, want); err != nil {
+		return err
+	}
+	if in.All == (len(in.IDs) > 0) {
+		return wire.BadRequest("the body names no dead letters, or all and some; want %s", want)
+	}
+	n, err := a.o.Broker.Redrive(r.Context(), s.Name, in.IDs)
+	if err != nil {
+		return err
+	}
+	if err := a.o.Keeper.Redriven(r.Context(), s.Name); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]int{"redriven": n})
+}
+
+func (a *API) removeDead(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	n, err := a.o.Broker.Remove(r.Context(), s.Name, nil)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]int{"deleted": n})
+}
+
+// test sends one event of the gateway's own by the callback, whatever its
+// state, and answers with what came back.
+func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	cb := s.Definition.Callback
+	if cb == nil || a.o.Engine == nil {
+		return wire.Conflict("subscription %q has no callback to test", s.Name)
+	}
+	p, err := a.o.Vault.Open(s.Name, s.Sealed)
+	if err != nil {
+		return err
+	}
+	secrets, err := CallbackSecrets(p)
+	if err != nil {
+		return err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(event.Event{
+		ID: id.String(), Source: "/subscriptions/" + s.Name, Type: "longline.test", Time: time.Now(),
+		ContentType: "application/json", Data: json.RawMessage(`{}`),
+	})
+	if err != nil {
+		return err
+	}
+	attempt, err := a.o.Engine.Try(r.Context(),
+		callback.Subscription{Name: s.Name, URL: cb.URL, Headers: p.Headers, Secrets: secrets, Timeout: time.Duration(cb.Timeout)},
+		callback.Message{Subscription: s.Name, ID: id.String(), Cursor: s.Position.String(), Body: text, Attempt: 1})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, struct {
+		Status  int     `json:"status"`
+		Latency float64 `json:"latency_ms"`
+		Error   string  `json:"error"`
+		Body    string  `json:"body"`
+	}{attempt.Status, attempt.LatencyMS, attempt.Error, attempt.Body})
+}
+
+// CallbackSecrets are sealed secrets as a callback signs with them.
+func CallbackSecrets(p durable.Private) (list []callback.Secret, err error) {
+	for _, s := range p.Secrets {
+		parsed, err := callback.ParseSecret(s.Text)
+		if err != nil {
+			return nil, err
+		}
+		parsed.Until = s.Until
+		list = append(list, parsed)
+	}
+	return list, nil
+}

@@ -1,0 +1,299 @@
+package subscriptions
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// put creates or replaces a subscription.
+func (a *API) put(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	d, err := durable.ParseDefinition(b)
+	if err != nil {
+		return wire.BadRequest("%v", err)
+	}
+	return a.define(w, r, g, func(s durable.State, _ durable.Private) (durable.Definition, error) { return d, nil })
+}
+
+// patch changes one by RFC 7396.
+func (a *API) patch(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	return a.define(w, r, g, func(s durable.State, p durable.Private) (durable.Definition, error) {
+		if s.Version == 0 {
+			return durable.Definition{}, notFound(s.Name)
+		}
+		d := s.Definition
+		if d.Callback != nil {
+			c := *d.Callback
+			c.Headers = p.Headers
+			d.Callback = &c
+		}
+		d, err := d.Patch(b)
+		if err != nil {
+			return d, wire.BadRequest("%v", err)
+		}
+		return d, nil
+	})
+}
+
+// define gives a subscription the definition that next makes of what it is.
+func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next func(durable.State, durable.Private) (durable.Definition, error)) error {
+	n, err := name(r, g)
+	if err != nil {
+		return err
+	}
+	made, created := "", false // of the try that was stored
+	err = a.o.Keeper.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		if err := allowed(g, n, s.Definition.Channels); err != nil {
+			return durable.Change{}, err
+		}
+		private, err := a.o.Vault.Open(n, s.Sealed)
+		if err != nil {
+			return durable.Change{}, err
+		}
+		d, err := next(s, private)
+		if err != nil {
+			return durable.Change{}, err
+		}
+		if err := a.check(g, n, d); err != nil {
+			return durable.Change{}, err
+		}
+		private, made = secrets(d.Callback, private)
+		d = public(d)
+		sealed, err := a.o.Vault.Seal(n, private)
+		if err != nil {
+			return durable.Change{}, err
+		}
+		added, err := a.places(r.Context(), d, func(channel string) bool {
+			_, has := s.Position.Of(channel)
+			return !has
+		})
+		if err != nil {
+			return durable.Change{}, err
+		}
+		if created = s.Version == 0; created {
+			_, c := durable.Create(n, durable.Record{Definition: d, Creator: g.Subject, Sealed: sealed}, added, env)
+			return c, nil
+		}
+		return durable.Define(s, d, sealed, added, force, env)
+	})
+	if err != nil {
+		return err
+	}
+	s, err := a.o.Keeper.Load(r.Context(), n)
+	if err != nil {
+		return err
+	}
+	v, err := a.view(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	if v.Callback != nil && made != "" {
+		c := *v.Callback
+		c.Secret = made
+		v.Callback = &c
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return writeJSON(w, status, v)
+}
+
+// check is what only the gateway can say about a definition.
+func (a *API) check(g *auth.Grant, name string, d durable.Definition) error {
+	if err := allowed(g, name, d.Channels); err != nil {
+		return err
+	}
+	since, err := durable.ParseSince(d.Start)
+	if err != nil {
+		return wire.BadRequest("start: %v", err)
+	}
+	for _, c := range since.Position {
+		if !slices.Contains(d.Channels, c.Channel) {
+			return wire.BadRequest("start: cursor %q is of channel %q, which is not among channels", c, c.Channel)
+		}
+	}
+	if d.Callback == nil {
+		return nil
+	}
+	u, err := url.Parse(d.Callback.URL)
+	if err == nil {
+		err = a.o.CheckURL(u)
+	}
+	if err != nil {
+		return wire.BadRequest("callback.url: %v", err)
+	}
+	return nil
+}
+
+// secrets returns what is to be kept sealed, and the secret if one was made.
+func secrets(c *durable.Callback, had durable.Private) (p durable.Private, made string) {
+	if c == nil {
+		return p, ""
+	}
+	p = durable.Private{Secrets: had.Secrets, Headers: c.Headers}
+	switch {
+	case c.Secret != "" && (len(p.Secrets) == 0 || p.Secrets[0].Text != c.Secret):
+		p.Secrets = []durable.Secret{{Text: c.Secret}}
+	case c.Secret == "" && len(p.Secrets) == 0:
+		made = durable.NewSecret()
+		p.Secrets = []durable.Secret{{Text: made}}
+	}
+	return p, made
+}
+
+// public is d without what never comes back.
+func public(d durable.Definition) durable.Definition {
+	if d.Callback != nil {
+		c := *d.Callback
+		c.Secret, c.Headers = "", nil
+		d.Callback = &c
+	}
+	return d
+}
+
+// secretOverlap is how long a secret that was rotated away signs on.
+const secretOverlap = 24 * time.Hour
+
+func (a *API) rotate(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	var in struct {
+		Secret string `json:"secret"`
+	}
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	if len(b) > 0 {
+		if err := durable.DecodeStrict(b, &in); err != nil {
+			return wire.BadRequest(`%v; want nothing, or {"secret":"whsec_…"}`, err)
+		}
+	}
+	if in.Secret == "" {
+		in.Secret = durable.NewSecret()
+	}
+	if err := durable.CheckSecret(in.Secret); err != nil {
+		return wire.BadRequest("secret: %v", err)
+	}
+	err = a.change(r, g, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		if s.Definition.Callback == nil {
+			return durable.Change{}, wire.Conflict("subscription %q has no callback, so it has no secret", s.Name)
+		}
+		p, err := a.o.Vault.Open(s.Name, s.Sealed)
+		if err != nil {
+			return durable.Change{}, err
+		}
+		p.Rotate(in.Secret, env.Now, secretOverlap)
+		sealed, err := a.o.Vault.Seal(s.Name, p)
+		if err != nil {
+			return durable.Change{}, err
+		}
+		return durable.Reseal(s, sealed), nil
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, in)
+}
+
+// view is a subscription as GET shows it.
+type view struct {
+	Name string `json:"name"`
+	durable.Definition
+	Cursor string  `json:"cursor"`
+	Status *status `json:"status"`
+}
+
+type status struct {
+	State     string          `json:"state"`
+	Consumer  string          `json:"consumer,omitempty"`
+	Node      string          `json:"node,omitempty"`
+	Transport string          `json:"transport,omitempty"`
+	Since     *time.Time      `json:"since,omitempty"`
+	Due       *time.Time      `json:"due,omitempty"` // when a callback's turn is
+	Lag       lag             `json:"lag"`
+	Dead      int             `json:"dead"`
+	Callback  json.RawMessage `json:"callback,omitempty"`
+}
+
+type lag struct {
+	Events  uint64 `json:"events"`
+	Seconds int64  `json:"seconds"`
+}
+
+func (a *API) get(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	v, err := a.view(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, v)
+}
+
+func (a *API) view(ctx context.Context, s durable.State) (view, error) {
+	v := view{Name: s.Name, Definition: s.Definition, Cursor: s.Position.String()}
+	v.Status = &status{State: s.Status(), Due: timeOrNil(s.Grace), Dead: s.Dead}
+	if o := s.Owner; o != nil {
+		v.Status.Consumer, v.Status.Transport, v.Status.Since = o.Consumer, o.Transport, timeOrNil(o.Since)
+		v.Status.Node = a.o.Keeper.NodeName(o.Node)
+	}
+	var err error
+	if v.Status.Lag, err = a.lag(ctx, s); err != nil {
+		return v, err
+	}
+	if s.Definition.Callback != nil {
+		n, err := a.note(ctx, s.Name)
+		if err != nil {
+			return v, err
+		}
+		v.Status.Callback = n.Status
+	}
+	return v, nil
+}
+
+// note is what the owner of a callback keeps for others to see.
+type note struct {
+	Status   json.RawMessage `json:"status"`
+	Attempts json.RawMessage `json:"attempts"`
+}
+
+func (a *API) note(ctx context.Context, name string) (note, error) {
+	var n note
+	b, err := a.o.Broker.Note(ctx, name)
+	if err == nil && len(b) > 0 {
+		err = json.Unmarshal(b, &n)
+	}
+	return n, err
+}
+
+func (a *API) attempts(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	s, err := a.load(r, g)
+	if err != nil {
+		return err
+	}
+	n, err := a.note(r.Context(), s.Name)
+	if err != nil {
+		return err
+	}
+	if n.Attempts == nil {
+		n.Attempts = json.RawMessage("[]")
+	}
+	return writeJSON(w, http.StatusOK, map[string]json.RawMessage{"attempts": n.Attempts})
+}

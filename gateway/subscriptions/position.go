@@ -1,0 +1,225 @@
+package subscriptions
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// places resolves a definition's start for the channels that want one.
+func (a *API) places(ctx context.Context, d durable.Definition, wanted func(channel string) bool) (event.Position, error) {
+	since, err := durable.ParseSince(d.Start)
+	if err != nil {
+		return nil, wire.BadRequest("start: %v", err)
+	}
+	var p event.Position
+	for _, channel := range d.Channels {
+		if !wanted(channel) {
+			continue
+		}
+		c, err := a.place(ctx, channel, since)
+		if err != nil {
+			return nil, err
+		}
+		p = append(p, c)
+	}
+	return p, nil
+}
+
+// place finds where since is in a channel, which is made if it doesn't exist.
+func (a *API) place(ctx context.Context, channel string, since durable.Since) (event.Cursor, error) {
+	state, err := a.state(ctx, channel)
+	if err != nil {
+		return event.Cursor{}, err
+	}
+	at := event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: state.Head}
+	switch c, ok := since.Position.Of(channel); {
+	case ok:
+		offset, kind := state.Locate(c.Epoch, c.Offset)
+		switch kind {
+		case broker.Unknown:
+			return at, wire.Gone("cursor %s is of a log that is gone; the present one begins at %s@%s-0", c, channel, state.Epoch)
+		case broker.Forked:
+			return at, wire.Gone("cursor %s lies beyond %s@%s-%d, where its log was forked; what followed is lost", c, channel, state.Epoch, offset)
+		case broker.Beyond:
+			return at, wire.Gone("cursor %s lies beyond the head, %s", c, at)
+		}
+		at.Offset = offset
+	case since.Earliest:
+		at.Offset = max(state.First, 1) - 1
+	case !since.Time.IsZero():
+		offset, err := a.o.Broker.OffsetAt(ctx, channel, since.Time)
+		if err != nil {
+			return at, err
+		}
+		at.Offset = min(offset, state.Head)
+	}
+	return at, nil
+}
+
+// state returns a channel's state. A subscription makes its channels, so that
+// it has a cursor in each.
+func (a *API) state(ctx context.Context, channel string) (broker.State, error) {
+	state, err := a.o.Broker.State(ctx, channel)
+	if !errors.Is(err, broker.ErrNotFound) {
+		return state, err
+	}
+	var deaf deaf
+	state, err = a.o.Broker.Follow(ctx, channel, &deaf)
+	if err == nil {
+		a.o.Broker.Unfollow(channel, &deaf)
+	}
+	return state, err
+}
+
+// deaf follows only to make a channel.
+type deaf struct{ _ byte }
+
+func (*deaf) Announce(broker.Announcement) {}
+
+// lag is how far a subscription is behind: what is in its channels beyond its
+// position, whatever the type, and how old the oldest of that is.
+func (a *API) lag(ctx context.Context, s durable.State) (lag, error) {
+	var l lag
+	oldest := time.Now()
+	for _, c := range s.Position {
+		state, err := a.o.Broker.State(ctx, c.Channel)
+		if errors.Is(err, broker.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return l, err
+		}
+		offset, _ := state.Locate(c.Epoch, c.Offset)
+		offset = max(offset, max(state.First, 1)-1)
+		if offset >= state.Head {
+			continue
+		}
+		l.Events += state.Head - offset
+		page, err := a.o.Broker.Read(ctx, c.Channel, offset, broker.Limit{Events: 1, Bytes: 1})
+		if err != nil && !errors.Is(err, broker.ErrNotFound) {
+			return l, err
+		}
+		if len(page.Items) > 0 && page.Items[0].Time.Before(oldest) {
+			oldest = page.Items[0].Time
+		}
+	}
+	l.Seconds = int64(time.Since(oldest).Seconds())
+	return l, nil
+}
+
+func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	var in struct {
+		Cursor     string `json:"cursor"`
+		Connection string `json:"connection"`
+	}
+	if err := decode(r, &in, `{"cursor":"…","connection":"…"}, of which connection may be left out`); err != nil {
+		return err
+	}
+	p, err := event.ParsePosition(in.Cursor)
+	if err != nil {
+		return wire.BadRequest("%v", err)
+	}
+	if len(p) == 0 {
+		return wire.BadRequest(`the body lacks cursor; want {"cursor":"…"}`)
+	}
+	for {
+		s, err := a.load(r, g)
+		if err != nil {
+			return err
+		}
+		to, err := Located(r.Context(), a.o.Broker, s, p)
+		if err != nil {
+			return err
+		}
+		err = a.o.Keeper.Ack(r.Context(), s, to, in.Connection)
+		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
+			continue // it changed hands meanwhile; the acknowledgement still counts
+		}
+		if errors.Is(err, broker.ErrFenced) {
+			return wire.Conflict("connection %.80q does not own subscription %q any longer", in.Connection, s.Name)
+		}
+		if err != nil {
+			return err
+		}
+		return a.answerCursor(w, r, s.Name)
+	}
+}
+
+// Located returns what a client's position means in the logs as they are now.
+// Cursors of logs that are gone are left out, those beyond the head an error.
+func Located(ctx context.Context, log broker.Log, s durable.State, p event.Position) (event.Position, error) {
+	var to event.Position
+	for _, c := range p {
+		if _, ok := s.Position.Of(c.Channel); !ok {
+			return nil, wire.BadRequest("cursor %q is of channel %q, which is not of subscription %q", c, c.Channel, s.Name)
+		}
+		state, err := log.State(ctx, c.Channel)
+		if err != nil {
+			return nil, err
+		}
+		offset, kind := state.Locate(c.Epoch, c.Offset)
+		switch kind {
+		case broker.Beyond:
+			return nil, wire.BadRequest("cursor %s was not delivered yet: the head is %s@%s-%d", c, c.Channel, state.Epoch, state.Head)
+		case broker.Here:
+			to = append(to, event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset})
+		}
+	}
+	return to, nil
+}
+
+func (a *API) answerCursor(w http.ResponseWriter, r *http.Request, name string) error {
+	s, err := a.o.Keeper.Load(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"cursor": s.Position.String()})
+}
+
+func (a *API) seek(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	var in struct {
+		To string `json:"to"`
+	}
+	const want = `{"to":"…"}: earliest, latest, a cursor or an RFC 3339 time`
+	if err := decode(r, &in, want); err != nil {
+		return err
+	}
+	since, err := durable.ParseSince(in.To)
+	if err != nil {
+		return wire.BadRequest("to: %v", err)
+	}
+	if in.To == "" {
+		return wire.BadRequest("the body lacks to; want %s", want)
+	}
+	err = a.change(r, g, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		var to event.Position
+		for _, c := range since.Position {
+			if _, ok := s.Position.Of(c.Channel); !ok {
+				return durable.Change{}, wire.BadRequest("to: cursor %q is of channel %q, which is not of subscription %q", c, c.Channel, s.Name)
+			}
+		}
+		for _, channel := range s.Definition.Channels {
+			if _, named := since.Position.Of(channel); len(since.Position) > 0 && !named {
+				continue // a cursor moves its own channel
+			}
+			c, err := a.place(r.Context(), channel, since)
+			if err != nil {
+				return durable.Change{}, err
+			}
+			to = append(to, c)
+		}
+		return durable.Seek(s, to, force, env)
+	})
+	if err != nil {
+		return err
+	}
+	return a.answerCursor(w, r, r.PathValue("name"))
+}
