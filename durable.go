@@ -8,9 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/longline-push/longline/gateway"
+	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/pull"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/subscriptions"
 )
 
 // durability is what a node has for durable subscriptions: who owns them, and
@@ -21,6 +25,8 @@ type durability struct {
 	keeper     *durable.Keeper
 	engine     *callback.Engine
 	dispatcher *callback.Dispatcher // set by claim
+	api        *subscriptions.API   // set by routes, as is puller
+	puller     *pull.Puller
 
 	claiming, keeping, telling context.CancelFunc
 	claims, keeps, tells       sync.WaitGroup
@@ -35,6 +41,31 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 	d.keeper = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.herald.Tell})
 	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry)})
 	return d, nil
+}
+
+// routes makes what answers requests about durable subscriptions.
+func (d *durability) routes(b gateway.Broker, hub *session.Hub, dialing callback.Dialing) []gateway.Route {
+	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Keeper: d.keeper})
+	d.api = subscriptions.New(subscriptions.Options{
+		Broker: b, Keeper: d.keeper, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
+	})
+	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull}}
+	for _, r := range d.api.Routes() {
+		routes = append(routes, gateway.Route(r))
+	}
+	return routes
+}
+
+// revoked pauses the subscriptions that a revoked sub created.
+func (d *durability) revoked(ctx context.Context, r auth.Revocation, logger *slog.Logger) {
+	if r.Subject == "" || d.api == nil {
+		return
+	}
+	d.claims.Go(func() {
+		if err := d.api.PauseOf(ctx, r.Subject); err != nil && ctx.Err() == nil {
+			logger.Error("pause the subscriptions of a revoked sub", "sub", r.Subject, "error", err)
+		}
+	})
 }
 
 // run starts what runs: the herald, the node's lease, the claims.
@@ -58,16 +89,8 @@ func (d *durability) private(s durable.State) ([]callback.Secret, map[string]str
 	if err != nil {
 		return nil, nil, err
 	}
-	var secrets []callback.Secret
-	for _, text := range p.Secrets {
-		secret, err := callback.ParseSecret(text.Text)
-		if err != nil {
-			return nil, nil, err
-		}
-		secret.Until = text.Until
-		secrets = append(secrets, secret)
-	}
-	return secrets, p.Headers, nil
+	secrets, err := subscriptions.CallbackSecrets(p)
+	return secrets, p.Headers, err
 }
 
 // endCallbacks claims nothing more, and lets calls in flight end until ctx does.
@@ -75,6 +98,7 @@ func (d *durability) endCallbacks(ctx context.Context) {
 	d.claiming()
 	d.claims.Wait()
 	d.engine.Close(ctx)
+	d.puller.Close()
 }
 
 // end commits, releases what is still owned, and leaves the nodes.

@@ -117,6 +117,7 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 	})
 	revocations := auth.NewRevocations(n.broker, logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
+		n.durable.revoked(background, r, logger)
 	})
 	verifier, err := c.verifier(background, config, revocations, logger)
 	if err != nil {
@@ -133,7 +134,7 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: revocations,
 		Publisher: publisher, Admission: admission, Origins: config.origins,
 		LoopbackOnly: config.development, Version: version, Registerer: registry, Logger: logger,
-	})
+	}, n.durable.routes(n.broker, n.hub, config.dialing)...)
 
 	n.durable.run(n.broker, n.hub.Feeds(), logger)
 	n.running.Go(func() { revocations.Run(background) })

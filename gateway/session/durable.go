@@ -136,19 +136,9 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 	if err != nil {
 		return err
 	}
-	var to event.Position
-	for _, c := range p {
-		at, ok := state.Position.Of(c.Channel)
-		if !ok {
-			return wire.BadRequest("Last-Event-ID: channel %q is not of subscription %q", c.Channel, name)
-		}
-		log, err := h.opts.Broker.State(ctx, c.Channel)
-		if err != nil {
-			return err
-		}
-		if offset, kind := log.Locate(c.Epoch, c.Offset); kind == broker.Here && (at.Epoch != log.Epoch || offset > at.Offset) {
-			to = append(to, event.Cursor{Channel: c.Channel, Epoch: log.Epoch, Offset: offset})
-		}
+	to, err := state.Located(ctx, h.opts.Broker, p)
+	if err != nil {
+		return err
 	}
 	if len(to) == 0 {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,6 +134,9 @@ func (h *Hub) Filter(types string) (*Filter, error) {
 	}
 	return f, nil
 }
+
+// FilterOf compiles a list of patterns.
+func (h *Hub) FilterOf(types []string) (*Filter, error) { return h.Filter(strings.Join(types, ",")) }
 
 func (h *Hub) spawn(f func(context.Context)) bool {
 	if h.ctx.Err() != nil {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
@@ -51,10 +50,16 @@ func New(o Options) *API {
 	return &API{o}
 }
 
+// Route is a line of the gateway's table.
+type Route struct {
+	Method, Path string
+	Handle       func(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
+}
+
 // Routes are the API's lines in the gateway's table.
-func (a *API) Routes() []gateway.Route {
+func (a *API) Routes() []Route {
 	const all, one = "/v1/subscriptions", "/v1/subscriptions/{name}"
-	return []gateway.Route{
+	return []Route{
 		{Method: "GET", Path: all, Handle: a.list},
 		{Method: "PUT", Path: one, Handle: a.put},
 		{Method: "PATCH", Path: one, Handle: a.patch},

@@ -135,7 +135,7 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		if err != nil {
 			return err
 		}
-		to, err := Located(r.Context(), a.o.Broker, s, p)
+		to, err := s.Located(r.Context(), a.o.Broker, p)
 		if err != nil {
 			return err
 		}
@@ -151,29 +151,6 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		}
 		return a.answerCursor(w, r, s.Name)
 	}
-}
-
-// Located returns what a client's position means in the logs as they are now.
-// Cursors of logs that are gone are left out, those beyond the head an error.
-func Located(ctx context.Context, log broker.Log, s durable.State, p event.Position) (event.Position, error) {
-	var to event.Position
-	for _, c := range p {
-		if _, ok := s.Position.Of(c.Channel); !ok {
-			return nil, wire.BadRequest("cursor %q is of channel %q, which is not of subscription %q", c, c.Channel, s.Name)
-		}
-		state, err := log.State(ctx, c.Channel)
-		if err != nil {
-			return nil, err
-		}
-		offset, kind := state.Locate(c.Epoch, c.Offset)
-		switch kind {
-		case broker.Beyond:
-			return nil, wire.BadRequest("cursor %s was not delivered yet: the head is %s@%s-%d", c, c.Channel, state.Epoch, state.Head)
-		case broker.Here:
-			to = append(to, event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset})
-		}
-	}
-	return to, nil
 }
 
 func (a *API) answerCursor(w http.ResponseWriter, r *http.Request, name string) error {

@@ -1,0 +1,170 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// answer is a page of events as JSON.
+type answer struct {
+	bytes []byte
+	count int
+	at    event.Position
+}
+
+// pull reads what follows the acknowledged position, waiting for something if
+// there is nothing.
+func (v *visit) pull(ctx context.Context, q request) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(q.wait, minWait))
+	defer cancel()
+	for {
+		a, err := v.read(ctx, q.max)
+		if err != nil && ctx.Err() == nil {
+			return a, err
+		}
+		if a.count == 0 && q.wait > 0 {
+			select {
+			case <-v.wake:
+				continue
+			case <-v.over:
+			case <-ctx.Done():
+			}
+		}
+		a.bytes = append(a.bytes, `],"cursor":"`...)
+		a.bytes = append(a.at.Append(a.bytes), "\"}\n"...)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.ended {
+			return a, wire.Conflict("subscription %q was taken over by another connection of this consumer, or changed; pull again", v.name)
+		}
+		if a.count > 0 {
+			v.given = a.at
+		}
+		return a, nil
+	}
+}
+
+// minWait bounds a pull that doesn't wait for events.
+const minWait = 10 * time.Second
+
+// read reads one page, dead letters that were put back first.
+func (v *visit) read(ctx context.Context, limit int) (answer, error) {
+	v.mu.Lock()
+	a := answer{bytes: []byte(`{"events":[`), at: slices.Clone(v.at)}
+	paused := v.state.Paused
+	v.told = 0
+	if !paused {
+		for _, l := range v.again[:min(limit, len(v.again))] {
+			a.add(l.Event)
+			v.told++
+		}
+	}
+	v.mu.Unlock()
+	if paused {
+		return a, nil
+	}
+	for _, f := range v.feeds {
+		i := slices.IndexFunc(a.at, func(c event.Cursor) bool { return c.Channel == f.Channel() })
+		if i < 0 {
+			s := f.State()
+			a.at, i = append(a.at, event.Cursor{Channel: f.Channel(), Epoch: s.Epoch, Offset: s.Head}), len(a.at)
+		}
+		before := a.count
+		if err := v.readChannel(ctx, f, &a, i, limit); err != nil {
+			return a, err
+		}
+		if a.count == before && a.at[i].Offset > 0 {
+			v.moved(a.at[i]) // over what the types left out
+		}
+	}
+	return a, nil
+}
+
+func (a *answer) add(text []byte) {
+	if a.count++; a.count > 1 {
+		a.bytes = append(a.bytes, ',')
+	}
+	a.bytes = append(a.bytes, text...)
+}
+
+// readChannel appends a channel's events and moves its cursor over them.
+func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, limit int) error {
+	var items []*feed.Item
+	for a.count < limit && len(a.bytes) < mostBytes {
+		var view feed.View
+		c := &a.at[i]
+		items, view = f.Take(items[:0], c.Epoch, c.Offset, limit, mostBytes)
+		if view.State.Epoch != c.Epoch {
+			v.relocate(c, view.State)
+			continue
+		}
+		if view.Behind {
+			page, err := f.Page(ctx, c.Offset)
+			switch {
+			case errors.Is(err, broker.ErrNotFound):
+				return nil
+			case err != nil:
+				return err
+			case page.State.Epoch != c.Epoch:
+				v.relocate(c, page.State)
+				continue
+			}
+			items = append(items[:0], page.After(c.Offset)...)
+			first := view.Oldest
+			if len(items) > 0 {
+				first = items[0].Offset
+			}
+			if first > c.Offset+1 {
+				v.gap(*c, first-1, wire.GapRetention)
+				c.Offset = first - 1
+			}
+		}
+		if len(items) == 0 && !view.Behind {
+			return nil
+		}
+		for _, item := range items {
+			if a.count == limit || len(a.bytes) >= mostBytes {
+				return nil
+			}
+			c.Offset = item.Offset
+			if v.filter.Match(item.Type()) {
+				a.add(item.JSON())
+			}
+		}
+	}
+	return nil
+}
+
+// relocate moves a cursor of another epoch to where that is now.
+func (v *visit) relocate(c *event.Cursor, state broker.State) {
+	offset, kind := state.Locate(c.Epoch, c.Offset)
+	to := event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}
+	if kind != broker.Here {
+		v.holding.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
+	}
+	*c = to
+}
+
+func (v *visit) gap(c event.Cursor, to uint64, reason string) {
+	end := c
+	end.Offset = to
+	v.holding.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
+}
+
+// moved commits a cursor that no given event stands before.
+func (v *visit) moved(c event.Cursor) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.IndexFunc(v.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
+	if i >= 0 && v.at[i] != c {
+		v.at[i] = c
+		v.holding.Advance(c, 0)
+	}
+}
