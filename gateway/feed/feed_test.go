@@ -1,0 +1,193 @@
+package feed_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/feed/feedtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAnItemIsFramedOnceForAllTransports(t *testing.T) {
+	for _, size := range []int{0, 1, 100, 125, 126, 60_000, 70_000} {
+		f := event.Fields{ID: "1", Source: "/s", Type: `a"b`, Key: "k", Data: []byte(`"` + strings.Repeat("x", size) + `"`)}
+		item, err := feed.NewItem("acct-42", "e1", broker.Item{Offset: 7, Data: f.AppendStored(nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(item.JSON()) || item.Type() != `a"b` || item.Key() != "k" || item.ID() != "1" {
+			t.Errorf("size %d: %.80s, type %q, key %q", size, item.JSON(), item.Type(), item.Key())
+		}
+		stream := string(item.Prefix()) + string(item.Rest())
+		if want := "id: acct-42@e1-7\ndata: " + string(item.JSON()) + "\n\n"; stream != want {
+			t.Errorf("size %d: stream %.80q", size, stream)
+		}
+		frame := item.Frame()
+		if frame[0] != 0x81 {
+			t.Fatalf("size %d: first byte %x", size, frame[0])
+		}
+		n, head := int(frame[1]), 2
+		switch n {
+		case 126:
+			n, head = int(binary.BigEndian.Uint16(frame[2:])), 4
+		case 127:
+			n, head = int(binary.BigEndian.Uint64(frame[2:])), 10
+		}
+		if n != len(item.JSON()) || !bytes.Equal(frame[head:], item.JSON()) {
+			t.Errorf("size %d: frame of %d bytes, JSON of %d", size, n, len(item.JSON()))
+		}
+	}
+	if _, err := feed.NewItem("a", "e", broker.Item{Offset: 1, Data: []byte("damaged")}); err == nil {
+		t.Error("damaged bytes became an item")
+	}
+}
+
+func TestFramingAllocatesWhatIsKept(t *testing.T) {
+	f := event.Fields{ID: "1", Source: "/s", Type: "t", Data: []byte(`{"n":1}`)}
+	stored := broker.Item{Offset: 7, Data: f.AppendStored(nil)}
+	if n := testing.AllocsPerRun(100, func() { feed.NewItem("acct-42", "e1", stored) }); n > 2 {
+		t.Errorf("%v allocations, want the item and its bytes", n)
+	}
+}
+
+type node struct {
+	*feed.Feeds
+	log *feedtest.Log
+}
+
+func newNode(t *testing.T, o feed.Options) node {
+	t.Helper()
+	log := feedtest.New()
+	o.Broker = log
+	fs := feed.New(o, feed.NewReady())
+	t.Cleanup(fs.Close)
+	return node{fs, log}
+}
+
+func (n node) open(t *testing.T, channel string) *feed.Feed {
+	t.Helper()
+	f, err := n.Open(context.Background(), channel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func offsets(items []*feed.Item) string {
+	var b strings.Builder
+	for _, i := range items {
+		fmt.Fprintf(&b, "%d ", i.Offset)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func TestARingIsBoundedAndEmptiesWithTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{RingEvents: 3})
+		f := n.open(t, "a")
+		defer f.Release()
+		for i := range 5 {
+			n.log.Append("a", "t", "", fmt.Sprint(i))
+		}
+		items, v := f.Take(nil, "e1", 2, 10, 1<<20)
+		if offsets(items) != "3 4 5" || v.Behind {
+			t.Errorf("after 2: %s, %+v", offsets(items), v)
+		}
+		if items, v = f.Take(nil, "e1", 1, 10, 1<<20); len(items) != 0 || !v.Behind || v.Oldest != 3 {
+			t.Errorf("after 1: %s, %+v", offsets(items), v)
+		}
+		if items, _ = f.Take(nil, "e1", 2, 2, 1<<20); offsets(items) != "3 4" {
+			t.Errorf("two at most: %s", offsets(items))
+		}
+		if items, _ = f.Take(nil, "other", 2, 2, 1<<20); len(items) != 0 {
+			t.Errorf("of another epoch: %s", offsets(items))
+		}
+		time.Sleep(15 * time.Second)
+		if _, bytes := n.Count(); bytes != 0 {
+			t.Errorf("%d bytes in rings that nobody needs", bytes)
+		}
+		if _, v = f.Take(nil, "e1", 4, 10, 1<<20); !v.Behind {
+			t.Error("an empty ring has what comes after 4")
+		}
+		n.log.Append("a", "t", "", "5")
+		if items, _ = f.Take(nil, "e1", 5, 10, 1<<20); offsets(items) != "6" {
+			t.Errorf("after 5: %s", offsets(items))
+		}
+	})
+}
+
+func TestAFeedLingersAndIsThenClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{})
+		f := n.open(t, "a")
+		f.Release()
+		time.Sleep(5 * time.Second)
+		if again := n.open(t, "a"); again != f {
+			t.Error("a feed just left was opened anew")
+		}
+		f.Release()
+		time.Sleep(15 * time.Second)
+		if open, _ := n.Count(); open != 0 || n.log.Followers("a") != 0 {
+			t.Errorf("%d feeds open, %d followers", open, n.log.Followers("a"))
+		}
+	})
+}
+
+func TestAFeedThatCantBeOpenedIsTriedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{})
+		n.log.Fail(broker.ErrUnavailable)
+		for range 3 {
+			if _, err := n.Open(context.Background(), "a"); !errors.Is(err, broker.ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		}
+		n.log.Fail(nil)
+		n.open(t, "a").Release()
+	})
+}
+
+func TestPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{})
+		for i := range 600 {
+			n.log.Append("a", "t", "", fmt.Sprint(i))
+		}
+		f := n.open(t, "a")
+		defer f.Release()
+		for _, tt := range []struct {
+			after, first uint64
+			reads        int // in all so far
+		}{{0, 1, 1}, {100, 101, 1}, {255, 256, 1}, {256, 257, 2}, {599, 600, 3}, {550, 551, 3}} {
+			page, err := f.Page(t.Context(), tt.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if items := page.After(tt.after); items[0].Offset != tt.first || n.log.Reads() != tt.reads {
+				t.Errorf("after %d: %d first, %d reads; want %d, %d", tt.after, items[0].Offset, n.log.Reads(), tt.first, tt.reads)
+			}
+		}
+		n.log.Append("a", "t", "", "600")
+		if page, err := f.Page(t.Context(), 600); err != nil || offsets(page.After(600)) != "601" {
+			t.Errorf("the last page did not grow: %v", err)
+		}
+		n.log.Trim("a", 300)
+		if page, err := f.Page(t.Context(), 601); err != nil || len(page.After(601)) != 0 {
+			t.Errorf("something after the head: %v", err)
+		}
+	})
+}
