@@ -8,7 +8,8 @@ import { connection } from './stream.js';
 /**
  * @typedef {object} Options
  * @property {string | (() => string | Promise<string>)} [token] a JWT, or what gets one: asked for each
- *   (re)connect and before the last one expires. An error of it is tried again unless its `retry` is false
+ *   (re)connect and before the last one expires. What it throws is tried again, but for a LonglineError, e.g. an
+ *   UnauthorizedError, which ends the subscription
  * @property {'websocket' | 'sse'} [transport] one only; without it WebSocket, and SSE where that is missing or blocked
  * @property {number} [timeout] ms for a connection to be made and greeted (10,000)
  * @property {import('./backoff.js').Backoff} [backoff] between attempts to connect or to publish

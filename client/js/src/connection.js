@@ -23,7 +23,7 @@ const WAKE = ['online', 'visibilitychange'];
  * @property {() => URLSearchParams} query what to ask for now
  * @property {(frame: LonglineEvent | Control) => void} frame
  * @property {() => Promise<void> | void} room resolves when more events can be taken
- * @property {(state: 'connecting' | 'waiting', detail?: any) => void} state
+ * @property {(state: 'connecting' | 'waiting', detail: any) => void} state
  */
 
 /**
@@ -120,8 +120,8 @@ export class Connection {
     let token;
     try {
       token = await this.#access.token(true);
-    } catch (/** @type {any} */ cause) {
-      return connection('no token', cause, { retry: cause?.retry !== false });
+    } catch (cause) {
+      return connection('no token', cause);
     }
     if (this.#stopped) return connection('closed');
     const { transport, WebSocket = globalThis.WebSocket } = this.#access.options;

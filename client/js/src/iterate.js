@@ -1,5 +1,5 @@
 /** @typedef {import('./inbox.js').Handler} Handler */
-/** @typedef {{value: any, done: (value?: unknown) => void, fail: (reason?: Error) => void}} Call */
+/** @typedef {{given: any, release: (value?: unknown) => void, fail: (reason?: Error) => void}} Call */
 
 /**
  * Turns a handler's calls into an async iterator: a call lasts until the next
@@ -12,8 +12,8 @@ export class Iterate {
   #wake = () => {};
 
   /** @type {Handler} */
-  handler = (value) => new Promise((done, fail) => {
-    this.#call = { value, done, fail };
+  handler = (value) => new Promise((release, fail) => {
+    this.#call = { given: value, release, fail };
     this.#wake();
   });
 
@@ -32,9 +32,9 @@ export class Iterate {
       while (!over) {
         const call = this.#call;
         if (call) {
-          yield call.value;
+          yield call.given;
           this.#call = undefined;
-          call.done();
+          call.release();
         } else await new Promise((resolve) => { this.#wake = resolve; });
       }
       const error = await closed;

@@ -16,7 +16,7 @@ export class Ledger {
   /** Everything up to here is done. */
   position = new Position();
   /** @type {Map<string, Entry>} by cursor, in order of delivery */
-  entries = new Map();
+  listed = new Map();
 
   /**
    * Strikes out what is done without a hole before it.
@@ -27,11 +27,11 @@ export class Ledger {
     const open = new Set();
     /** @type {Map<string, Entry>} */
     const taken = new Map();
-    for (const entry of this.entries.values()) {
+    for (const entry of this.listed.values()) {
       const { channel, cursor, offset, epoch } = entry;
       if (!entry.done || entry.link !== link) open.add(channel);
       if (open.has(channel)) continue;
-      this.entries.delete(cursor);
+      this.listed.delete(cursor);
       const last = taken.get(channel);
       // A redriven event comes late, with the cursor it always had.
       if (last?.epoch !== epoch || offset > last.offset) taken.set(channel, entry);
@@ -56,10 +56,10 @@ export class Ledger {
       const was = before.of(channel);
       return was?.epoch === epoch && offset < was.offset;
     });
-    for (const entry of this.entries.values()) {
+    for (const entry of this.listed.values()) {
       const at = this.position.of(entry.channel);
       if (!moved && (!at || at.epoch === entry.epoch && entry.offset > at.offset)) continue;
-      this.entries.delete(entry.cursor);
+      this.listed.delete(entry.cursor);
       entry.gone = !entry.started;
     }
     return moved;

@@ -168,7 +168,7 @@ export class Subscription {
     if ((op === 'position' || op === 'hello') && this.#what) {
       this.#received.merge(cursor);
       // What was left out is done with when nothing before it is open.
-      if (!this.#ledger.entries.size) this.#ledger.position.merge(cursor);
+      if (!this.#ledger.listed.size) this.#ledger.position.merge(cursor);
     }
   }
 
@@ -176,13 +176,13 @@ export class Subscription {
   #event(event) {
     if (this.state === 'standby') this.#enter('live');
     const { cursor = '' } = event;
-    const { entries } = this.#ledger;
+    const { listed } = this.#ledger;
     const link = this.#link;
-    const known = entries.get(cursor);
+    const known = listed.get(cursor);
     if (known) {
       // Its place is where the present connection has it.
-      entries.delete(cursor);
-      entries.set(cursor, known);
+      listed.delete(cursor);
+      listed.set(cursor, known);
       known.link = link;
       if (known.done) this.#done(known);
       return;
@@ -198,7 +198,7 @@ export class Subscription {
         this.#done(entry);
       },
     };
-    entries.set(cursor, entry);
+    listed.set(cursor, entry);
     this.inbox.add(entry);
     // A WebSocket can't be slowed down, only left until there is room again.
     if (this.#what && this.inbox.size > 2 * (this.#options.window ?? 0)) {

@@ -1,4 +1,5 @@
 import { closeError } from './errors.js';
+import { connection } from './stream.js';
 import { decode } from './wire.js';
 
 /** @typedef {import('./wire.js').Control} Control */
@@ -53,15 +54,15 @@ export function webSocket({ url, options }, token, query, { seen, frame, end }) 
     }
   };
   socket.onclose = ({ code, reason }) => end(closeError(code, reason));
-  // Unheard, an error would be thrown by some; a close follows.
-  socket.onerror = () => {};
+  // A close should follow, but Node's WebSocket leaves it out where the handshake fails.
+  socket.onerror = ({ error }) => end(connection('no WebSocket', error));
   return {
     send(control) {
       socket.send(JSON.stringify(control));
       return true;
     },
     close() {
-      socket.onmessage = socket.onclose = null;
+      socket.onmessage = null;
       socket.close();
     },
   };

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { mock, test } from 'node:test';
 import { promisify } from 'node:util';
 import {
-  ConnectionError, ForbiddenError, ProtocolError, TakenOverError, TooLargeError, UnauthorizedError, UnavailableError,
+  ForbiddenError, ProtocolError, TakenOverError, TooLargeError, UnauthorizedError, UnavailableError,
 } from '../../src/index.js';
 import { DURABLE, HELLO, event, fake, jwt, settle } from './fake.js';
 
@@ -164,10 +164,10 @@ test('a token that cannot be had is tried for again, unless its error is final',
   assert.equal(states[1].error.cause.message, 'the session service is away');
   await subscription.close();
 
-  const final = fake({ token: () => { throw Object.assign(new Error('signed out'), { retry: false }); } });
+  const final = fake({ token: () => { throw new UnauthorizedError('signed out'); } });
   const error = await subscribe(final).subscription.closed;
-  assert.ok(error instanceof ConnectionError);
-  assert.equal(error.cause.message, 'signed out');
+  assert.ok(error instanceof UnauthorizedError);
+  assert.equal(error.message, 'signed out');
   assert.equal(final.lines.length, 0);
 });
 

@@ -4,9 +4,9 @@ import { Ledger } from '../../src/ledger.js';
 import { parseCursor } from '../../src/wire.js';
 
 function deliver(ledger, link, ...cursors) {
-  for (const cursor of cursors) ledger.entries.set(cursor, { cursor, link, ...parseCursor(cursor) });
+  for (const cursor of cursors) ledger.listed.set(cursor, { cursor, link, ...parseCursor(cursor) });
 }
-const done = (ledger, ...cursors) => { for (const cursor of cursors) ledger.entries.get(cursor).done = true; };
+const done = (ledger, ...cursors) => { for (const cursor of cursors) ledger.listed.get(cursor).done = true; };
 
 test('only the contiguous prefix is acknowledged', () => {
   const ledger = new Ledger();
@@ -19,7 +19,7 @@ test('only the contiguous prefix is acknowledged', () => {
   assert.equal(ledger.take(1), '');
   done(ledger, 'a@k-3');
   assert.equal(ledger.take(1), 'a@k-4');
-  assert.equal(ledger.entries.size, 0);
+  assert.equal(ledger.listed.size, 0);
 });
 
 test('channels are acknowledged each by itself', () => {
@@ -37,17 +37,17 @@ test('what an earlier connection delivered waits to be delivered again', () => {
   deliver(ledger, 1, 'a@k-1', 'a@k-2');
   done(ledger, 'a@k-1', 'a@k-2');
   assert.equal(ledger.take(2), '');
-  ledger.entries.get('a@k-1').link = 2;
+  ledger.listed.get('a@k-1').link = 2;
   assert.equal(ledger.take(2), 'a@k-1');
 });
 
 test('what the gateway has as acknowledged is struck out, and not begun any more', () => {
   const ledger = new Ledger();
   deliver(ledger, 1, 'a@k-1', 'a@k-2', 'a@k-3');
-  const [first, second, third] = ledger.entries.values();
+  const [first, second, third] = ledger.listed.values();
   first.started = true;
   ledger.rebase('a@k-2', false);
-  assert.deepEqual([...ledger.entries.keys()], ['a@k-3']);
+  assert.deepEqual([...ledger.listed.keys()], ['a@k-3']);
   assert.deepEqual([first.gone, second.gone, third.gone], [false, true, undefined]);
 });
 
@@ -55,7 +55,7 @@ test('a new log strikes out what the old one delivered', () => {
   const ledger = new Ledger();
   deliver(ledger, 1, 'a@k-7', 'b@k-7');
   ledger.rebase('a@z-3', false);
-  assert.deepEqual([...ledger.entries.keys()], ['b@k-7']);
+  assert.deepEqual([...ledger.listed.keys()], ['b@k-7']);
 });
 
 test('a cursor moved back strikes out everything, a lost acknowledgement nothing', () => {
@@ -66,7 +66,7 @@ test('a cursor moved back strikes out everything, a lost acknowledgement nothing
     done(ledger, 'a@k-1');
     ledger.take(1);
     assert.equal(ledger.rebase(cursor, restarted), moved, `${cursor}, ${restarted}`);
-    assert.equal(ledger.entries.has('a@k-2'), !moved && cursor !== 'a@z-0');
+    assert.equal(ledger.listed.has('a@k-2'), !moved && cursor !== 'a@z-0');
     assert.equal(`${ledger.position}`, cursor);
   }
 });
