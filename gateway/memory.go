@@ -48,8 +48,9 @@ func pressureOf(used, limit int64) int32 {
 	return calm
 }
 
-// memory returns what the Go runtime holds of the system's memory, and what of
-// it the last collection found alive.
+// memory returns what the process holds of the system's memory, what is not
+// Go's included where the system tells, and what of Go's heap the last
+// collection found alive.
 func memory() (used, live int64) {
 	samples := []runtimemetrics.Sample{
 		{Name: "/memory/classes/total:bytes"},
@@ -57,7 +58,25 @@ func memory() (used, live int64) {
 		{Name: "/gc/heap/live:bytes"},
 	}
 	runtimemetrics.Read(samples)
-	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64()), int64(samples[2].Value.Uint64())
+	used = int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
+	return max(used, resident()), int64(samples[2].Value.Uint64())
+}
+
+// resident is the second field of /proc/self/statm, in pages; 0 if unknown.
+func resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
 }
 
 // gcPercent: connections are many and live long, publishes make garbage

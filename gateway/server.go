@@ -159,9 +159,10 @@ func (s *Server) register() {
 		byPath[r.path][r.method] = s.answer(r)
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, notFound(r)) })
+	live := map[string]bool{"/v1/ws": true, "/v1/sse": true} // a HEAD would become a stream
 	for path, methods := range byPath {
 		allow := slices.Sorted(maps.Keys(methods))
-		if methods["GET"] != nil {
+		if methods["GET"] != nil && !live[path] {
 			methods["HEAD"] = methods["GET"]
 			allow = append(allow, "HEAD")
 		}
@@ -232,19 +233,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, wire.BadRequest("path %.200q has empty, \".\" or \"..\" segments; channel names are segments of A-Z a-z 0-9 _ : - joined by \".\"", r.URL.Path))
 		return
 	}
-	if r.ProtoMajor == 2 {
-		// A stream over HTTP/2 stays in its handler beyond the server's limits;
-		// each other answer there is bounded by the client's own.
-		unlimited(w, r)
+	if r.Method == http.MethodGet {
+		patient(w, r)
 	}
 	s.mux.ServeHTTP(w, r)
 }
 
-// unlimited lifts the read and write time-outs of a live stream.
-func unlimited(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/v1/sse" {
-		c := http.NewResponseController(w)
-		c.SetReadDeadline(time.Time{})
+// patient lifts time-outs that are for other requests: whoever asks without a
+// body sends no more, and may wait for an answer longer than a body may take;
+// a stream over HTTP/2 stays in its handler for as long as it lives.
+func patient(w http.ResponseWriter, r *http.Request) {
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(time.Time{})
+	if r.ProtoMajor == 2 && r.URL.Path == "/v1/sse" {
 		c.SetWriteDeadline(time.Time{})
 	}
 }

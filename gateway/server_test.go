@@ -49,6 +49,9 @@ type setup struct {
 	limits   gateway.Limits
 	origins  []string
 	loopback bool
+	routes   []gateway.Route
+	// readTimeout, if not 0, is the server's.
+	readTimeout time.Duration
 }
 
 func openBroker(t testing.TB) gateway.Broker {
@@ -100,13 +103,16 @@ func newTestNode(t testing.TB, s setup) *testNode {
 		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Admission: admission,
 		Publisher: publish.New(s.broker, publish.Options{Admit: admission.Publish}),
 		Origins:   origins, LoopbackOnly: s.loopback, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
-	})
+	}, s.routes...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
 	go func() { revocations.Run(ctx); done <- struct{}{} }()
 	go func() { n.Server.Run(ctx); done <- struct{}{} }()
 	server := httptest.NewUnstartedServer(n.Server)
 	server.Config = gateway.HTTPServer(n.Server, quiet)
+	if s.readTimeout > 0 {
+		server.Config.ReadTimeout = s.readTimeout
+	}
 	server.Start()
 	n.url = server.URL
 	t.Cleanup(func() {
@@ -288,6 +294,7 @@ func TestProblemsInsteadOfPlainErrors(t *testing.T) {
 		saying                    string
 	}{
 		{"nothing there", "GET", "/v2/events", all, "", 404, "/v1/openapi.json"},
+		{"posting to a stream", "POST", "/v1/sse", all, "{}", 405, "want GET or OPTIONS"},
 		{"another method", "PUT", "/v1/channels/a/events", all, "{}", 405, "want GET or POST"},
 		{"slash in a channel's name", "POST", "/v1/channels/a%2Fb/events", all, `{"type":"t"}`, 400, `channel "a/b"`},
 		{"dots for a channel's name", "POST", "/v1/channels/../events", all, `{"type":"t"}`, 400, `".."`},
