@@ -32,7 +32,7 @@ func (l *Line) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{line: l, token: token}
+	s := &session{line: l, token: token, endAcks: func() {}}
 	c := l.client
 	transport := c.options.Transport
 	if transport == Auto {
@@ -106,6 +106,8 @@ func (l *Line) dial(ctx context.Context, t Transport, token string) (conn, frame
 	}
 	var first frame
 	if err == nil {
+		abort := context.AfterFunc(held, func() { c.close(false) })
+		defer abort()
 		first, err = c.read()
 	}
 	if err == nil && first.op == "bye" {

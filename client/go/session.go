@@ -45,6 +45,7 @@ const (
 	// patience is how long a session waits for room in the window. The
 	// gateway's own, for a peer that doesn't read, is 30 s by default.
 	patience = 10 * time.Second
+	awhile   = 5 * time.Second
 )
 
 // session is one connection of a line, from its hello on.
@@ -53,7 +54,7 @@ type session struct {
 	conn   conn
 	first  frame
 	token  string
-	useful bool // it got as far as events or the hello: backoff starts anew
+	useful bool // it brought events, or stayed for a while: backoff starts anew
 
 	stopping  atomic.Bool // take no more events
 	heartbeat atomic.Int64
@@ -64,13 +65,14 @@ type session struct {
 	window    int
 	delivered bool // events, since the ledger was begun
 
-	acks sync.WaitGroup
-	stop context.CancelFunc // ends the acknowledging of the present ledger
+	mu      sync.Mutex
+	endAcks func() // ends the acknowledging of the present ledger; never nil
 }
 
 // run works until the connection ends, which is an error, or ctx does.
 func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error {
 	defer s.conn.close(false)
+	begun := time.Now()
 	ended := make(chan error, 1)
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.expires = make(chan time.Time, 1)
@@ -84,14 +86,15 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 	case <-ctx.Done():
 		s.stopping.Store(true)
 		s.line.drain(cancel, context.Cause(ctx))
-		s.endAcks()
+		s.flushAcks()
 		s.conn.close(true)
 		<-ended
 		err = errStopped
 	}
 	stop()
-	s.endAcks()
+	s.flushAcks()
 	watch.Wait()
+	s.useful = s.useful || time.Since(begun) > awhile
 	if s.line.name != "" {
 		s.line.desk.drop(true)
 	}
@@ -207,7 +210,6 @@ func (s *session) control(ctx context.Context, f frame) error {
 // hello begins: it comes first, or after a time of standing by.
 func (s *session) hello(ctx context.Context, c control) {
 	l := s.line
-	s.useful = true
 	s.window = l.options.Window
 	if c.Window > 0 {
 		s.window = c.Window
@@ -232,8 +234,8 @@ func (s *session) hello(ctx context.Context, c control) {
 
 // begin has what is delivered from now on acknowledged by itself.
 func (s *session) begin(ctx context.Context, position string) {
+	s.flushAcks()
 	l := s.line
-	s.endAcks()
 	l.desk.drop(true)
 	fresh := newLedger()
 	fresh.stepAll(position)
@@ -241,9 +243,27 @@ func (s *session) begin(ctx context.Context, position string) {
 	l.ledger = fresh
 	l.mu.Unlock()
 	s.delivered = false
-	inner, stop := context.WithCancel(ctx)
-	s.stop = stop
-	s.acks.Go(func() { s.acknowledge(inner, fresh) })
+
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { s.acknowledge(ctx, fresh) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endAcks = func() {
+		stop()
+		running.Wait()
+		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s.flush(last, fresh)
+	}
+}
+
+// flushAcks ends the acknowledging, with what is due now.
+func (s *session) flushAcks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endAcks()
+	s.endAcks = func() {}
 }
 
 // The refs of what a session asks and gets an answer to.
@@ -315,19 +335,6 @@ func (s *session) flush(ctx context.Context, l *ledger) bool {
 		s.conn.close(false)
 	}
 	return err == nil
-}
-
-// endAcks ends the acknowledging, with what is due now.
-func (s *session) endAcks() {
-	if s.stop == nil {
-		return
-	}
-	s.stop()
-	s.acks.Wait()
-	s.stop = nil
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	s.flush(ctx, s.line.current())
 }
 
 // watch ends a connection that went silent, and renews tokens.

@@ -48,6 +48,7 @@ func TestSubscribeResumesWhereItWas(t *testing.T) {
 			g := newGateway(t)
 			c := g.client(t, Options{Transport: transport})
 			count, watch := newCounter(t), newWatcher()
+			count.ordered = false // over two channels
 			o := LineOptions{Handler: count.handle, OnState: watch.tell}
 			publish(t, c, "b", 1000, 1, 0) // before the line: not wanted
 			first := mustSubscribe(t, c, Selection{Channels: []string{"a", "b"}}, o)
@@ -240,6 +241,7 @@ func TestManyChannels(t *testing.T) {
 		channels = append(channels, fmt.Sprintf("a-rather-long-name-of-a-channel.for-an-account.acct-%d", n))
 	}
 	count, watch := newCounter(t), newWatcher()
+	count.ordered = false // over so many channels
 	l := mustSubscribe(t, c, Selection{Channels: channels}, LineOptions{Handler: count.handle, OnState: watch.tell})
 	runLine(t, l)
 	watch.wantLive(t)
