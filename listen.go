@@ -1,22 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	longline "github.com/longline-push/longline/client/go"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/callback"
 )
 
 // listenCmd prints events, or forwards them to a local URL as a callback
@@ -85,7 +81,7 @@ func (c *listenCmd) Run(env *environment) error {
 type forwarder struct {
 	to           string
 	subscription string
-	webhook      *standardwebhooks.Webhook
+	secret       callback.Secret
 	client       *http.Client
 
 	mu       sync.Mutex
@@ -100,19 +96,17 @@ func (c *listenCmd) forwarder(env *environment) (*forwarder, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, usage("--forward-to", "%q; want an http or https URL", c.ForwardTo)
 	}
-	secret := c.Secret
-	if secret == "" {
-		key := make([]byte, 32)
-		rand.Read(key) // never fails; see its documentation
-		secret = "whsec_" + base64.StdEncoding.EncodeToString(key)
-		fmt.Fprintf(env.stderr, "signing with %s\n", secret)
+	text := c.Secret
+	if text == "" {
+		text = callback.NewSecret()
+		fmt.Fprintf(env.stderr, "signing with %s\n", text)
 	}
-	webhook, err := standardwebhooks.NewWebhook(secret)
+	secret, err := callback.ParseSecret(text)
 	if err != nil {
-		return nil, usage("--secret", "not base64; want whsec_…")
+		return nil, usage("--secret", "not a secret; want whsec_ and the base64 of 24 to 64 bytes")
 	}
 	return &forwarder{
-		to: c.ForwardTo, subscription: c.Subscription, webhook: webhook, attempts: make(map[string]int),
+		to: c.ForwardTo, subscription: c.Subscription, secret: secret, attempts: make(map[string]int),
 		client: &http.Client{
 			Timeout:       15 * time.Second,
 			Transport:     http.DefaultTransport.(*http.Transport).Clone(),
@@ -121,9 +115,9 @@ func (c *listenCmd) forwarder(env *environment) (*forwarder, error) {
 	}, nil
 }
 
-// forward posts an event. As for a callback, 400, 413, 415 and 422 refuse the
-// event itself, which is rejected after a few tries; else the endpoint is in
-// trouble, and it is tried for as long as that takes.
+// forward posts an event. As for a callback, 400, 422 and their like refuse
+// the event itself, which is rejected after a few tries; else the endpoint is
+// in trouble, and it is tried for as long as that takes.
 func (f *forwarder) forward(ctx context.Context, e longline.Event) error {
 	f.mu.Lock()
 	f.attempts[e.Cursor]++
@@ -138,12 +132,9 @@ func (f *forwarder) forward(ctx context.Context, e longline.Event) error {
 		return err
 	}
 	err = fmt.Errorf("%s answered %d", f.to, status)
-	switch status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		if attempt >= refusedTries {
-			f.forget(e)
-			return longline.Reject(err)
-		}
+	if callback.Refuses(status) && attempt >= refusedTries {
+		f.forget(e)
+		return longline.Reject(err)
 	}
 	return err
 }
@@ -155,28 +146,15 @@ func (f *forwarder) forget(e longline.Event) {
 }
 
 func (f *forwarder) post(ctx context.Context, e longline.Event, attempt int) (status int, err error) {
-	now := time.Now()
-	signature, err := f.webhook.Sign(e.ID, now, e.Raw)
+	at, err := event.ParseCursor(e.Cursor)
 	if err != nil {
-		return 0, fmt.Errorf("sign event: %w", err)
+		return 0, fmt.Errorf("forward event %s: %w", e.ID, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.to, bytes.NewReader(e.Raw))
+	m := callback.NewMessage(f.subscription, []callback.Event{{Cursor: at, ID: e.ID, JSON: e.Raw}}, false)
+	m.Attempt = attempt
+	req, err := callback.NewRequest(ctx, f.to, m, []callback.Secret{f.secret}, time.Now())
 	if err != nil {
-		return 0, fmt.Errorf("make request: %w", err)
-	}
-	for name, value := range map[string]string{
-		"Content-Type":      "application/cloudevents+json",
-		"User-Agent":        "Longline",
-		"webhook-id":        e.ID,
-		"webhook-timestamp": strconv.FormatInt(now.Unix(), 10),
-		"webhook-signature": signature,
-		"longline-cursor":   e.Cursor,
-		"longline-attempt":  strconv.Itoa(attempt),
-	} {
-		req.Header.Set(name, value)
-	}
-	if f.subscription != "" {
-		req.Header.Set("longline-subscription", f.subscription)
+		return 0, err
 	}
 	res, err := f.client.Do(req)
 	if err != nil {

@@ -152,14 +152,20 @@ func (a *answer) verdict(ctx context.Context) verdict {
 		return accepted
 	case a.status == http.StatusGone:
 		return gone
-	case a.status/100 != 4:
-		return trouble
+	case Refuses(a.status):
+		return refused
 	}
-	switch a.status {
-	case 401, 403, 404, 405, 407, 408, 425, 429:
-		return trouble
+	return trouble
+}
+
+// Refuses tells whether a status refuses the event that was sent, rather than
+// say that the endpoint is in trouble or gone.
+func Refuses(status int) bool {
+	switch status {
+	case 401, 403, 404, 405, 407, 408, 410, 425, 429:
+		return false
 	}
-	return refused
+	return status/100 == 4
 }
 
 // describe says what was wrong in words fit for the subscription's owner:

@@ -140,7 +140,9 @@ func newRequest(ctx context.Context, u *url.URL, extra http.Header, m *Message, 
 	if v[2] != "" {
 		h["Webhook-Signature"] = v[2:3:3]
 	}
-	h["Longline-Subscription"] = v[3:4:4]
+	if v[3] != "" {
+		h["Longline-Subscription"] = v[3:4:4]
+	}
 	if v[4] != "" {
 		h["Longline-Cursor"] = v[4:5:5]
 	}
