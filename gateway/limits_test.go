@@ -180,21 +180,3 @@ func TestSlowHeaderEndsTheConnection(t *testing.T) {
 		}
 	}
 }
-
-func TestAnswerMayTakeLongerThanABody(t *testing.T) {
-	release := make(chan struct{})
-	n := newTestNode(t, setup{readTimeout: 50 * time.Millisecond, routes: []gateway.Route{{
-		Method: "GET", Path: "/v1/wait", Handle: func(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
-			select {
-			case <-release:
-				w.WriteHeader(http.StatusNoContent)
-			case <-r.Context().Done():
-			}
-			return nil
-		},
-	}}})
-	time.AfterFunc(200*time.Millisecond, func() { close(release) })
-	if r := n.get("/v1/wait", admin(t)); r.status != 204 {
-		t.Errorf("a long poll: %d %s", r.status, r.body)
-	}
-}

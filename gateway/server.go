@@ -233,21 +233,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, wire.BadRequest("path %.200q has empty, \".\" or \"..\" segments; channel names are segments of A-Z a-z 0-9 _ : - joined by \".\"", r.URL.Path))
 		return
 	}
-	if r.Method == http.MethodGet {
-		patient(w, r)
+	if r.ProtoMajor == 2 && r.URL.Path == "/v1/sse" {
+		// Over HTTP/2 a stream stays in its handler, where the server's
+		// time-outs are for other answers.
+		http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	}
 	s.mux.ServeHTTP(w, r)
-}
-
-// patient lifts time-outs that are for other requests: whoever asks without a
-// body sends no more, and may wait for an answer longer than a body may take;
-// a stream over HTTP/2 stays in its handler for as long as it lives.
-func patient(w http.ResponseWriter, r *http.Request) {
-	c := http.NewResponseController(w)
-	c.SetReadDeadline(time.Time{})
-	if r.ProtoMajor == 2 && r.URL.Path == "/v1/sse" {
-		c.SetWriteDeadline(time.Time{})
-	}
 }
 
 func cleanPath(p string) bool {

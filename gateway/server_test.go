@@ -50,8 +50,6 @@ type setup struct {
 	origins  []string
 	loopback bool
 	routes   []gateway.Route
-	// readTimeout, if not 0, is the server's.
-	readTimeout time.Duration
 }
 
 func openBroker(t testing.TB) gateway.Broker {
@@ -110,9 +108,6 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	go func() { n.Server.Run(ctx); done <- struct{}{} }()
 	server := httptest.NewUnstartedServer(n.Server)
 	server.Config = gateway.HTTPServer(n.Server, quiet)
-	if s.readTimeout > 0 {
-		server.Config.ReadTimeout = s.readTimeout
-	}
 	server.Start()
 	n.url = server.URL
 	t.Cleanup(func() {
