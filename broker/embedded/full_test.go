@@ -172,6 +172,10 @@ func TestLostMachine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			u := broker.Update{Name: "crm", Generation: 1, Record: []byte("r"), Due: broker.Never, Durable: true}
+			if err := b.Store(t.Context(), u); err != nil {
+				t.Fatal(err)
+			}
 			left := f.mem.CrashClone(vfs.CrashCloneCfg{})
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
@@ -187,6 +191,9 @@ func TestLostMachine(t *testing.T) {
 			}
 			if fsync == embedded.FsyncAlways && kept.Head != 50 {
 				t.Fatalf("%d events are left of 50 that were answered", kept.Head)
+			}
+			if s, err := b.Load(t.Context(), "crm"); fsync == embedded.FsyncAlways && (err != nil || s.Version != 1) {
+				t.Errorf("the subscription is %+v, %v", s, err)
 			}
 			places, err := b.Append(t.Context(), "a", entry("after"))
 			if err != nil {
