@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -241,7 +242,7 @@ func (s *servers) askCluster(ctx context.Context) (at [buckets]string, err error
 	for _, addr := range append(addrs, s.b.config.addrs...) {
 		c := goredis.NewClient(s.b.config.client(addr))
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		ranges, err := c.ClusterSlots(ctx).Result()
+		shards, err := c.ClusterShards(ctx).Result()
 		cancel()
 		_ = c.Close()
 		if err != nil {
@@ -249,10 +250,13 @@ func (s *servers) askCluster(ctx context.Context) (at [buckets]string, err error
 			continue
 		}
 		host, _, _ := net.SplitHostPort(addr)
-		for b, slot := range s.slots {
-			for _, r := range ranges {
-				if slot >= r.Start && slot <= r.End && len(r.Nodes) > 0 {
-					at[b] = withHost(r.Nodes[0].Addr, host)
+		for _, shard := range shards {
+			master := s.masterOf(shard, host)
+			for b, slot := range s.slots {
+				for _, r := range shard.Slots {
+					if int64(slot) >= r.Start && int64(slot) <= r.End {
+						at[b] = master
+					}
 				}
 			}
 		}
@@ -261,12 +265,25 @@ func (s *servers) askCluster(ctx context.Context) (at [buckets]string, err error
 	return at, errors.Join(errs...)
 }
 
-// withHost completes an address that a node told without its own host.
-func withHost(addr, host string) string {
-	if h, port, err := net.SplitHostPort(addr); err == nil && h == "" {
-		return net.JoinHostPort(host, port)
+// masterOf is the address of a shard's master as told by the server at host, or
+// "" if it has none that works.
+func (s *servers) masterOf(shard goredis.ClusterShard, host string) string {
+	for _, n := range shard.Nodes {
+		if n.Role != "master" || n.Health != "online" {
+			continue
+		}
+		port := n.Port
+		if s.b.config.tls != nil && n.TLSPort != 0 {
+			port = n.TLSPort
+		}
+		switch n.Endpoint {
+		case "", "?": // it doesn't know its own
+		default:
+			host = n.Endpoint
+		}
+		return net.JoinHostPort(host, strconv.FormatInt(port, 10))
 	}
-	return addr
+	return ""
 }
 
 // slotOf is the slot of a key that is a tag: CRC16 (XMODEM) of what stands
