@@ -114,6 +114,7 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 	}
 	n.hub = session.NewHub(session.Options{
 		Broker: n.broker, Times: n.broker, Keeper: n.durable.keeper, Logger: logger, Node: name, WriteTimeout: c.WriteTimeout,
+		Metrics: session.NewMetrics(registry),
 	})
 	revocations := auth.NewRevocations(n.broker, logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")

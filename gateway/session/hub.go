@@ -32,6 +32,7 @@ type Options struct {
 	WriteTimeout time.Duration
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
+	Metrics     *Metrics // nil: not registered
 	// Writers is how many goroutines send; 2 per processor.
 	Writers int
 }
@@ -48,6 +49,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxChannels == 0 {
 		o.MaxChannels = 1000
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
 	}
 	if o.Writers == 0 {
 		o.Writers = 2 * runtime.GOMAXPROCS(0)
@@ -325,6 +329,7 @@ func (s *Session) stuck(now int64) {
 			s.hub.watch(s, left) // it moved meanwhile
 			return
 		}
+		s.hub.opts.Metrics.timeouts.Inc()
 		s.goneLocked()
 	}
 }

@@ -190,6 +190,9 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 	if s.over || s.ending {
 		return
 	}
+	if c.Op == wire.OpGap {
+		s.hub.opts.Metrics.gaps.WithLabelValues(c.Reason).Inc()
+	}
 	if len(s.control) >= mostControl {
 		s.endLocked(wire.CloseTimeout, "answers are not read", 0)
 		return
@@ -321,6 +324,7 @@ func (s *Session) endLocked(code wire.CloseCode, reason string, retry time.Durat
 		return
 	}
 	s.ending = true
+	s.hub.opts.Metrics.bye(code)
 	if b := s.codec.Control(wire.Bye(code, reason, retry.Milliseconds()), ""); b != nil {
 		s.control = append(s.control, b)
 	}

@@ -87,6 +87,7 @@ func (s *Session) Turn(t *Turn) (more bool) {
 	}
 	frames, blocked, err := s.line.Send(t.bufs, stride)
 	s.handedOver(t, frames)
+	s.hub.opts.Metrics.frames.Add(float64(frames))
 	switch {
 	case err != nil:
 		s.goneLocked()
@@ -274,6 +275,7 @@ func (s *Session) fallBehind(tr *track, v feed.View) {
 		s.slow = true
 	}
 	tr.reading = true
+	s.hub.opts.Metrics.catchUps.Inc()
 	f, offset := tr.feed, tr.offset
 	if !s.hub.spawn(func(ctx context.Context) { s.catchUp(ctx, f, offset, v.Oldest) }) {
 		tr.reading = false
@@ -359,6 +361,7 @@ func (s *Session) fillConflated(t *Turn, i int, items []*feed.Item) (size int) {
 			to := from
 			to.Offset = left
 			b := s.codec.Control(*gap(from, to, wire.GapConflated), "")
+			s.hub.opts.Metrics.gaps.WithLabelValues(wire.GapConflated).Inc()
 			t.bufs = append(t.bufs, b)
 			for range s.codec.Traits().Stride - 1 {
 				t.bufs = append(t.bufs, nil)
