@@ -23,6 +23,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/subscriptions"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -659,7 +660,11 @@ func TestForeignHostIsRefusedOnLoopback(t *testing.T) {
 }
 
 func TestOpenAPIAgreesWithTheRoutes(t *testing.T) {
-	n := newTestNode(t, setup{})
+	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events"}} // pull
+	for _, r := range subscriptions.New(subscriptions.Options{}).Routes() {
+		routes = append(routes, gateway.Route(r))
+	}
+	n := newTestNode(t, setup{routes: routes})
 	r := n.get("/v1/openapi.json", "")
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage
