@@ -217,9 +217,9 @@ export class Connection {
     this.#listen();
   }
 
-  #renewLater() {
-    const left = this.#access.expires() - Date.now();
-    if (left > 0) this.#renewal = setTimeout(() => this.#renew(), Math.min(left * 0.8, 2 ** 31 - 1));
+  /** @param {number} [wait] ms */
+  #renewLater(wait = (this.#access.expires() - Date.now()) * 0.8) {
+    if (wait > 0) this.#renewal = setTimeout(() => this.#renew(), Math.min(wait, 2 ** 31 - 1));
   }
 
   /** Renews the token in place, or by a new connection where that can't be. */
@@ -232,7 +232,7 @@ export class Connection {
       else this.drop(connection('token renewed', 0, { retryAfter: 0 }));
     } catch {
       // There is a fifth of its life left to try again in.
-      this.#renewal = setTimeout(() => this.#renew(), PATIENCE);
+      this.#renewLater(PATIENCE);
     }
   }
 }

@@ -94,7 +94,7 @@ export function errorFor(kind, message, { retry, ...details } = {}) {
 export async function responseError(response) {
   const { status, headers } = response;
   const { code, detail } = await response.json().catch(() => 0) ?? {};
-  return errorFor(code ?? status, detail ?? `the server answered ${status}`, {
+  return errorFor(code ?? status, detail ?? `status ${status}`, {
     status,
     // Where it is a date (RFC 9110 §10.2.3), we wait as we see fit.
     retryAfter: Number(headers.get('retry-after')) * 1000 || undefined,
@@ -110,7 +110,7 @@ export async function responseError(response) {
  * @param {{reconnect?: boolean, retry_ms?: number, [field: string]: any}} [bye]
  */
 export function closeError(status, reason, { reconnect, retry_ms: retryAfter } = {}) {
-  return errorFor(CLOSES[status] ?? (status < 4000 ? 408 : status - 4000), reason || `closed with ${status}`, {
+  return errorFor(CLOSES[status] ?? (status < 4000 ? 408 : status - 4000), reason || `status ${status}`, {
     status, retryAfter, retry: reconnect,
   });
 }

@@ -8,15 +8,10 @@ import { backoff, sleep } from './backoff.js';
  * @property {LonglineEvent} event
  * @property {(error?: any) => void} settled called once: handled, or why not
  * @property {number} [attempts] in place of the inbox's own
+ * @property {string} [identity] by which it is known
  * @property {boolean} [started]
  * @property {boolean} [gone] set while waiting: somebody else has handled it
  * @property {Item[]} [twins] the same event, come again meanwhile
- */
-
-/**
- * @typedef {object} Context
- * @property {number} attempt 1, 2, …
- * @property {AbortSignal} signal aborts when the subscription is closed
  */
 
 /**
@@ -35,6 +30,29 @@ import { backoff, sleep } from './backoff.js';
  * @property {number} [remember] ids of handled events by which repetitions are known (10,000; ephemeral 0)
  */
 
+/** What a handler is told beside its events. */
+class Context {
+  /** 1, 2, … */
+  attempt = 1;
+  /** @type {AbortController | undefined} */
+  #control;
+
+  /**
+   * Aborts when the subscription is closed. Each call has its own, since Node
+   * warns of signals with many listeners; made when it is asked for, since
+   * that takes longer than a quick handler.
+   */
+  get signal() {
+    return (this.#control ??= new AbortController()).signal;
+  }
+
+  /** @internal */
+  stop() {
+    this.signal;
+    this.#control?.abort();
+  }
+}
+
 /**
  * The incoming queue: hands events to the handler at the handler's pace, in
  * order, in parallel where order allows, each event once.
@@ -51,7 +69,7 @@ export class Inbox {
   /** @type {Set<string>} keys that a running handler holds */
   #busy = new Set();
   #stopped = false;
-  /** @type {Set<AbortController>} one for each running handler, since Node warns of signals with many listeners */
+  /** @type {Set<Context>} one for each running handler */
   #running = new Set();
   /** @type {Map<string, Item | null>} by identity: on its way, or null once handled */
   #known = new Map();
@@ -84,7 +102,7 @@ export class Inbox {
    */
   add(item) {
     if (this.#remember) {
-      const identity = identify(item.event);
+      const identity = item.identity = identify(item.event);
       const known = this.#known.get(identity);
       if (known === null) return item.settled();
       if (known && !known.gone) {
@@ -116,7 +134,7 @@ export class Inbox {
     clearTimeout(this.#timer);
     this.#stopped = true;
     this.#pending = [];
-    for (const call of this.#running) call.abort();
+    for (const context of this.#running) context.stop();
     this.#dispatch();
   }
 
@@ -162,34 +180,34 @@ export class Inbox {
       item.started = true;
       if (item.event.partitionkey) this.#busy.add(item.event.partitionkey);
     }
-    const call = new AbortController();
-    this.#running.add(call);
-    await this.#handle(items, call.signal);
-    this.#running.delete(call);
+    const context = new Context();
+    this.#running.add(context);
+    await this.#handle(items, context);
+    this.#running.delete(context);
     for (const { event } of items) this.#busy.delete(event.partitionkey ?? '');
     this.#dispatch();
   }
 
   /**
    * @param {Item[]} items
-   * @param {AbortSignal} signal
+   * @param {Context} context
    */
-  async #handle(items, signal) {
+  async #handle(items, context) {
     const attempts = items[0].attempts ?? this.#attempts;
-    for (let attempt = 1; !signal.aborted; attempt++) {
+    for (context.attempt = 1; !this.#stopped; context.attempt++) {
       try {
-        await this.#handler(this.#batch ? items.map((item) => item.event) : items[0].event, { attempt, signal });
+        await this.#handler(this.#batch ? items.map((item) => item.event) : items[0].event, context);
         for (const item of items) this.#settle(item);
         return;
       } catch (/** @type {any} */ error) {
-        if (signal.aborted) return;
-        if (error?.retry === false || attempt >= attempts) {
+        if (this.#stopped) return;
+        if (error?.retry === false || context.attempt >= attempts) {
           // One bad event shall not take its batch with it.
-          if (items[1]) for (const item of items) await this.#handle([item], signal);
+          if (items[1]) for (const item of items) await this.#handle([item], context);
           else this.#settle(items[0], error ?? new Error('the handler failed'));
           return;
         }
-        await sleep(error?.retryAfter ?? backoff(attempt - 1, this.#retry), signal);
+        await sleep(error?.retryAfter ?? backoff(context.attempt - 1, this.#retry), context.signal);
       }
     }
   }
@@ -199,7 +217,7 @@ export class Inbox {
    * @param {any} [error]
    */
   #settle(item, error) {
-    const identity = this.#remember ? identify(item.event) : '';
+    const { identity = '' } = item;
     if (this.#known.get(identity) === item) {
       // What failed may be sent again, on purpose.
       if (error) this.#known.delete(identity);

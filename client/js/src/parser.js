@@ -54,7 +54,7 @@ export class Parser {
     lines[0] = this.#rest + lines[0];
     this.#rest = lines.pop() ?? '';
     for (const line of lines) this.#line(line, messages);
-    if (this.#rest.length + this.#data.length > this.#max) throw errorFor(413, `an event of more than ${this.#max} characters`);
+    if (this.#rest.length + this.#data.length > this.#max) throw errorFor(413, `more than ${this.#max} characters`);
     return messages;
   }
 

@@ -187,7 +187,7 @@ export class Subscription {
       if (known.done) this.#done(known);
       return;
     }
-    this.#received.merge(cursor);
+    if (this.#what) this.#received.merge(cursor);
     /** @type {Entry} */
     const entry = {
       event, cursor, link, ...parseCursor(cursor),

@@ -45,15 +45,15 @@ import { MAX } from './parser.js';
  */
 export function decode(text) {
   let frame;
-  if (text.length > MAX) throw errorFor(413, `a frame of ${text.length} characters`);
+  if (text.length > MAX) throw errorFor(413, `more than ${MAX} characters`);
   try {
     frame = JSON.parse(text);
   } catch (cause) {
-    throw protocol('a frame is not JSON', cause);
+    throw protocol('no JSON', cause);
   }
   const { op, specversion, id, source, type } = frame ?? {};
   if (isText(op) || specversion === '1.0' && [id, source, type].every(isText)) return frame;
-  throw protocol('a frame is no event');
+  throw protocol('no event');
 }
 
 /** @param {unknown} value */

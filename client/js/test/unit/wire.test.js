@@ -86,14 +86,14 @@ test('problem documents become errors', async () => {
   const problem = (status, body, headers) => responseError(new Response(body, { status, headers }));
   const rows = [
     [await problem(403, '{"code":"forbidden","detail":"not \\"a\\""}'), 'ForbiddenError', false, 'not "a"', undefined],
-    [await problem(409, '{"code":"conflict"}'), 'LonglineError', false, 'the server answered 409', undefined],
-    [await problem(410, ''), 'LonglineError', false, 'the server answered 410', undefined],
-    [await problem(413, '{"code":"too_large"}'), 'TooLargeError', false, 'the server answered 413', undefined],
-    [await problem(418, '<html>'), 'LonglineError', false, 'the server answered 418', undefined],
-    [await problem(429, '', { 'retry-after': '7' }), 'RateLimitedError', true, 'the server answered 429', 7000],
-    [await problem(500, 'null'), 'UnavailableError', true, 'the server answered 500', undefined],
-    [await problem(502, '', { 'retry-after': 'soon' }), 'UnavailableError', true, 'the server answered 502', undefined],
-    [await problem(503, '{"code":"unavailable"}', { 'retry-after': '0' }), 'UnavailableError', true, 'the server answered 503', undefined],
+    [await problem(409, '{"code":"conflict"}'), 'LonglineError', false, 'status 409', undefined],
+    [await problem(410, ''), 'LonglineError', false, 'status 410', undefined],
+    [await problem(413, '{"code":"too_large"}'), 'TooLargeError', false, 'status 413', undefined],
+    [await problem(418, '<html>'), 'LonglineError', false, 'status 418', undefined],
+    [await problem(429, '', { 'retry-after': '7' }), 'RateLimitedError', true, 'status 429', 7000],
+    [await problem(500, 'null'), 'UnavailableError', true, 'status 500', undefined],
+    [await problem(502, '', { 'retry-after': 'soon' }), 'UnavailableError', true, 'status 502', undefined],
+    [await problem(503, '{"code":"unavailable"}', { 'retry-after': '0' }), 'UnavailableError', true, 'status 503', undefined],
   ];
   for (const [error, name, retry, message, retryAfter] of rows) {
     assert.deepEqual([error.name, error.retry, error.message, error.retryAfter], [name, retry, message, retryAfter]);
