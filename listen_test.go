@@ -84,7 +84,7 @@ func newCLIGateway(t *testing.T) (url string) {
 		"--broker", "embedded:"+filepath.Join(t.TempDir(), "data")+"?fsync=everysec", "--drain", "2s")
 	url = "http://" + address
 	waitUntil(t, "the gateway answers", func() bool {
-		res, err := http.Get(url + "/livez")
+		res, err := http.Get(url + "/readyz")
 		if err != nil {
 			return false
 		}

@@ -80,7 +80,7 @@ func (g *gateway) start() {
 	}
 	client := newHTTPClient(g.t)
 	until(g.t, "the gateway answers", func() bool {
-		res, err := client.Get(g.url + "/livez")
+		res, err := client.Get(g.url + "/readyz")
 		if err != nil {
 			return false
 		}
