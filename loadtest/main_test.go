@@ -65,20 +65,23 @@ func loadtest(t *testing.T, args ...string) (string, error) {
 
 // small are numbers with which each scenario ends within seconds.
 var small = map[string][]string{
-	"idle":    {"-n", "30", "--settle", "50ms"},
-	"fanout":  {"-n", "30", "-d", "300ms", "--warmup", "100ms", "--rate", "3000", "--runs", "2"},
-	"private": {"-n", "30", "-d", "300ms", "--warmup", "100ms", "--rate", "300", "--publishers", "4"},
-	"publish": {"--publishers", "1,8", "-d", "300ms", "--warmup", "50ms"},
-	"burst":   {"-n", "30", "--events", "100", "--settle", "10ms"},
-	"slow":    {"-n", "20", "-d", "300ms", "--warmup", "100ms"},
-	"storm":   {"-n", "30", "--channels", "4", "-d", "600ms", "--warmup", "100ms", "--rate", "100", "--publishers", "2"},
-	"growth":  {"-n", "300", "--channels", "20", "-d", "300ms", "--warmup", "100ms", "--settle", "10ms", "--rate", "4000", "--publishers", "4"},
-	"soak":    {"-n", "60", "-d", "5s", "--warmup", "100ms", "--rate", "100"},
+	"idle":      {"-n", "30", "--settle", "50ms"},
+	"fanout":    {"-n", "30", "-d", "300ms", "--warmup", "100ms", "--rate", "3000", "--runs", "2", "--transport", "ws"},
+	"private":   {"-n", "30", "-d", "300ms", "--warmup", "100ms", "--rate", "300", "--publishers", "4"},
+	"publish":   {"--publishers", "1,8", "-d", "300ms", "--warmup", "50ms"},
+	"burst":     {"-n", "30", "--events", "100", "--settle", "10ms"},
+	"slow":      {"-n", "20", "-d", "300ms", "--warmup", "100ms"},
+	"storm":     {"-n", "30", "--channels", "4", "-d", "600ms", "--warmup", "100ms", "--rate", "100", "--publishers", "2"},
+	"growth":    {"-n", "300", "--channels", "20", "-d", "300ms", "--warmup", "100ms", "--settle", "10ms", "--rate", "4000", "--publishers", "4"},
+	"callbacks": {"-n", "6", "-d", "500ms", "--warmup", "100ms", "--rate", "60", "--publishers", "2"},
+	"crm":       {"-d", "1500ms", "--scale", "0.05", "--rate", "200"},
+	"soak":      {"-n", "60", "-d", "5s", "--warmup", "100ms", "--rate", "100"},
 }
 
 func TestEveryScenarioRunsSmall(t *testing.T) {
 	for _, s := range scenario.All() {
 		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
 			args, ok := small[s.Name]
 			if !ok {
 				t.Fatalf("scenario %s has no small run", s.Name)
@@ -103,7 +106,11 @@ func TestEveryScenarioRunsSmall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{"<h1>" + s.Name + "</h1>", "Every event arrived once and in order.", "</html>"} {
+			good := "Every event arrived once and in order."
+			if s.Name == "crm" { // naive webhooks lose events, and are meant to
+				good = "Longline lost nothing and overran nobody."
+			}
+			for _, want := range []string{"<h1>" + s.Name + "</h1>", good, "</html>"} {
 				if !strings.Contains(string(b), want) {
 					t.Errorf("the page lacks %q", want)
 				}

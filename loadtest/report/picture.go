@@ -334,7 +334,7 @@ func leadPictures(r *measure.Report, rows []measure.Row) ([]template.HTML, error
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"CPU per delivery", "RSS per connection", "CPU per publish", "publishes/s", "deliveries/s"} {
+	for _, name := range []string{"CPU per delivery", "RSS per connection", "RSS per further connection", "CPU per publish", "publishes/s", "deliveries/s"} {
 		p := picture{title: name, logX: true, fromZero: true, x: "number"}
 		curves := map[string]int{}
 		points := 0

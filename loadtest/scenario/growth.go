@@ -61,6 +61,7 @@ var growth = Scenario{
 		}
 		if after, ok := e.usage(); ok && known {
 			e.Run.Set("RSS per connection", "B", float64(after.RSS-before.RSS)/float64(e.Case.Connections))
+			e.Run.Set("RSS connected", "MiB", float64(after.RSS)/(1<<20))
 		}
 		m, err := e.begin(s, spec, pump.Options{Base: base, Rate: e.Case.Rate})
 		if err != nil {
@@ -76,10 +77,11 @@ var growth = Scenario{
 		return m.finish(ctx)
 	},
 	Judge: func(r *measure.Report) {
+		marginal(r)
 		rows := r.Summarize("")
 		for _, f := range []struct{ metric, of string }{
 			{"CPU per delivery", "ws"}, {"CPU per delivery", "sse"},
-			{"RSS per connection", "ws"}, {"RSS per connection", "sse"}, {"CPU per publish", growChannels},
+			{furtherRSS, "ws"}, {furtherRSS, "sse"}, {"CPU per publish", growChannels},
 		} {
 			var values []float64
 			for _, row := range rows {
@@ -93,6 +95,28 @@ var growth = Scenario{
 			}
 		}
 	},
+}
+
+// furtherRSS is what a connection costs without the share of what the first
+// one already cost the process.
+const furtherRSS = "RSS per further connection"
+
+// marginal notes it for each run, against the next smaller one of its round.
+func marginal(r *measure.Report) {
+	for i, run := range r.Runs {
+		rss, ok := run.Get("RSS connected")
+		if !ok {
+			continue
+		}
+		for _, smaller := range slices.Backward(r.Runs[:i]) {
+			base, ok := smaller.Get("RSS connected")
+			same := ok && smaller.Number == run.Number && smaller.Target == run.Target && smaller.X < run.X
+			if same && strings.Fields(smaller.Case)[0] == strings.Fields(run.Case)[0] {
+				run.Set(furtherRSS, "B", (rss-base)*(1<<20)/(run.X-smaller.X))
+				break
+			}
+		}
+	}
 }
 
 // steps goes from the first number to the last by tens.

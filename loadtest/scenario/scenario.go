@@ -89,7 +89,7 @@ func (e *Env) more(name string) *measure.Run {
 
 // All are the scenarios, in the order of the help.
 func All() []*Scenario {
-	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &soak}
+	return []*Scenario{&idle, &fanout, &private, &publish, &burst, &slow, &storm, &growth, &callbacks, &toCRM, &soak}
 }
 
 // Find returns the scenario of a name.
@@ -153,6 +153,9 @@ func execute(ctx context.Context, s *Scenario, o Options, c Case, n int, start t
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		run.Fail(err)
+	}
+	if err := t.Died(); err != nil {
 		run.Fail(err)
 	}
 	return nil

@@ -77,6 +77,7 @@ func Self(o SelfOptions) Maker {
 			Metrics: "http://" + g.admin + "/metrics", stop: g.stop,
 		}
 		t.Processes = append(measure.Processes{g.cmd.Process.Pid}, o.Also...)
+		t.died = g.died
 		t.restart = func(ctx context.Context) (killed, started int64, err error) {
 			killed = measure.Now()
 			g.kill()
@@ -135,9 +136,9 @@ func (g *gateway) start(ctx context.Context) error {
 	})
 	switch {
 	case ended:
-		return fmt.Errorf("start gateway: it ended at once; its last output:\n%s", &g.output)
+		return fmt.Errorf("start gateway: it ended at once; its last output:\n%s", g.output.lastWords())
 	case err != nil:
-		return fmt.Errorf("start gateway: not ready within 30 s; its last output:\n%s", &g.output)
+		return fmt.Errorf("start gateway: not ready within 30 s; its last output:\n%s", g.output.lastWords())
 	}
 	return nil
 }
@@ -151,10 +152,11 @@ func (g *gateway) exec() error {
 	// The receivers of its callbacks are on this machine.
 	g.cmd.Env = append(g.cmd.Env, "LONGLINE_CONNECT_RATE=0", "LONGLINE_CALLBACK_ALLOW_CIDR=127.0.0.0/8")
 	g.cmd.Env = append(g.cmd.Env, g.opts.Env...)
-	g.cmd.Stdout, g.cmd.Stderr = &g.output, &g.output
+	var out io.Writer = &g.output
 	if g.opts.Log != nil {
-		g.cmd.Stdout, g.cmd.Stderr = g.opts.Log, g.opts.Log
+		out = io.MultiWriter(g.opts.Log, out)
 	}
+	g.cmd.Stdout, g.cmd.Stderr = out, out // one writer: exec writes to it from one goroutine
 	if err := g.cmd.Start(); err != nil {
 		return fmt.Errorf("start gateway: %w", err)
 	}
@@ -165,6 +167,16 @@ func (g *gateway) exec() error {
 		close(exited)
 	}(g.cmd)
 	return nil
+}
+
+// died tells the end of a gateway that nobody ended.
+func (g *gateway) died() error {
+	select {
+	case <-g.exited: // nil, never ready, when it isn't running
+		return fmt.Errorf("the gateway ended by itself (%v); its last output:\n%s", g.cmd.ProcessState, g.output.lastWords())
+	default:
+		return nil
+	}
 }
 
 func (g *gateway) kill() {
@@ -201,7 +213,7 @@ type tail struct {
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	const keep = 4096
+	const keep = 64 << 10
 	t.b.Write(p)
 	if over := t.b.Len() - keep; over > 0 {
 		t.b.Next(over)
@@ -209,8 +221,16 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string {
+// lastWords are the beginning of a panic, if there is one, else the end.
+func (t *tail) lastWords() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.b.String()
+	const length = 3000
+	s := t.b.String()
+	for _, start := range []string{"panic: ", "fatal error: "} {
+		if i := strings.Index(s, start); i >= 0 {
+			return s[i:min(len(s), i+length)]
+		}
+	}
+	return s[max(len(s)-length, 0):]
 }

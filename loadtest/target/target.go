@@ -29,6 +29,7 @@ type Target struct {
 	Metrics   string            // URL of Prometheus metrics, "" if there are none
 
 	stop    func()
+	died    func() error
 	restart func(context.Context) (killed, started int64, err error)
 }
 
@@ -37,6 +38,15 @@ func (t *Target) Stop() {
 	if t.stop != nil {
 		t.stop()
 	}
+}
+
+// Died returns an error with its last words if a gateway that the tester
+// started has ended by itself.
+func (t *Target) Died() error {
+	if t.died == nil {
+		return nil
+	}
+	return t.died()
 }
 
 // ErrNotOurs says that a gateway can't be killed because others run it.
