@@ -120,7 +120,7 @@ func (t *tail) compare(c change, list []any) (late []*followed) {
 }
 
 // most states in one round trip.
-const mostStates = 500
+const mostStates = 2000
 
 // resync asks where logs stand and tells their followers.
 func (t *tail) resync(ctx context.Context, list []*followed) {
