@@ -21,7 +21,7 @@ build: ## the one binary
 run: ## the gateway on this machine, keeping its data in ./longline-data
 	go run .
 
-run-cluster: build deps ## three nodes on one Redis, until Ctrl-C
+run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster
 
 test: deps lint test-go test-js ## everything that must pass

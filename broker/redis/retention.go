@@ -60,7 +60,7 @@ const visited = 16
 func (j *janitor) run(ctx context.Context, every time.Duration) {
 	for next := 0; sleep(ctx, jitter(every*visited/buckets)); {
 		// A node that stops is followed by another soon.
-		leads, err := j.lead(ctx, max(every/2, 10*time.Second))
+		leads, err := j.lead(ctx, max(every/2, 2*time.Second))
 		if err != nil || !leads {
 			continue
 		}
