@@ -9,10 +9,13 @@ type attempts struct {
 }
 
 // maxAttempts is how many are kept.
-const maxAttempts = 20
+const maxAttempts = 10
 
 func (a *attempts) add(t Attempt) {
 	a.count++
+	if a.ring == nil {
+		a.ring = make([]Attempt, 0, maxAttempts)
+	}
 	if len(a.ring) < maxAttempts {
 		a.ring = append(a.ring, t)
 		return

@@ -32,10 +32,20 @@ type queue struct {
 	retry []*unit             // failed units waiting for their time; their lanes are taken
 	taken map[lane]bool       // lanes with a unit in flight or in retry
 	held  map[placement]*item // kept while asleep, to be met again when read again
+	tries []tries             // of those let go while asleep
 	idle  int                 // items that wait to be sent
 
 	starved bool // all that wait do so for their lanes: read on
 }
+
+// tries is what is kept of the attempts of an event that is let go of.
+type tries struct {
+	at                        placement
+	attempts, fails, refusals int
+}
+
+// mostTries bounds them: each is an event that was tried besides a suspect.
+const mostTries = 8
 
 // item is an event on its way.
 type item struct {
@@ -143,16 +153,20 @@ func (q *queue) add(p Page, now time.Time) {
 			}
 		}
 	}
-	fresh := make([]item, len(p.Events))
 	for i := range p.Events {
-		it := &fresh[i]
-		it.ev, it.seen = p.Events[i], now
+		// Each by itself: one that is kept for long must not keep its page.
+		it := &item{ev: p.Events[i], seen: now}
 		if len(q.held) > 0 && !it.ev.Redriven {
 			at := it.place()
 			if kept := q.held[at]; kept != nil {
 				delete(q.held, at)
 				it = kept
 			}
+		}
+		if i := slices.IndexFunc(q.tries, func(t tries) bool { return t.at == it.place() }); i >= 0 && !it.ev.Redriven {
+			u, t := q.single(it), q.tries[i]
+			u.attempts, u.fails, u.refusals = t.attempts, t.fails, t.refusals
+			q.tries = slices.Delete(q.tries, i, i+1)
 		}
 		it.in = true
 		q.items = append(q.items, it)
@@ -494,8 +508,11 @@ func (q *queue) sleep() {
 		case it.ev.Redriven:
 			kept = append(kept, it)
 			continue
-		case it.state != waiting || it.alone != nil && it.alone.attempts+it.alone.fails > 0:
+		case it.state != waiting:
 			q.held[it.place()] = it
+		case it.alone != nil && it.alone.attempts+it.alone.fails > 0 && len(q.tries) < mostTries:
+			u := it.alone
+			q.tries = append(q.tries, tries{it.place(), u.attempts, u.fails, u.refusals})
 		}
 		if it.state == waiting {
 			q.idle--

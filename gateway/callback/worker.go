@@ -313,6 +313,11 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	case w.over != working, w.q.empty(), w.inFlight >= w.sub.Concurrency, w.commits.behind(w.sub.Window):
 		return nil, time.Time{}, false
 	}
+	if w.limiter != nil {
+		if short := 1 - w.limiter.TokensAt(now); short > 0 {
+			return nil, now.Add(time.Duration(short/w.sub.Rate*float64(time.Second)) + time.Microsecond), w.inFlight == 0
+		}
+	}
 	start, well := w.h.mayStart(now, w.inFlight)
 	if !well && w.inFlight == 0 {
 		// Right after a suspect failed, whatever the breaker says: would
@@ -326,11 +331,6 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	}
 	if !well {
 		return nil, start, w.inFlight == 0
-	}
-	if w.limiter != nil {
-		if short := 1 - w.limiter.TokensAt(now); short > 0 {
-			return nil, now.Add(time.Duration(short/w.sub.Rate*float64(time.Second)) + time.Microsecond), w.inFlight == 0
-		}
 	}
 	if w.inFlight > 0 && !w.e.lots.take(w.inFlight-1) {
 		return nil, now.Add(20 * time.Millisecond), false

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/callback"
 )
 
@@ -331,4 +333,45 @@ func TestGapIsToldAndPassed(t *testing.T) {
 		wantText(t, "calls", e.said(), "e3 e4")
 		wantText(t, "notices", m.noticed(), "gap")
 	})
+}
+
+// One event of a backlog is held while its endpoint is down, and no goroutine.
+func TestMemoryOfADeadEndpointsSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 200
+		e := &endpoint{forget: true, answer: status(503)}
+		engine := callback.New(callback.Options{Transport: e, Linger: time.Second})
+		t.Cleanup(engine.Halt)
+		logs := make([]*memory, n)
+		for i := range logs {
+			logs[i] = newMemory()
+			logs[i].publish(repeat("", 300)...)
+		}
+		before := heap()
+		for i, m := range logs {
+			if _, err := engine.Deliver(callback.Subscription{
+				Name: fmt.Sprint("crm-", i), URL: "https://crm.example.com/longline", Position: event.Position{cursor(0)},
+				Headers: map[string]string{"X-Tenant": "42"},
+			}, m, m, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(30 * time.Minute) // backoff is minutes now: all are asleep
+		if room := engine.Room(); room < 4096-n/10 {
+			t.Errorf("room is %d: workers are awake", room)
+		}
+		if each := (heap() - before) / n; each > 10<<10 {
+			t.Errorf("a subscription with a dead endpoint holds %d bytes", each)
+		} else {
+			t.Logf("%d bytes each", each)
+		}
+	})
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
