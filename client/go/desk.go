@@ -506,6 +506,13 @@ func (d *desk) begin(ctx context.Context) {
 	d.live = ctx
 }
 
+// end takes no more events: there is no line.
+func (d *desk) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.live = nil
+}
+
 // idle returns a channel that is closed once no call with a line's events is
 // in progress.
 func (d *desk) idle() <-chan struct{} {

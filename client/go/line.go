@@ -284,7 +284,7 @@ func (l *Line) Run(ctx context.Context) error {
 	}
 	l.drain(cancel, context.Cause(ctx))
 	l.rewind()
-	l.desk.begin(nil)
+	l.desk.end()
 	l.tell(State{Phase: Closed, Err: err})
 	return err
 }

@@ -123,7 +123,7 @@ func appendShort(dst []byte, e *Event) ([]byte, error) {
 		dst = append(base64.StdEncoding.AppendEncode(dst, e.Binary), '"')
 	case e.Data != nil:
 		if !json.Valid(e.Data) {
-			return nil, errors.New("Data is not JSON")
+			return nil, errors.New("event's Data is not JSON")
 		}
 		dst = append(append(dst, `,"data":`...), e.Data...)
 	}

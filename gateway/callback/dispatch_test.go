@@ -185,7 +185,7 @@ func (in *inbox) answer(status int) {
 }
 
 // client is somebody attached live.
-type client struct{ ended, redrive chan struct{} }
+type client struct{ ended chan struct{} }
 
 func (c client) Ended(wire.CloseCode, string) { close(c.ended) }
 func (c client) Yield()                       {}

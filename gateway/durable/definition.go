@@ -233,7 +233,7 @@ func CheckName(name string) error {
 		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == ':' || c == '-' || c == '.'
 	}
 	if !ok || name == "." || name == ".." {
-		return fmt.Errorf("subscription name %.140q: want 1 to %d bytes of A-Z a-z 0-9 _ : - .", name, MaxName)
+		return fmt.Errorf("subscription name %.140q: want 1 to %d bytes of A-Z a-z 0-9 _ : - and dots", name, MaxName)
 	}
 	return nil
 }

@@ -79,7 +79,6 @@ type departure struct {
 	handed event.Position
 	after  time.Duration
 	how    func(State, Env) (Change, error) // nil: Release
-	done   chan struct{}
 }
 
 // New makes a keeper, which owns nothing until Run has joined.

@@ -90,36 +90,33 @@ func (s *Socket) Send(bufs [][]byte, stride int) (frames int, blocked bool, err 
 	if s.finishing {
 		return 0, false, errClosed
 	}
-	for len(bufs) > 0 {
-		if s.blocked {
-			return frames, true, nil
-		}
-		n, sent, err := writev(s.fd, bufs)
-		if err != nil {
-			s.closeLocked()
-			return frames, false, err
-		}
-		if sent {
-			return frames + len(bufs)/stride, false, nil
-		}
-		s.blocked = true
-		whole := 0
-		for whole < len(bufs) && n >= len(bufs[whole]) {
-			n -= len(bufs[whole])
-			whole++
-		}
-		if n == 0 && whole%stride == 0 {
-			return frames + whole/stride, true, nil
-		}
-		// A frame was begun: it is finished before anything else is sent.
-		end := whole - whole%stride + stride
-		s.tail = append(s.tail, bufs[whole][n:]...)
-		for _, b := range bufs[whole+1 : end] {
-			s.tail = append(s.tail, b...)
-		}
-		return frames + end/stride, true, nil
+	if s.blocked || len(bufs) == 0 {
+		return 0, s.blocked, nil
 	}
-	return frames, s.blocked, nil
+	n, sent, err := writev(s.fd, bufs)
+	if err != nil {
+		s.closeLocked()
+		return 0, false, err
+	}
+	if sent {
+		return len(bufs) / stride, false, nil
+	}
+	s.blocked = true
+	whole := 0
+	for whole < len(bufs) && n >= len(bufs[whole]) {
+		n -= len(bufs[whole])
+		whole++
+	}
+	if n == 0 && whole%stride == 0 {
+		return whole / stride, true, nil
+	}
+	// A frame was begun: it is finished before anything else is sent.
+	end := whole - whole%stride + stride
+	s.tail = append(s.tail, bufs[whole][n:]...)
+	for _, b := range bufs[whole+1 : end] {
+		s.tail = append(s.tail, b...)
+	}
+	return end / stride, true, nil
 }
 
 // flushLocked sends what had to wait.
