@@ -43,6 +43,7 @@ type held struct {
 	paused  bool
 	unacked int
 	lanes   []lane   // as the tracks
+	redrive bool     // asked for before it was attached
 	again   []*again // dead letters to be delivered again
 	twice   []*again // those that were, until acknowledged
 }
@@ -212,14 +213,17 @@ func (s *Session) engage(h *durable.Holding) error {
 	if err != nil {
 		return err
 	}
-	letters := s.hub.lettersAgain(ctx, h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over || s.ending {
 		release(tracks)
 		return broker.ErrClosed
 	}
-	d.holding, d.paused, d.again, d.twice = h, h.State.Paused, letters, nil
+	d.holding, d.paused, d.again, d.twice = h, h.State.Paused, nil, nil
+	if h.State.Redriving > 0 || d.redrive {
+		d.redrive = false
+		s.hub.spawn(s.fetchAgain)
+	}
 	if d.window = d.asked; d.window == 0 || d.window > def.Window {
 		d.window = def.Window
 	}
@@ -392,26 +396,35 @@ func (h *holder) Acked(p event.Position) {
 // Redrive implements durable.Holder.
 func (h *holder) Redrive() {
 	s := (*Session)(h)
-	s.hub.spawn(func(ctx context.Context) {
-		s.mu.Lock()
-		holding := s.held.holding
-		s.mu.Unlock()
-		if holding == nil {
-			return
-		}
-		letters := s.hub.lettersAgain(ctx, holding)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if d := s.held; d.holding == holding {
-			for _, a := range letters {
-				same := func(b *again) bool { return a.id == b.id }
-				if !slices.ContainsFunc(d.again, same) && !slices.ContainsFunc(d.twice, same) {
-					d.again = append(d.again, a)
-				}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held.holding == nil {
+		s.held.redrive = true
+		return
+	}
+	s.hub.spawn(s.fetchAgain)
+}
+
+// fetchAgain reads the dead letters that were put back and has them sent.
+func (s *Session) fetchAgain(ctx context.Context) {
+	s.mu.Lock()
+	holding := s.held.holding
+	s.mu.Unlock()
+	if holding == nil {
+		return
+	}
+	letters := s.hub.lettersAgain(ctx, holding)
+	s.mu.Lock()
+	if d := s.held; d.holding == holding {
+		for _, a := range letters {
+			same := func(b *again) bool { return a.id == b.id }
+			if !slices.ContainsFunc(d.again, same) && !slices.ContainsFunc(d.twice, same) {
+				d.again = append(d.again, a)
 			}
 		}
-		s.push()
-	})
+	}
+	s.mu.Unlock()
+	s.push()
 }
 
 // Suspended implements durable.Holder.

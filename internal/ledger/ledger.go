@@ -144,12 +144,17 @@ func (l *Ledger) Balance(position event.Position, byKey bool) Account {
 	}
 	slices.Sort(a.Lost)
 	slices.Sort(a.Pending)
-	seen, last := map[int]bool{}, map[string]Delivery{}
+	seen, plain, last := map[int]bool{}, map[int]int{}, map[string]Delivery{}
 	for _, d := range l.given {
-		if seen[d.Number] {
-			if a.Duplicates++; !d.Announced {
+		// Two connections' reports may cross: it takes two deliveries without
+		// a word for one of them to be a surprise.
+		if !d.Announced {
+			if plain[d.Number]++; plain[d.Number] == 2 {
 				a.Unannounced = append(a.Unannounced, d.Number)
 			}
+		}
+		if seen[d.Number] {
+			a.Duplicates++
 			continue
 		}
 		seen[d.Number] = true
