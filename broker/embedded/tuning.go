@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -25,12 +26,14 @@ func tuned(fs vfs.FS, lock *pebble.Lock, t *trouble, scheduler *compactions) *pe
 		MemTableSize:                16 << 20,
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                256,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               64 << 20,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
-		BytesPerSync:                1 << 20,
-		WALBytesPerSync:             1 << 20,
+		// What was trimmed is freed within a minute, on an idle server too.
+		FlushDelayDeleteRange:      time.Minute,
+		L0CompactionThreshold:      4,
+		L0StopWritesThreshold:      24,
+		LBaseMaxBytes:              64 << 20,
+		CompactionConcurrencyRange: func() (int, int) { return 1, 1 },
+		BytesPerSync:               1 << 20,
+		WALBytesPerSync:            1 << 20,
 	}
 	o.TargetFileSizes[0] = 4 << 20
 	for i := range o.Levels {
