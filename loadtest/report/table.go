@@ -60,8 +60,13 @@ func columns(rows []measure.Row, only func(string) bool) []column {
 
 // inTable keeps the terminal's table narrow; the page has all.
 func inTable(name string) bool {
-	return !strings.HasPrefix(name, "connect p") && !strings.HasPrefix(name, "publish p") &&
-		name != "connect max" && name != "publish max" && name != "RSS before"
+	for _, of := range []string{"connect", "publish"} {
+		i := strings.Index(name, of+" ")
+		if i >= 0 && (strings.HasPrefix(name[i:], of+" p") || strings.HasSuffix(name, of+" max")) {
+			return false
+		}
+	}
+	return name != "RSS before" && name != "RSS connected"
 }
 
 // Table writes the medians of all cases, and under each the ratios to the

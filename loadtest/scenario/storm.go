@@ -65,6 +65,7 @@ func runStorm(ctx context.Context, e *Env) error {
 	e.Run.Set("all served", "s", time.Duration(back.LastResumeAt-started).Seconds())
 	e.Run.Set("all served since kill", "s", time.Duration(back.LastResumeAt-killed).Seconds())
 	m.usage, m.known = e.usage()
+	m.rested, m.peak = m.usage, 0
 	if err := m.run(ctx, e.Duration/2, "after the kill"); err != nil {
 		return err
 	}

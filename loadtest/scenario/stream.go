@@ -283,8 +283,10 @@ func (m *stream) finish(ctx context.Context) error {
 	run.SetLatency(m.label+"publish", m.publishes)
 	if m.known && known && !m.quiet {
 		cpu := micros(after.CPU - m.usage.CPU)
-		run.Set("CPU per delivery", "µs", cpu/max(deliveries, 1))
-		run.Set("CPU per publish", "µs", cpu/max(publishes, 1))
+		if m.label == "" { // else it is spent on the other streams too
+			run.Set("CPU per delivery", "µs", cpu/max(deliveries, 1))
+			run.Set("CPU per publish", "µs", cpu/max(publishes, 1))
+		}
 		run.Set("CPU", "cores", cpu/1e6/time.Duration(after.At-m.usage.At).Seconds())
 		run.Set("RSS", "MiB", float64(after.RSS)/(1<<20))
 		run.Set("RSS growth", "MiB", float64(max(m.peak, after.RSS)-m.rested.RSS)/(1<<20))
