@@ -9,7 +9,7 @@ import { build } from 'esbuild';
 
 const LIMIT = 6 * 1024;
 /** Names that only src/ uses, and never for anything of the platform. */
-const INTERNAL = /^(renewable|handler|bearer|nap|expires|seen|room|settled|started|gone|twins|link|skip|take|rebase|until|forget|options|epoch|offset|lastEventId|merge|drop|frame|inbox|query|stop|fail|run|listed|given|release|end|url)$/;
+const INTERNAL = /^(renewable|handler|bearer|nap|expires|seen|room|settled|started|gone|twins|link|skip|take|rebase|until|forget|options|epoch|offset|lastEventId|merge|drop|frame|inbox|query|stop|fail|run|listed|late|received|limit|given|release|end|url)$/;
 const check = process.argv.includes('--check');
 const path = (/** @type {string} */ name) => new URL(name, import.meta.url).pathname;
 

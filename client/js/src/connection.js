@@ -7,8 +7,6 @@ import { webSocket } from './websocket.js';
 /** @typedef {import('./wire.js').Control} Control */
 /** @typedef {import('./wire.js').LonglineEvent} LonglineEvent */
 
-/** For how long SSE is used without asking, once WebSocket didn't get through, in ms. */
-const BLOCKED = 600_000;
 /** A connection that lasted so long, in ms, was a good one: waiting starts over. */
 const STEADY = 5000;
 /** How long an answer to a ping may take, in ms, and how often to look at the clock. */
@@ -46,7 +44,8 @@ export class Connection {
   #asked = 0;
   /** How long silence is no news, in ms. */
   #heartbeat = 0;
-  #blockedUntil = 0;
+  /** WebSocket doesn't get through, and SSE does: which stays so until that fails, too. */
+  #blocked = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #look;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -125,14 +124,14 @@ export class Connection {
     }
     if (this.#stopped) return connection('closed');
     const { transport, WebSocket = globalThis.WebSocket } = this.#access.options;
-    const both = !transport && WebSocket && Date.now() > this.#blockedUntil;
+    const both = !transport && WebSocket && !this.#blocked;
     if (both || transport === 'websocket') {
       const error = await this.#carry(webSocket, token);
       // Not a word from the gateway: perhaps something between us swallows WebSockets.
       if (!both || this.#greeted || this.#stopped || !(error instanceof ConnectionError)) return error;
     }
     const error = await this.#carry(eventStream, token);
-    if (both && this.#greeted) this.#blockedUntil = Date.now() + BLOCKED;
+    this.#blocked = this.#greeted;
     return error;
   }
 

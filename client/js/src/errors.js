@@ -94,11 +94,10 @@ export function errorFor(kind, message, { retry, ...details } = {}) {
 export async function responseError(response) {
   const { status, headers } = response;
   const { code, detail } = await response.json().catch(() => 0) ?? {};
-  return errorFor(code ?? status, detail ?? `status ${status}`, {
+  return errorFor(status < 500 && code || status, detail ?? `status ${status}`, {
     status,
     // Where it is a date (RFC 9110 §10.2.3), we wait as we see fit.
     retryAfter: Number(headers.get('retry-after')) * 1000 || undefined,
-    retry: status >= 500 || undefined,
   });
 }
 

@@ -37,10 +37,18 @@ export function eventStream(access, token, query, { seen, frame, room, end }, na
     throw connection('stream ended', 0, { retryAfter: parser.retry });
   })().catch(end);
 
+  // One POST at a time, since an event must be rejected before it is acknowledged.
+  /** @type {Promise<any>} */
+  let posted = Promise.resolve();
   return {
-    send: ({ op, cursor }) => op === 'ack' && access.request(
-      'POST', `/v1/subscriptions/${encodeURIComponent(`${name}`)}/ack`, { cursor, connection: id }, { signal, attempts: Infinity },
-    ).then(() => true, (error) => (end(error), false)),
+    send({ op, ...body }) {
+      if (op !== 'ack' && op !== 'reject') return false;
+      const path = `/v1/subscriptions/${encodeURIComponent(`${name}`)}/${op}`;
+      return posted = posted.then(() =>
+        access.request('POST', path, { ...body, connection: id }, { signal, attempts: Infinity })
+          // An event that can't be rejected this way must not hold up the others.
+          .catch((error) => op === 'ack' && end(error)));
+    },
     close: () => abort.abort(),
   };
 }

@@ -1,10 +1,12 @@
-import { Position, parseCursor } from './wire.js';
+import { move, text } from './wire.js';
 
 /** @typedef {import('./inbox.js').Item} Item */
+/** @typedef {import('./wire.js').Cursor} Cursor */
 
 /**
- * An event that was delivered and is not yet acknowledged.
- * @typedef {Item & import('./wire.js').Cursor & {cursor: string, link: unknown, done?: boolean, error?: any}} Entry
+ * An event that was delivered and is not yet acknowledged. `late`: a dead
+ * letter that was put back, which comes behind events that are after it.
+ * @typedef {Item & Cursor & {link: unknown, late: boolean, done?: boolean, error?: any}} Entry
  */
 
 /**
@@ -14,31 +16,47 @@ import { Position, parseCursor } from './wire.js';
  */
 export class Ledger {
   /** Everything up to here is done. */
-  position = new Position();
+  position = move('');
+  /** The last that was delivered. */
+  received = move('');
   /** @type {Map<string, Entry>} by cursor, in order of delivery */
   listed = new Map();
 
   /**
+   * Notes a delivery: an event that is listed already is listed last, where
+   * the present connection has it.
+   * @param {Entry} entry
+   */
+  add(entry) {
+    const { channel, epoch, offset } = entry;
+    const last = this.received.get(channel);
+    entry.late = last?.epoch === epoch && offset < last.offset;
+    if (!entry.late) this.received.set(channel, entry);
+    this.listed.delete(`${entry}`);
+    this.listed.set(`${entry}`, entry);
+  }
+
+  /**
    * Strikes out what is done without a hole before it.
    * @param {unknown} link
-   * @returns {string} the cursors to acknowledge, or ""
+   * @returns {string[]} what to acknowledge, one by one
    */
   take(link) {
     const open = new Set();
-    /** @type {Map<string, Entry>} */
-    const taken = new Map();
-    for (const entry of this.listed.values()) {
-      const { channel, cursor, offset, epoch } = entry;
-      if (!entry.done || entry.link !== link) open.add(channel);
-      if (open.has(channel)) continue;
-      this.listed.delete(cursor);
-      const last = taken.get(channel);
-      // A redriven event comes late, with the cursor it always had.
-      if (last?.epoch !== epoch || offset > last.offset) taken.set(channel, entry);
+    /** @type {string[]} */
+    const late = [];
+    const position = move('');
+    for (const [cursor, entry] of this.listed) {
+      const done = entry.done && entry.link === link;
+      if (done && (entry.late || !open.has(entry.channel))) {
+        this.listed.delete(cursor);
+        if (entry.late) late.push(cursor);
+        else position.set(entry.channel, entry);
+      } else if (!entry.late) open.add(entry.channel);
     }
-    const cursors = [...taken.values()].map(({ cursor }) => cursor).join();
-    this.position.merge(cursors);
-    return cursors;
+    if (position.size) late.unshift(text(position));
+    move(text(position), this.position);
+    return late;
   }
 
   /**
@@ -51,15 +69,16 @@ export class Ledger {
    */
   rebase(cursor, restarted) {
     const before = this.position;
-    this.position = new Position(cursor);
-    const moved = restarted && cursor.split(',').map(parseCursor).some(({ channel, epoch, offset }) => {
-      const was = before.of(channel);
+    this.position = move(cursor);
+    this.received = move(cursor);
+    const moved = restarted && [...this.position.values()].some(({ channel, epoch, offset }) => {
+      const was = before.get(channel);
       return was?.epoch === epoch && offset < was.offset;
     });
-    for (const entry of this.listed.values()) {
-      const at = this.position.of(entry.channel);
+    for (const [key, entry] of this.listed) {
+      const at = this.position.get(entry.channel);
       if (!moved && (!at || at.epoch === entry.epoch && entry.offset > at.offset)) continue;
-      this.listed.delete(entry.cursor);
+      this.listed.delete(key);
       entry.gone = !entry.started;
     }
     return moved;

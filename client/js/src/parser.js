@@ -14,6 +14,8 @@ export const MAX = 16 << 20;
  * ending, inside a character, inside the byte order mark.
  */
 export class Parser {
+  /** Characters that one event may have. */
+  limit = MAX;
   /** The id to reconnect with. */
   lastEventId;
   /** @type {number | undefined} ms to wait before reconnecting, if the stream said so */
@@ -25,15 +27,12 @@ export class Parser {
   #data = '';
   #type = '';
   #id;
-  #max;
 
   /**
    * @param {string} [lastEventId] of the stream before, which an id-less event keeps
-   * @param {number} [max] characters that one event may have
    */
-  constructor(lastEventId = '', max = MAX) {
+  constructor(lastEventId = '') {
     this.lastEventId = this.#id = lastEventId;
-    this.#max = max;
   }
 
   /**
@@ -54,7 +53,7 @@ export class Parser {
     lines[0] = this.#rest + lines[0];
     this.#rest = lines.pop() ?? '';
     for (const line of lines) this.#line(line, messages);
-    if (this.#rest.length + this.#data.length > this.#max) throw errorFor(413, `more than ${this.#max} characters`);
+    if (this.#rest.length + this.#data.length > this.limit) throw errorFor(413, `more than ${this.limit} characters`);
     return messages;
   }
 

@@ -51,7 +51,8 @@ export async function* sse(url, options = {}) {
         },
       });
       if (response.status === 204) return;
-      const parser = new Parser(lastEventId, maxLength);
+      const parser = new Parser(lastEventId);
+      parser.limit = maxLength ?? parser.limit;
       try {
         for await (const messages of read(response, parser)) {
           if (messages.length) attempt = 0;

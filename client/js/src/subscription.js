@@ -4,7 +4,7 @@ import { Inbox } from './inbox.js';
 import { Iterate } from './iterate.js';
 import { Ledger } from './ledger.js';
 import { connection } from './stream.js';
-import { Position, parseCursor } from './wire.js';
+import { move, parseCursor, text } from './wire.js';
 
 /** @typedef {import('./errors.js').LonglineError} LonglineError */
 /** @typedef {import('./inbox.js').Handler} Handler */
@@ -62,7 +62,6 @@ export class Subscription {
   #options;
   #connection;
   #ledger = new Ledger();
-  #received = new Position();
   /** @type {Iterate | undefined} */
   #iterate;
   #acked = 0;
@@ -114,7 +113,7 @@ export class Subscription {
 
   /** Everything up to here was handled: a `since` to go on from. */
   get position() {
-    return `${this.#ledger.position}`;
+    return text(this.#ledger.position);
   }
 
   /** @returns {AsyncGenerator<any, void, void>} asking for the next event says that the last one is done */
@@ -149,7 +148,7 @@ export class Subscription {
     const fields = this.#name
       // Received isn't done: over SSE a reconnect must acknowledge nothing.
       ? { subscription: this.#name, consumer, window, ack: 'manual' }
-      : { types, since: `${this.#received}` || (since instanceof Date ? since.toJSON() : since), lag };
+      : { types, since: text(this.#ledger.received) || (since instanceof Date ? since.toJSON() : since), lag };
     for (const [name, value] of Object.entries(fields)) if (value) query.set(name, `${value}`);
     return query;
   }
@@ -163,34 +162,26 @@ export class Subscription {
       this.#enter('live', frame);
     } else if (op === 'standby') this.#enter(op);
     else if (op === 'gap') this.#emit('Gap', frame);
-    else if (op === 'redelivery') this.#emit('Redelivery', frame);
+    else if (op === 'redelivery') {
+      // What was delivered comes again, be it on the same line.
+      this.#ledger.received = move('');
+      this.#emit('Redelivery', frame);
+    }
     else if (op === 'error') this.#emit('Error', { error: errorFor(frame.code, frame.detail, { retryAfter: frame.retry_ms }) });
     if ((op === 'position' || op === 'hello') && this.#what) {
-      this.#received.merge(cursor);
+      move(cursor, this.#ledger.received);
       // What was left out is done with when nothing before it is open.
-      if (!this.#ledger.listed.size) this.#ledger.position.merge(cursor);
+      if (!this.#ledger.listed.size) move(cursor, this.#ledger.position);
     }
   }
 
   /** @param {LonglineEvent} event */
   #event(event) {
-    if (this.state === 'standby') this.#enter('live');
     const { cursor = '' } = event;
-    const { listed } = this.#ledger;
-    const link = this.#link;
-    const known = listed.get(cursor);
-    if (known) {
-      // Its place is where the present connection has it.
-      listed.delete(cursor);
-      listed.set(cursor, known);
-      known.link = link;
-      if (known.done) this.#done(known);
-      return;
-    }
-    if (this.#what) this.#received.merge(cursor);
+    const known = this.#ledger.listed.get(cursor);
     /** @type {Entry} */
-    const entry = {
-      event, cursor, link, ...parseCursor(cursor),
+    const entry = known ?? {
+      event, link: 0, late: false, ...parseCursor(cursor),
       settled: (error) => {
         entry.done = true;
         entry.error = error;
@@ -198,7 +189,9 @@ export class Subscription {
         this.#done(entry);
       },
     };
-    listed.set(cursor, entry);
+    entry.link = this.#link;
+    this.#ledger.add(entry);
+    if (known) return known.done && this.#done(known);
     this.inbox.add(entry);
     // A WebSocket can't be slowed down, only left until there is room again.
     if (this.#what && this.inbox.size > 2 * (this.#options.window ?? 0)) {
@@ -207,9 +200,10 @@ export class Subscription {
   }
 
   /** @param {Entry} entry */
-  #done({ error, link, cursor }) {
+  #done(entry) {
+    const { error, link } = entry;
     if (this.#name && error && link === this.#link) {
-      this.#connection.send({ op: 'reject', cursor, reason: `${error.message ?? error}`.slice(0, 1000) });
+      this.#connection.send({ op: 'reject', cursor: `${entry}`, reason: `${error.message ?? error}`.slice(0, 1000) });
     }
     this.#soon();
   }
@@ -222,11 +216,11 @@ export class Subscription {
   async #flush() {
     clearTimeout(this.#timer);
     this.#acked = Date.now();
-    const cursor = this.#ledger.take(this.#link);
-    if (cursor && this.#name) await this.#connection.send({ op: 'ack', cursor });
+    const cursors = this.#ledger.take(this.#link);
+    if (this.#name) for (const cursor of cursors) await this.#connection.send({ op: 'ack', cursor });
     this.#timer = undefined;
     // Over SSE it took a while: more may be done.
-    if (cursor) this.#soon();
+    if (cursors[0]) this.#soon();
   }
 
   /**

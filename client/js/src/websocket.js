@@ -16,8 +16,8 @@ import { decode } from './wire.js';
 /**
  * An open line.
  * @typedef {object} Link
- * @property {(frame: Control) => boolean | Promise<boolean>} send false: not possible over this
- *   transport; a promise resolves when the frame has arrived
+ * @property {(frame: Control) => any} send false: not possible over this
+ *   transport; a promise: resolves when the frame has arrived, or can't
  * @property {() => void} close the receiver hears nothing more
  */
 

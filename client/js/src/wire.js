@@ -34,7 +34,7 @@ import { MAX } from './parser.js';
  * @typedef {{op: string, specversion?: undefined, [field: string]: any}} Control
  */
 
-/** @typedef {{channel: string, epoch: string, offset: number}} Cursor */
+/** @typedef {{channel: string, epoch: string, offset: number, toString: () => string}} Cursor */
 
 /**
  * Decodes a frame: an event or a control frame, told apart by `specversion`.
@@ -70,41 +70,36 @@ export function protocol(message, cause) {
 const CURSOR = /^((?:[\w:-]+\.)*[\w:-]+)@([a-z0-9]+)-(0|[1-9]\d*)$/;
 
 /**
- * Reads `<channel>@<epoch>-<offset>`.
+ * Reads `<channel>@<epoch>-<offset>`; as text the result is the same again.
  * @param {string} text
  * @returns {Cursor}
  */
 export function parseCursor(text) {
   const match = CURSOR.exec(text);
   if (!match) throw protocol(`no cursor: ${text}`.slice(0, 80));
-  return { channel: match[1], epoch: match[2], offset: +match[3] };
+  return { channel: match[1], epoch: match[2], offset: +match[3], toString: () => text };
 }
 
-/** A place in several channels: one cursor for each. */
-export class Position {
-  /** @type {Map<string, string>} channel → cursor */
-  #cursors = new Map();
+/**
+ * A place in several channels: the cursor of each, by channel.
+ * @typedef {Map<string, Cursor>} Position
+ */
 
-  /** @param {string} [text] cursors joined by commas */
-  constructor(text = '') {
-    this.merge(text);
+/**
+ * Moves a position to each of the cursors.
+ * @param {string} text joined by commas, or ""
+ * @param {Position} [position] a new one
+ */
+export function move(text, position = new Map()) {
+  for (const one of text ? text.split(',') : []) {
+    const cursor = parseCursor(one);
+    position.set(cursor.channel, cursor);
   }
-
-  /**
-   * Moves to each of the cursors.
-   * @param {string} [text]
-   */
-  merge(text) {
-    if (text) for (const cursor of text.split(',')) this.#cursors.set(parseCursor(cursor).channel, cursor);
-  }
-
-  /** @param {string} channel */
-  of(channel) {
-    const cursor = this.#cursors.get(channel);
-    return cursor ? parseCursor(cursor) : undefined;
-  }
-
-  toString() {
-    return [...this.#cursors.values()].join();
-  }
+  return position;
 }
+
+/**
+ * Writes a position.
+ * @param {Position} position
+ */
+export const text = (position) => `${[...position.values()]}`;

@@ -43,9 +43,11 @@ test('the id of the stream before is kept by an event without one', () => {
 
 test('an event that never ends is given up', () => {
   const line = new TextEncoder().encode('data: ' + 'x'.repeat(1000) + '\n');
-  const parser = new Parser('', 10_000);
+  const parser = new Parser();
+  parser.limit = 10_000;
   assert.throws(() => { for (;;) parser.push(line); }, TooLargeError);
-  const endless = new Parser('', 10_000);
+  const endless = new Parser();
+  endless.limit = 10_000;
   assert.throws(() => { for (;;) endless.push(line.subarray(0, 500)); }, TooLargeError);
 });
 
