@@ -12,7 +12,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { nodeCallback } from '../../src/index.js';
 
 const SECRET = 'the gateway and its tests share this secret';
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -58,7 +57,7 @@ export class Control {
     if (this.#process) return;
     this.#process = spawn(this.#binary, [
       'serve', '--listen', '127.0.0.1:0', '--admin-listen', '', '--broker', `embedded:${join(this.#dir, 'data')}`,
-      '--jwt-secret', SECRET, '--log-format', 'json',
+      '--jwt-secret', SECRET, '--log-format', 'json', '--callback-allow-cidr', '127.0.0.0/8',
       ...this.origins.flatMap((origin) => ['--cors-origin', origin]),
     ], { stdio: ['ignore', 'inherit', 'pipe'] });
     const log = [];
@@ -99,10 +98,11 @@ export class Control {
   /**
    * What the network does: "open"; "stall": connections there are go silent,
    * new ones don't; "noWebSocket": upgrades are refused, as some proxies do;
-   * "swallow": upgrades are never answered.
+   * "swallow": upgrades are never answered; "down": there is none.
    * @param {string} mode
    */
   network(mode) {
+    if (mode === 'down') this.cut();
     if (mode === 'stall') for (const socket of this.#sockets) socket.pause().removeAllListeners('data').unpipe();
     this.#mode = mode;
   }
@@ -121,7 +121,7 @@ export class Control {
       const upgrade = /\r\nupgrade: websocket\r\n/i.test(head.toString('latin1'));
       if (upgrade && this.#mode === 'swallow') return;
       if (upgrade && this.#mode === 'noWebSocket') return socket.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
-      if (!this.#port) return socket.destroy();
+      if (!this.#port || this.#mode === 'down') return socket.destroy();
       const target = connect(this.#port, '127.0.0.1', () => {
         target.write(head);
         socket.pipe(target).pipe(socket);
@@ -163,14 +163,17 @@ export class Control {
     return results;
   }
 
-  /**
-   * A server of an integration that runs in this process: its handler notes
-   * what it got. Resolves with the address for a callback.
-   */
-  async receiver(secret, onEvent = () => {}) {
-    const server = createHTTPServer(nodeCallback(onEvent, secret));
+  /** A server for callbacks: answers 503 until it is told what to `use`. */
+  async receiver() {
+    const receiver = { url: '', calls: 0, use(handler) { handle = handler; } };
+    let handle = (request, response) => response.writeHead(503).end();
+    const server = createHTTPServer((request, response) => {
+      receiver.calls++;
+      handle(request, response);
+    });
     await once(server.listen(0, '127.0.0.1'), 'listening');
     this.#receivers.push(server);
-    return `http://127.0.0.1:${server.address().port}/`;
+    receiver.url = `http://127.0.0.1:${server.address().port}/`;
+    return receiver;
   }
 }

@@ -11,7 +11,7 @@ after(() => control?.stop());
 for (const transport of ['websocket', 'sse']) {
   describe(`Node, ${transport}`, () => {
     for (const { name, run, only } of scenarios) {
-      const env = { sdk, transport, browser: false, control: async (method, ...args) => control[method](...args) };
+      const env = { sdk, transport, browser: false, control: async (method, ...args) => control[method](...args), receiver: () => control.receiver() };
       if (only && !only(env)) continue;
       test(name, { timeout: 60_000 }, async () => {
         assert.equal(typeof WebSocket, 'function', 'run with --experimental-websocket');

@@ -8,6 +8,7 @@
  * @property {'websocket' | 'sse'} transport
  * @property {(method: string, ...args: any[]) => Promise<any>} control a method of Control
  * @property {boolean} browser
+ * @property {() => Promise<any>} [receiver] makes a server for callbacks; not in a browser
  */
 
 /** @type {{name: string, run: (env: Env) => Promise<void>, only?: (env: Env) => boolean}[]} */
@@ -301,3 +302,222 @@ scenario('publishing twice with the same ids publishes once', async (env) => {
   same(got, [1, 2, 3, 4]);
   await subscription.close();
 });
+
+/** Makes a durable subscription of a new channel and attaches to it; notes what comes and what happens. */
+async function durable(env, { definition, options, attach, handler, line } = {}) {
+  line ??= await client(env, options);
+  const channel = unique('log');
+  const name = unique('sub');
+  const made = await env.control('request', 'PUT', `/v1/subscriptions/${name}`, { channels: [channel], ...definition?.(channel) });
+  const got = [];
+  const states = [];
+  const subscription = line.attach(name, handler?.(got) ?? (({ data }) => { got.push(data.n); }), {
+    onState: (detail) => states.push(detail), onError() {}, retry: { min: 1, max: 5 }, ...attach,
+  });
+  await until('the subscription is live', () => subscription.state === 'live' || subscription.state === 'closed');
+  return { line, channel, name, got, states, subscription, secret: made.callback?.secret };
+}
+const status = (env, name) => env.control('request', 'GET', `/v1/subscriptions/${name}`);
+const caughtUp = (env, name) => until('all is acknowledged', async () => (await status(env, name)).status.lag.events === 0);
+
+scenario('durable: what is handled is acknowledged, and what came while nobody was there comes later', async (env) => {
+  const { line, channel, name, got, subscription } = await durable(env);
+  await line.publish(channel, numbered(1, 20));
+  await until('20 came', () => got.length === 20);
+  await caughtUp(env, name);
+  await subscription.close();
+  await line.publish(channel, numbered(21, 40));
+  const again = line.attach(name, ({ data }) => { got.push(data.n); });
+  await until('all came', () => got.length >= 40);
+  same(got, range(1, 40));
+  await caughtUp(env, name);
+  await again.close();
+});
+
+scenario('durable: the gateway is killed: every event is handled, none twice by one client', async (env) => {
+  const { line, channel, name, got, subscription } = await durable(env, {
+    attach: { concurrency: 4 },
+    handler: (got) => async ({ data }) => { await new Promise((resolve) => setTimeout(resolve, 5)); got.push(data.n); },
+  });
+  await line.publish(channel, numbered(1, 100));
+  await until('some came', () => got.length >= 30);
+  await env.control('kill');
+  const publishing = line.publish(channel, numbered(101, 150), { attempts: 100 });
+  await env.control('up');
+  await publishing;
+  await until('all came', () => got.length >= 150);
+  await caughtUp(env, name);
+  same([...got].sort((a, b) => a - b), range(1, 150));
+  await subscription.close();
+});
+
+scenario('durable: 10,000 events in order per key at concurrency 8', async (env) => {
+  const byKey = {};
+  let running = 0;
+  let most = 0;
+  let count = 0;
+  const { channel, name, subscription } = await durable(env, {
+    attach: { concurrency: 8 },
+    handler: () => async ({ partitionkey, data }) => {
+      most = Math.max(most, ++running);
+      if (data.n % 16 === 0) await new Promise((resolve) => setTimeout(resolve));
+      (byKey[partitionkey] ??= []).push(data.n);
+      running--;
+      count++;
+    },
+  });
+  for (let i = 0; i < 10; i++) {
+    await env.control('publish', channel, numbered(i * 1000 + 1, i * 1000 + 1000, (n) => ({ partitionkey: `k${n * 7919 % 101}` })));
+  }
+  await until('all came', () => count >= 10_000, 45_000);
+  same(count, 10_000);
+  for (const [key, ns] of Object.entries(byKey)) check(ns.every((n, i) => !i || n > ns[i - 1]), `${key} is out of order: ${ns}`);
+  check(most > 1 && most <= 8, `${most} handlers ran at once`);
+  await caughtUp(env, name);
+  await subscription.close();
+});
+
+scenario('durable: a slow handler: the window holds what it has not done', async (env) => {
+  let most = 0;
+  const { channel, name, got, subscription } = await durable(env, {
+    attach: { window: 20 },
+    handler: (got) => async ({ data }) => {
+      most = Math.max(most, subscription?.inbox?.size ?? 0);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      got.push(data.n);
+    },
+  });
+  await env.control('publish', channel, numbered(1, 300));
+  await until('all came', () => got.length >= 300);
+  same(got, range(1, 300));
+  if (!env.browser) check(most > 0 && most <= 20, `${most} events were held`);
+  await caughtUp(env, name);
+  await subscription.close();
+});
+
+scenario('durable: a handler that fails is tried again, then the event is a dead letter; put back, it comes again', async (env) => {
+  let bad = true;
+  const attempts = [];
+  const { line, channel, name, got, subscription } = await durable(env, {
+    attach: { attempts: 3 },
+    handler: (got) => ({ data }, { attempt }) => {
+      if (data.n === 2) attempts.push(attempt);
+      if (data.n === 2 && bad) throw new Error('no such contact');
+      got.push(data.n);
+    },
+  });
+  await line.publish(channel, numbered(1, 3));
+  await until('the others came', () => got.length === 2);
+  same(attempts, [1, 2, 3]);
+  const dead = async () => (await env.control('request', 'GET', `/v1/subscriptions/${name}/dead`)).dead;
+  await until('it is a dead letter', async () => (await dead()).length === 1);
+  const [{ event, reason }] = await dead();
+  same([event.data.n, reason], [2, 'no such contact']);
+  await caughtUp(env, name);
+  bad = false;
+  await env.control('request', 'POST', `/v1/subscriptions/${name}/dead/redrive`, { all: true });
+  await until('it came again', () => got.length === 3);
+  await line.publish(channel, numbered(4, 4));
+  await until('the next came', () => got.length === 4);
+  same(got, [1, 3, 2, 4]);
+  await until('no dead letter is left', async () => (await dead()).length === 0);
+  await subscription.close();
+}, ({ transport }) => transport === 'websocket');
+
+scenario('durable: a cursor moved back has the events handled again', async (env) => {
+  const { line, channel, name, got, subscription } = await durable(env);
+  await line.publish(channel, numbered(1, 5));
+  await until('five came', () => got.length === 5);
+  await caughtUp(env, name);
+  await env.control('request', 'POST', `/v1/subscriptions/${name}/seek`, { to: 'earliest' });
+  await until('they came again', () => got.length >= 10);
+  same(got, [...range(1, 5), ...range(1, 5)]);
+  await subscription.close();
+});
+
+scenario('durable: another consumer stands by until the first is gone; the same one takes over', async (env) => {
+  const { line, channel, name, got, subscription } = await durable(env, { attach: { consumer: 'one' } });
+  const second = [];
+  const states = [];
+  const standby = line.attach(name, ({ data }) => { second.push(data.n); }, { consumer: 'two', onState: ({ state }) => states.push(state) });
+  await until('the second stands by', () => standby.state === 'standby');
+  await line.publish(channel, numbered(1, 3));
+  await until('the first got them', () => got.length === 3);
+  same(second, []);
+  await caughtUp(env, name);
+  await subscription.close();
+  await until('the second is live', () => standby.state === 'live');
+  await line.publish(channel, numbered(4, 6));
+  await until('the second got them', () => second.length === 3);
+  same([got, second], [[1, 2, 3], [4, 5, 6]]);
+
+  const third = line.attach(name, () => {}, { consumer: 'two' });
+  const error = await standby.closed;
+  check(error instanceof env.sdk.TakenOverError && !error.retry, `closed with ${error}`);
+  await until('the third is live', () => third.state === 'live');
+  await third.close();
+});
+
+scenario('durable: batches, and a loop', async (env) => {
+  const sizes = [];
+  const { line, channel, name, got, subscription } = await durable(env, {
+    attach: { batch: { max: 25, wait: 100 }, concurrency: 2 },
+    handler: (got) => (events) => { sizes.push(events.length); got.push(...events.map(({ data }) => data.n)); },
+  });
+  await line.publish(channel, numbered(1, 110));
+  await until('all came', () => got.length >= 110);
+  same(got, range(1, 110));
+  check(Math.max(...sizes) === 25, `batches of ${sizes}`);
+  await caughtUp(env, name);
+  await subscription.close();
+  await line.publish(channel, numbered(111, 115));
+  const looped = [];
+  for await (const { data } of line.attach(name)) {
+    looped.push(data.n);
+    if (data.n === 115) break;
+  }
+  same(looped, range(111, 115));
+  // The one in hand when the loop was left is not done.
+  await until('the last one waits', async () => (await status(env, name)).status.lag.events === 1);
+});
+
+scenario('durable: no such subscription is a NotFoundError, not allowed a ForbiddenError', async (env) => {
+  const line = await client(env);
+  const error = await line.attach(unique('none'), () => {}).closed;
+  check(error instanceof env.sdk.NotFoundError, `closed with ${error}`);
+  const narrow = await client(env, { token: await env.control('token', { subscribe: ['**'], subscriptions: ['mine'] }) });
+  const forbidden = await narrow.attach('theirs', () => {}).closed;
+  check(forbidden instanceof env.sdk.ForbiddenError, `closed with ${forbidden}`);
+});
+
+scenario('live, callback, live: one handler counts each event once', async (env) => {
+  const secret = `whsec_${btoa('thirty-two bytes of a secret, ok')}`;
+  const receiver = await env.receiver();
+  const counts = {};
+  const { line, channel, name, subscription } = await durable(env, {
+    definition: () => ({ callback: { url: receiver.url, grace: '100ms', secret } }),
+    handler: () => async ({ data }) => {
+      await new Promise((resolve) => setTimeout(resolve, 3));
+      counts[data.n] = (counts[data.n] ?? 0) + 1;
+    },
+  });
+  receiver.use(env.sdk.nodeCallback(subscription, secret));
+  const total = () => Object.keys(counts).length;
+  let n = 0;
+  for (let round = 0; round < 2; round++) {
+    await line.publish(channel, numbered(n + 1, n += 20));
+    await until('they came live', () => total() === n);
+    await env.control('publish', channel, numbered(n + 1, n += 20));
+    await until('half came', () => total() >= n - 10);
+    // In the middle: what was handled and not acknowledged is called for again.
+    await env.control('network', 'down');
+    await env.control('publish', channel, numbered(n + 1, n += 20));
+    await until('the rest came by callback', () => total() === n);
+    await env.control('network', 'open');
+    await until('it is live again', () => subscription.state === 'live');
+  }
+  await caughtUp(env, name);
+  same([...new Set(Object.values(counts))], [1], 'times that an event was counted');
+  check(receiver.calls > 0, 'there was no callback');
+  await subscription.close();
+}, ({ browser }) => !browser);
