@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 // Bench runs the benchmark: events of 300 bytes over 1,000 channels. Besides
@@ -34,6 +35,11 @@ func Bench(b *testing.B, open New) {
 		})
 	}
 	b.Run("Read/page=1000", func(b *testing.B) { benchRead(b, open(b, broker.Options{}).Broker) })
+	b.Run("Advance/moves=300", func(b *testing.B) {
+		if subs, ok := open(b, broker.Options{}).Broker.(broker.Subscriptions); ok {
+			benchAdvance(b, subs)
+		}
+	})
 	b.Run("Follow/new", func(b *testing.B) { benchFollow(b, open(b, broker.Options{}).Broker) })
 }
 
@@ -106,6 +112,30 @@ func benchRead(b *testing.B, log Broker) {
 		events += len(p.Items)
 	}
 	measured(events)
+}
+
+// benchAdvance moves 300 subscriptions per call, of 3,000; an event is a move.
+func benchAdvance(b *testing.B, subs broker.Subscriptions) {
+	const all, each = 3000, 300
+	moves := make([]broker.Move, all)
+	for i := range moves {
+		moves[i] = broker.Move{Name: fmt.Sprintf("crm-%d", i), Generation: 1, Position: event.Position{{Channel: fmt.Sprintf("acct-%d", i), Epoch: "k3f9zq"}}}
+		u := broker.Update{Name: moves[i].Name, Generation: 1, Due: broker.Never, Channels: []string{moves[i].Position[0].Channel}, Set: moves[i].Position}
+		if err := subs.Store(context.Background(), u); err != nil {
+			b.Fatal(err)
+		}
+	}
+	measured := meter(b)
+	for i := range b.N {
+		some := moves[i*each%all:][:each]
+		for j := range some {
+			some[j].Position[0].Offset++
+		}
+		if fenced, err := subs.Advance(context.Background(), some); err != nil || len(fenced) > 0 {
+			b.Fatalf("advance: %v fenced, %v", fenced, err)
+		}
+	}
+	measured(b.N * each)
 }
 
 // benchFollow has 64 goroutines make and follow new channels.

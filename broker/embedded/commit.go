@@ -13,9 +13,10 @@ import (
 // commitLoop.
 type committer struct {
 	*Broker
-	batch   *pebble.Batch
-	now     int64 // of this batch, milliseconds
-	scratch []byte
+	batch    *pebble.Batch
+	now      int64 // of this batch, milliseconds
+	scratch  []byte
+	unsynced []*request
 }
 
 // batchBytes is about how much one write takes on.
@@ -177,12 +178,18 @@ func (c *committer) pass(rs []*request) {
 		}
 		return
 	}
+	// All at once, so that one fsync does for all of them.
+	c.unsynced = c.unsynced[:0]
 	for _, r := range rs {
 		if r.kind == kindCreate {
 			c.finish(r)
 		} else {
-			c.written.put(r)
+			c.unsynced = append(c.unsynced, r)
 		}
+	}
+	if len(c.unsynced) > 0 {
+		c.written.put(c.unsynced...)
+		clear(c.unsynced)
 	}
 }
 

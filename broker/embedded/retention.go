@@ -64,6 +64,18 @@ func (j *janitor) hot(channel string) {
 	j.busy[channel] = struct{}{}
 }
 
+// takeBusy returns the channels to visit early.
+func (j *janitor) takeBusy() map[string]struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.busy) == 0 {
+		return nil // the empty map stays ours: it may be written to any time
+	}
+	busy := j.busy
+	j.busy = make(map[string]struct{})
+	return busy
+}
+
 func (j *janitor) run() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -97,13 +109,7 @@ func (j *janitor) work() error {
 	if err := j.b.recheck(waitersPerRun); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	hot := j.busy
-	if len(hot) > 0 {
-		j.busy = make(map[string]struct{})
-	}
-	j.mu.Unlock()
-	for channel := range hot {
+	for channel := range j.takeBusy() {
 		if _, err := j.visit(channel, false); err != nil {
 			return err
 		}
