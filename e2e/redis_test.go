@@ -44,6 +44,7 @@ func TestTwoGatewaysWhile(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := redistest.Start(t, "appendonly", "yes", "appendfsync", "always")
 			gateways := []*gateway{startGateway(t, s.URL()), startGateway(t, s.URL())}
 			c := gather(t, 200, 20, gateways...)
