@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +75,38 @@ func away(t *testing.T, gateways []*gateway) {
 			t.Errorf("a publish without the broker is answered %d, want 503", status)
 		}
 	}
+}
+
+// Whoever follows a log that was emptied is told, also where nothing is
+// published, and goes on with the new one.
+func TestEmptied(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	g := startGateway(t, s.URL())
+	c := gather(t, 20, 4, g)
+	p := publish(t, c.channels, g)
+	p.more(100)
+	c.wantAll(p.halt())
+	s.Do("FLUSHALL")
+	for i, m := range c.members {
+		redistest.Eventually(t, func() error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if len(m.gaps) == 0 {
+				return fmt.Errorf("subscriber %d was told nothing", i)
+			}
+			return nil
+		})
+		m.set(func() {
+			if !slices.Equal(m.gaps, []string{"reset"}) {
+				t.Errorf("subscriber %d was told of gaps %q, want one reset", i, m.gaps)
+			}
+			m.gaps, m.ids = nil, nil
+		})
+	}
+	p = publish(t, c.channels, g)
+	p.more(100)
+	c.wantAll(p.halt())
 }
 
 // What is wrong with the broker at the start is one line and exit status 2.
