@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -267,7 +268,16 @@ func TestKeySetAtURLRotates(t *testing.T) {
 	next := must(rsa.GenerateKey(rand.Reader, 2048))
 	var set atomic.Value
 	set.Store(jwks(t, map[string]*rsa.PublicKey{"k1": &rsaKey.PublicKey}))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(set.Load().([]byte)) }))
+	var reads atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if reads.Add(1) > 1 { // a round trip across the net
+			select {
+			case <-r.Context().Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		w.Write(set.Load().([]byte))
+	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 
@@ -280,9 +290,16 @@ func TestKeySetAtURLRotates(t *testing.T) {
 		t.Errorf("key in the set: %v", err)
 	}
 	set.Store(jwks(t, map[string]*rsa.PublicKey{"k2": &next.PublicKey}))
-	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodRS256, next, "k2", payload(nil))); err != nil {
-		t.Errorf("key that came into the set: %v", err)
+	var wg sync.WaitGroup
+	for i := range 10 { // at once: the set is read slowly, and once
+		token := sign(t, jwt.SigningMethodRS256, next, "k2", payload(func(c jwt.MapClaims) { c["sub"] = fmt.Sprint(i) }))
+		wg.Go(func() {
+			if _, err := v.Verify(t.Context(), token); err != nil {
+				t.Errorf("key that came into the set: %v", err)
+			}
+		})
 	}
+	wg.Wait()
 	_, err = v.Verify(t.Context(), sign(t, jwt.SigningMethodRS256, next, "k3", payload(nil)))
 	wantUnauthorized(t, err, `key "k3" (kid), which is not known`)
 	_, err = v.Verify(t.Context(), sign(t, jwt.SigningMethodHS256, secret, "k2", payload(nil)))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 )
 
@@ -21,6 +22,9 @@ const (
 	// makes us look no more often than this.
 	jwksUnknown = 5 * time.Second
 	jwksTimeout = 10 * time.Second
+	// The library bounds with one time both the wait for its turn and the
+	// look itself: at most one kid waits, and leaves a second for the look.
+	jwksUnknownWait = jwksUnknown + time.Second
 )
 
 // JWKS serves the public keys of a JSON Web Key Set, a file or an http(s) URL,
@@ -34,7 +38,7 @@ func JWKS(ctx context.Context, location string, log *slog.Logger) (Keys, error) 
 		if err := f.load(); err != nil {
 			return Keys{}, err
 		}
-		k.find = func(context.Context) jwt.Keyfunc { return f.find }
+		k.find = f.find
 		return k, nil
 	}
 	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{location}, keyfunc.Override{
@@ -42,7 +46,7 @@ func JWKS(ctx context.Context, location string, log *slog.Logger) (Keys, error) 
 		HTTPTimeout:       jwksTimeout,
 		RefreshInterval:   jwksRefresh,
 		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1),
-		RateLimitWaitMax:  time.Millisecond,
+		RateLimitWaitMax:  jwksUnknownWait,
 		RefreshErrorHandlerFunc: func(u string) func(context.Context, error) {
 			return func(_ context.Context, err error) {
 				log.Error("key set can't be read", "url", u, "error", err)
@@ -52,7 +56,14 @@ func JWKS(ctx context.Context, location string, log *slog.Logger) (Keys, error) 
 	if err != nil {
 		return Keys{}, fmt.Errorf("key set %s: %w", location, err)
 	}
-	k.find = keys.KeyfuncCtx
+	// After a rotation many tokens of the new kid come at once: one look
+	// serves them all.
+	var looks singleflight.Group
+	k.find = func(t *jwt.Token) (any, error) {
+		kid, _ := t.Header["kid"].(string)
+		key, err, _ := looks.Do(t.Method.Alg()+" "+kid, func() (any, error) { return keys.Keyfunc(t) })
+		return key, err
+	}
 	return k, nil
 }
 

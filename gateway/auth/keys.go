@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -23,7 +22,7 @@ import (
 // algorithm that is not on such a list, "none" never.
 type Keys struct {
 	methods  []string
-	find     func(context.Context) jwt.Keyfunc
+	find     jwt.Keyfunc
 	rotating bool // keys may go away: don't remember for long what they verified
 }
 
@@ -100,8 +99,7 @@ func parsePublic(block *pem.Block) (any, error) {
 }
 
 func fixed(key any, methods []string) Keys {
-	find := func(*jwt.Token) (any, error) { return key, nil }
-	return Keys{methods: methods, find: func(context.Context) jwt.Keyfunc { return find }}
+	return Keys{methods: methods, find: func(*jwt.Token) (any, error) { return key, nil }}
 }
 
 // KeepSecret returns the secret kept in the file, and makes one, readable by
