@@ -22,7 +22,7 @@ type listenCmd struct {
 	Subscription string   `placeholder:"NAME" xor:"what" help:"Attach to a durable subscription, and acknowledge what is printed or forwarded."`
 	Since        string   `placeholder:"SINCE" help:"Begin after a cursor, at earliest, latest (the default) or an RFC 3339 time. Channels only."`
 	Types        []string `placeholder:"PATTERN" help:"Only these types of event. Channels only."`
-	Consumer     string   `placeholder:"ID" help:"Who attaches; the token's sub if not given. Subscriptions only."`
+	Consumer     string   `placeholder:"ID" help:"Who attaches: the same one again takes over, another one stands by; made up if not given. Subscriptions only."`
 
 	ForwardTo string `placeholder:"URL" help:"POST each event there and acknowledge it only once answered with 2xx."`
 	Secret    string `placeholder:"WHSEC" help:"Sign what is forwarded with this secret; one is made up and printed if not given."`

@@ -83,8 +83,8 @@ func verify(h http.Header, body []byte, secrets [][]byte, now time.Time) error {
 // LineOptions.Secrets.
 //
 // It answers 204 when all is handled; 401 to what isn't signed well; 422 to
-// an event that was rejected, for batches 200 with the ids; 500 if the
-// handler failed, and the gateway will try again. "longline.test" events are
+// an event that was rejected, for batches 200 with the ids; 500, or 503 with
+// Retry-After, if the handler failed, and the gateway will try again. "longline.test" events are
 // answered without the handler.
 func (l *Line) CallbackHandler() http.Handler { return http.HandlerFunc(l.serveCallback) }
 
@@ -125,7 +125,12 @@ func (l *Line) serveCallback(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		// What went wrong is for our log, not for theirs.
 		l.client.log.Warn("callback not handled", "events", len(events), "error", err)
-		http.Error(w, "not handled, try again", http.StatusInternalServerError)
+		status := http.StatusInternalServerError
+		if wait := waitOf(err); wait > 0 {
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		}
+		http.Error(w, "not handled, try again", status)
 	case len(rejected) > 0 && batch:
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string][]string{"rejected": rejected}) // the peer may be gone

@@ -93,6 +93,8 @@ func TestCallbackAnswers(t *testing.T) {
 			return Reject(errors.New("no such contact"))
 		case "broken":
 			return fmt.Errorf("dial tcp 10.0.0.7: %w", errBroken)
+		case "later":
+			return RetryAfter(errBroken, 1500*time.Millisecond)
 		case "panic":
 			panic("nil map")
 		}
@@ -118,6 +120,7 @@ func TestCallbackAnswers(t *testing.T) {
 		{"one of a batch refused", nil, []Event{event(5, "ok"), event(6, "refused"), event(7, "ok")}, 200, `{"rejected":["6"]}`},
 		{"failed, and what went wrong stays here", nil, []Event{event(8, "broken")}, 500, "try again"},
 		{"one of a batch failed", nil, []Event{event(9, "ok"), event(10, "broken")}, 500, "try again"},
+		{"failed, and knows when to come back", nil, []Event{event(16, "later")}, 503, "try again"},
 		{"panicked", nil, []Event{event(11, "panic")}, 500, "try again"},
 		{"signed by somebody else", set("webhook-signature", "v1,AAAA"), []Event{event(12, "ok")}, 401, "signature"},
 		{"signed long ago", set("webhook-timestamp", "1000000000"), []Event{event(13, "ok")}, 401, "timestamp"},

@@ -144,9 +144,7 @@ func (l *Line) query(t Transport) url.Values {
 	q := url.Values{}
 	if l.name != "" {
 		q.Set("subscription", l.name)
-		if l.options.Consumer != "" {
-			q.Set("consumer", l.options.Consumer)
-		}
+		q.Set("consumer", l.options.Consumer)
 		if l.options.Window > 0 {
 			q.Set("window", strconv.Itoa(l.options.Window))
 		}

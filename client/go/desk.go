@@ -375,7 +375,7 @@ func (d *desk) settleLocked(jobs []*job, err error, stopped bool) (refused []*jo
 			continue
 		}
 		l.jobs = append(kept, l.jobs[n:]...)
-		d.parkLocked(l, jitter(d.least, d.most, tries-1))
+		d.parkLocked(l, max(jitter(d.least, d.most, tries-1), waitOf(err)))
 	}
 	if tries > 0 {
 		d.log.Warn("handler failed, will try again", "events", len(jobs), "tries", tries, "error", err)

@@ -177,6 +177,21 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 	})
 }
 
+func TestHandlerSaysWhenToComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := recorder{reply: func(Event) error { return RetryAfter(errBroken, time.Hour) }}
+		d := newTestDesk(LineOptions{Tries: 2}, r.handle)
+		l := feed(d, testEvent(1, ""))
+		pass(59 * time.Minute)
+		wantEqual(t, "within the hour", r.got(), []string{"1"})
+		pass(2 * time.Minute)
+		wantEqual(t, "after it", r.got(), []string{"1", "1"})
+		if rejects, _, _ := l.due(); len(rejects) != 1 || rejects[0].reason != "CRM is down" {
+			t.Errorf("got rejects %v, want one", rejects)
+		}
+	})
+}
+
 func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := recorder{reply: func(e Event) error {

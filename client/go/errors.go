@@ -181,6 +181,33 @@ func Reject(err error, ids ...string) error {
 	return &rejection{err: err, ids: ids}
 }
 
+// RetryAfter tells when to try an event again, for a handler whose own peer
+// said so, e.g. by Retry-After. The line waits at least that long; a callback
+// is answered with it. It counts as a try.
+func RetryAfter(err error, wait time.Duration) error {
+	if err == nil {
+		err = errors.New("asked to come back later")
+	}
+	return &later{err: err, wait: wait}
+}
+
+type later struct {
+	err  error
+	wait time.Duration
+}
+
+func (l *later) Error() string { return l.err.Error() }
+func (l *later) Unwrap() error { return l.err }
+
+// waitOf returns how long err says to wait, or 0.
+func waitOf(err error) time.Duration {
+	var l *later
+	if errors.As(err, &l) {
+		return l.wait
+	}
+	return 0
+}
+
 type rejection struct {
 	err error
 	ids []string

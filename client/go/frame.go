@@ -98,8 +98,12 @@ func parseEvent(b []byte) (Event, error) {
 	return e, err
 }
 
+// sharedMost is the largest frame that its event's strings may keep in memory.
+const sharedMost = 2048
+
 // decodeEvent reads the event that text is; raw holds the same bytes. The
-// event keeps both: its strings point into one, its data into the other.
+// event's strings point into the one, if that is small, its data into the
+// other.
 func decodeEvent(e *Event, text string, raw []byte) error {
 	s := scanner{text: text}
 	var version, when, encoded, wrong string
@@ -144,6 +148,9 @@ func decodeEvent(e *Event, text string, raw []byte) error {
 		value, ok := unquote(text[from:to])
 		if !ok {
 			wrong = key
+		}
+		if len(text) > sharedMost {
+			value = strings.Clone(value)
 		}
 		*field = value
 	})

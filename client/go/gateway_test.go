@@ -65,19 +65,11 @@ func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 
 func (g *gateway) start() {
 	g.t.Helper()
-	binary, err := buildGateway()
+	process, said, err := launch(g.address, g.dir, g.flags...)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.process = exec.Command(binary, append([]string{
-		"serve", "--listen", g.address, "--broker", "embedded:" + g.dir + "?fsync=everysec", "--jwt-secret", gatewaySecret, "--admin-listen", "",
-	}, g.flags...)...)
-	g.process.Env = append(os.Environ(), "LONGLINE_TOKEN=", "LONGLINE_URL=")
-	g.log = new(bytes.Buffer)
-	g.process.Stdout, g.process.Stderr = g.log, g.log
-	if err := g.process.Start(); err != nil {
-		g.t.Fatal(err)
-	}
+	g.process, g.log = process, said
 	client := newHTTPClient(g.t)
 	until(g.t, "the gateway answers", func() bool {
 		res, err := client.Get(g.url + "/readyz")
@@ -87,6 +79,58 @@ func (g *gateway) start() {
 		res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
+}
+
+// launch starts a gateway's process.
+func launch(address, dir string, flags ...string) (*exec.Cmd, *bytes.Buffer, error) {
+	binary, err := buildGateway()
+	if err != nil {
+		return nil, nil, err
+	}
+	process := exec.Command(binary, append([]string{
+		"serve", "--listen", address, "--broker", "embedded:" + dir + "?fsync=everysec", "--jwt-secret", gatewaySecret, "--admin-listen", "",
+	}, flags...)...)
+	process.Env = append(os.Environ(), "LONGLINE_TOKEN=", "LONGLINE_URL=")
+	said := new(bytes.Buffer)
+	process.Stdout, process.Stderr = said, said
+	return process, said, process.Start()
+}
+
+// forExamples starts a gateway and has the examples find it and a token.
+func forExamples(dir string) (stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	address := l.Addr().String()
+	l.Close()
+	text, err := sign("example", time.Hour, everything)
+	if err != nil {
+		return nil, err
+	}
+	process, said, err := launch(address, dir)
+	if err != nil {
+		return nil, err
+	}
+	stop = func() {
+		process.Process.Kill() // an error means that it has ended
+		process.Wait()         // likewise: it was killed
+		http.DefaultClient.CloseIdleConnections()
+	}
+	os.Setenv("LONGLINE_URL", "http://"+address)
+	os.Setenv("LONGLINE_TOKEN", text)
+	for range 3000 {
+		res, err := http.Get("http://" + address + "/readyz")
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return stop, nil
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	return nil, fmt.Errorf("the gateway does not answer; it said:\n%s", said)
 }
 
 // kill ends the process by SIGKILL.
@@ -119,21 +163,27 @@ func newHTTPClient(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
+var everything = map[string]any{"subscribe": []string{"**"}, "publish": []string{"**"}, "subscriptions": []string{"*"}}
+
 // token mints one for everything under that subject.
 func token(t testing.TB, sub string, ttl time.Duration) string {
 	t.Helper()
-	return mint(t, sub, ttl, map[string]any{"subscribe": []string{"**"}, "publish": []string{"**"}, "subscriptions": []string{"*"}})
+	return mint(t, sub, ttl, everything)
 }
 
 func mint(t testing.TB, sub string, ttl time.Duration, rights map[string]any) string {
 	t.Helper()
-	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub": sub, "exp": time.Now().Add(ttl).Unix(), "jti": newID(), "longline": rights,
-	}).SignedString([]byte(gatewaySecret))
+	text, err := sign(sub, ttl, rights)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
+}
+
+func sign(sub string, ttl time.Duration, rights map[string]any) (string, error) {
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": sub, "exp": time.Now().Add(ttl).Unix(), "jti": newID(), "longline": rights,
+	}).SignedString([]byte(gatewaySecret))
 }
 
 func (g *gateway) client(t testing.TB, o Options) *Client {

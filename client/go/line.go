@@ -53,8 +53,9 @@ type LineOptions struct {
 	Window int
 	// Consumer names who attaches. A second line of the same consumer takes
 	// the subscription over and ends the first with ErrTakenOver; one of
-	// another consumer stands by until the first is gone. Default: the token's
-	// subject. Durable lines only.
+	// another consumer stands by until the first is gone. Default: one of its
+	// own for each line, so that more processes stand by for the first. Durable
+	// lines only.
 	Consumer string
 	// Grace is how long handlers may go on when Run's context has ended,
 	// before theirs ends too. Default: 10 s.
@@ -215,6 +216,8 @@ func (c *Client) line(name string, s Selection, o LineOptions) (*Line, error) {
 	fill(&o.Remember, 10000)
 	if name == "" {
 		fill(&o.Window, 1024)
+	} else if o.Consumer == "" {
+		o.Consumer = newID()
 	}
 	l := &Line{client: c, name: name, selection: s, options: o, secrets: secrets, ledger: newLedger()}
 	l.ledger.mute = name == ""

@@ -3,6 +3,7 @@ package longline
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -24,7 +25,13 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	gatewayDir = dir
+	stop, err := forExamples(filepath.Join(dir, "examples"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	status := m.Run()
+	stop()
 	if err := goleak.Find(); err != nil && status == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		status = 1

@@ -17,8 +17,10 @@ const sureAfter = 2 * time.Second
 type moved struct {
 	mu       sync.Mutex
 	sure     map[string]event.Cursor // by channel
-	last     string                  // the last acknowledgement
-	lastTime time.Time
+	last     string                  // an acknowledgement that may be committed by now
+	lastTime time.Time               // when that was sent
+	latest   string                  // the last one that was sent
+	sent     time.Time               // when
 }
 
 // acked notes an acknowledgement. Unless it is old, a position that isn't
@@ -26,9 +28,23 @@ type moved struct {
 func (m *moved) acked(position string, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.latest, m.sent = position, now
 	if m.last == "" || now.Sub(m.lastTime) >= sureAfter {
 		m.noteLocked(m.last)
 		m.last, m.lastTime = position, now
+	}
+}
+
+// soonAfter is sureAfter where the gateway ended the connection itself, as it
+// does when the cursor is moved, and so was in good health.
+const soonAfter = 250 * time.Millisecond
+
+// orderly notes that the gateway ended the connection by itself.
+func (m *moved) orderly(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now.Sub(m.sent) >= soonAfter {
+		m.noteLocked(m.latest)
 	}
 }
 
@@ -40,7 +56,7 @@ func (m *moved) back(position string, now time.Time) bool {
 	if now.Sub(m.lastTime) >= sureAfter {
 		m.noteLocked(m.last)
 	}
-	m.last = ""
+	m.last, m.latest = "", ""
 	p, err := event.ParsePosition(position)
 	if err != nil {
 		return false

@@ -5,6 +5,20 @@ import (
 	"time"
 )
 
+func TestMovedBackSoonAfter(t *testing.T) {
+	start := time.Unix(1000, 0)
+	for ms, want := range map[time.Duration]bool{100: false, 300: true} {
+		var m moved
+		m.back("a@k-10", start)
+		m.acked("a@k-50", start)
+		now := start.Add(ms * time.Millisecond)
+		m.orderly(now)
+		if got := m.back("a@k-20", now); got != want {
+			t.Errorf("%d ms after the acknowledgement: got %v, want %v", ms, got, want)
+		}
+	}
+}
+
 func TestMovedBack(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }

@@ -202,7 +202,11 @@ func (s *session) control(ctx context.Context, f frame) error {
 	case "error":
 		return s.refused(f)
 	case "bye":
-		return byeError(f.control)
+		bye := byeError(f.control)
+		if bye.Status == closeRestart {
+			l.moved.orderly(time.Now())
+		}
+		return bye
 	}
 	return nil // unknown ops are of a later version
 }
@@ -287,6 +291,10 @@ func (s *session) refused(f frame) error {
 	s.line.client.log.Warn("the gateway refused", "error", e)
 	return nil
 }
+
+// closeRestart is the close code of a gateway that is shut down, and of a
+// subscription whose cursor somebody moved.
+const closeRestart = 1012
 
 func byeError(c control) *Error {
 	var code int
