@@ -120,7 +120,7 @@ func (c *Client) token(ctx context.Context) (string, error) {
 	}
 	token, err := c.options.TokenFunc(ctx)
 	if err != nil {
-		return "", fmt.Errorf("longline: get token: %w", err)
+		return "", fmt.Errorf("get token: %w", err)
 	}
 	return token, nil
 }
@@ -133,7 +133,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 	if body != nil {
 		var err error
 		if payload, err = json.Marshal(body); err != nil {
-			return fmt.Errorf("longline: encode request: %w", err)
+			return fmt.Errorf("encode request: %w", err)
 		}
 	}
 	kind := "application/json"
@@ -150,7 +150,7 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, body)
 	if err != nil {
-		return fmt.Errorf("longline: make request: %w", err)
+		return fmt.Errorf("make request: %w", err)
 	}
 	if payload != nil {
 		req.Header.Set("Content-Type", kind)

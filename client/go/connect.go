@@ -129,6 +129,7 @@ func (l *Line) dial(ctx context.Context, t Transport, token string) (conn, frame
 		}
 		if c != nil {
 			c.close(false)
+			c.readEnded()
 		}
 		cancel(nil)
 		return nil, frame{}, err

@@ -53,13 +53,13 @@ type Error struct {
 func (e *Error) Error() string {
 	switch {
 	case e.Detail != "" && e.cause != nil:
-		return "longline: " + e.Code + ": " + e.Detail + ": " + e.cause.Error()
+		return e.Code + ": " + e.Detail + ": " + e.cause.Error()
 	case e.Detail != "":
-		return "longline: " + e.Code + ": " + e.Detail
+		return e.Code + ": " + e.Detail
 	case e.cause != nil:
-		return "longline: " + e.Code + ": " + e.cause.Error()
+		return e.Code + ": " + e.cause.Error()
 	}
-	return "longline: " + e.Code
+	return e.Code
 }
 
 // Is makes errors of one code equal, whatever their detail.

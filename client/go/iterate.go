@@ -13,7 +13,7 @@ type pulled struct {
 	done  chan error
 }
 
-var errLeft = errors.New("longline: the loop was left")
+var errLeft = errors.New("the loop was left")
 
 // Events runs the line and yields its events one by one, for a line without
 // handler:

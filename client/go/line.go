@@ -1,10 +1,12 @@
 package longline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -325,8 +327,17 @@ func (l *Line) stopped() {
 }
 
 func (l *Line) tell(s State) {
-	l.client.log.Info("line "+string(s.Phase), "subscription", l.name, "transport", string(s.Transport),
-		"connection", s.Connection, "retry", s.Retry, "error", s.Err)
+	about := []any{"line", cmp.Or(l.name, strings.Join(l.selection.Channels, ","))}
+	if s.Transport != "" {
+		about = append(about, "transport", string(s.Transport), "connection", s.Connection)
+	}
+	if s.Err != nil {
+		about = append(about, "error", s.Err)
+	}
+	if s.Phase == Waiting {
+		about = append(about, "retry", s.Retry)
+	}
+	l.client.log.Info(string(s.Phase), about...)
 	if l.options.OnState != nil {
 		l.options.OnState(s)
 	}

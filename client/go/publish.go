@@ -35,7 +35,7 @@ type Published struct {
 func NewEvent(typ string, data any) (Event, error) {
 	b, err := json.Marshal(data)
 	if err != nil {
-		return Event{}, fmt.Errorf("longline: encode data of %s: %w", typ, err)
+		return Event{}, fmt.Errorf("encode data of %s: %w", typ, err)
 	}
 	return Event{Type: typ, Data: b}, nil
 }

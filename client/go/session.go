@@ -20,6 +20,8 @@ type conn interface {
 	// read returns the next frame. alive tells when anything at all came.
 	read() (frame, error)
 	alive() time.Time
+	// readEnded is called by the one who read, and won't again.
+	readEnded()
 	ack(ctx context.Context, position string) error
 	reject(ctx context.Context, r reject) error
 	// renew sends another token, or returns errors.ErrUnsupported.
@@ -34,10 +36,10 @@ type conn interface {
 var (
 	// errSlow ends a session whose handler leaves the window full: better to
 	// hang up than to be timed out, since what waits is kept in the log.
-	errSlow    = errors.New("longline: handler is slower than the channel")
-	errStopped = errors.New("longline: stopped")
+	errSlow    = errors.New("handler is slower than the channel")
+	errStopped = errors.New("stopped")
 	// errRenewal ends a session to connect again with another token.
-	errRenewal = errors.New("longline: token was renewed")
+	errRenewal = errors.New("token was renewed")
 )
 
 const (
@@ -103,6 +105,7 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 
 // receive reads until the connection ends.
 func (s *session) receive(ctx context.Context) error {
+	defer s.conn.readEnded()
 	f, err := s.first, error(nil)
 	for {
 		if err == nil && f.op == "" {

@@ -32,6 +32,7 @@ func newMemConn() *memConn {
 }
 
 func (c *memConn) transport() Transport { return WebSocket }
+func (c *memConn) readEnded()           {}
 
 func (c *memConn) read() (frame, error) {
 	select {

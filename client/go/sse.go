@@ -83,12 +83,12 @@ func (r *heardReader) Read(b []byte) (int, error) {
 }
 
 func (c *sseConn) transport() Transport { return SSE }
+func (c *sseConn) readEnded()           { c.stop() }
 func (c *sseConn) alive() time.Time     { return time.Unix(0, c.heard.Load()) }
 
 func (c *sseConn) read() (frame, error) {
 	e, err, ok := c.next()
 	if err != nil || !ok {
-		c.stop()
 		if err == nil {
 			err = io.ErrUnexpectedEOF
 		}

@@ -69,6 +69,7 @@ func TestGatewayStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newTestStream(bytes.NewReader(stream))
+	defer c.readEnded()
 	var got []string
 	for {
 		f, err := c.read()

@@ -56,6 +56,7 @@ func openWS(ctx context.Context, cancel context.CancelCauseFunc, l *Line, q url.
 func (c *wsConn) hear() { c.heard.Store(time.Now().UnixNano()) }
 
 func (c *wsConn) transport() Transport { return WebSocket }
+func (c *wsConn) readEnded()           {}
 func (c *wsConn) alive() time.Time     { return time.Unix(0, c.heard.Load()) }
 
 func (c *wsConn) read() (frame, error) {
