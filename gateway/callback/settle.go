@@ -70,7 +70,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 	if v != cancelled {
 		w.status, w.lastError = a.status, a.describe()
 		w.log.add(Attempt{
-			Time: now.Add(-a.latency), Status: a.status, Error: w.lastError, Body: a.head,
+			Time: now.Add(-a.latency).UTC(), Status: a.status, Error: w.lastError, Body: a.head,
 			LatencyMS: float64(a.latency.Microseconds()) / 1000,
 		})
 	}

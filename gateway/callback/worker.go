@@ -143,10 +143,10 @@ func (w *Worker) Status() Status {
 
 func (w *Worker) statusLocked(now time.Time) Status {
 	s := Status{Breaker: w.h.breaker(now), LastStatus: w.status, LastError: w.lastError, InFlight: w.inFlight}
-	next := w.h.next
+	next := w.h.next.UTC()
 	for _, u := range w.q.retry {
 		if !w.q.byKey && !w.h.open() {
-			next = later(next, u.notBefore)
+			next = later(next, u.notBefore.UTC())
 		}
 	}
 	if next.After(now) {
