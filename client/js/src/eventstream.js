@@ -46,8 +46,9 @@ export function eventStream(access, token, query, { seen, frame, room, end }, na
       const path = `/v1/subscriptions/${encodeURIComponent(`${name}`)}/${op}`;
       return posted = posted.then(() =>
         access.request('POST', path, { ...body, connection: id }, { signal, attempts: Infinity })
-          // An event that can't be rejected this way must not hold up the others.
-          .catch((error) => op === 'ack' && end(error)));
+          // Who doesn't own the subscription any longer will hear of it. An
+          // event that can't be rejected this way must not hold up the others.
+          .catch((error) => op === 'ack' && error.status !== 409 && end(error)));
     },
     close: () => abort.abort(),
   };

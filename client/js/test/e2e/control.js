@@ -16,8 +16,9 @@ import { fileURLToPath } from 'node:url';
 const SECRET = 'the gateway and its tests share this secret';
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
-/** Builds the gateway once per test run; the files share it by the compiler's cache. */
+/** The gateway: made once for the whole test run, or else here. */
 async function build(dir) {
+  if (process.env.LONGLINE_BINARY) return process.env.LONGLINE_BINARY;
   const binary = join(dir, 'longline');
   const root = fileURLToPath(new URL('../../../..', import.meta.url));
   const [status] = await once(spawn('go', ['build', '-o', binary, '.'], { cwd: root, stdio: 'inherit' }), 'exit');

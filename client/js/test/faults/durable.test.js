@@ -223,7 +223,8 @@ test('over SSE acknowledgements go by POST, one at a time, with the connection t
 
 test('over SSE an acknowledgement that fails for now is tried again, one that is refused ends the line', async () => {
   const gateway = fake({ transport: 'sse' });
-  const answers = [new Response('', { status: 503 }), Response.error(), Response.json({}), Response.json({ code: 'conflict', detail: 'not yours any more' }, { status: 409 })];
+  const answers = [new Response('', { status: 503 }), Response.error(), Response.json({}), Response.json({ code: 'conflict' }, { status: 409 }),
+    Response.json({ code: 'forbidden', detail: 'not yours any more' }, { status: 403 })];
   gateway.answer = () => answers.shift();
   const { subscription } = attach(gateway, { handler() {} });
   const line = await gateway.line();
@@ -231,6 +232,9 @@ test('over SSE an acknowledgement that fails for now is tried again, one that is
   await acked();
   assert.equal(gateway.posts.length, 3);
   line.say(event(2));
+  await acked();
+  assert.equal(line.closed, false, 'a lost ownership is told by the line itself');
+  line.say(event(3));
   const error = await subscription.closed;
   assert.match(error.message, /not yours/);
 });

@@ -18,8 +18,8 @@ let dir, binary, browser, context, page, complaints;
 
 before(async () => {
   dir = mkdtempSync(join(tmpdir(), 'longline-page-'));
-  binary = join(dir, 'longline');
-  execFileSync('go', ['build', '-o', binary, '.'], { cwd: root, stdio: 'inherit' });
+  binary = process.env.LONGLINE_BINARY ?? join(dir, 'longline');
+  if (!process.env.LONGLINE_BINARY) execFileSync('go', ['build', '-o', binary, '.'], { cwd: root, stdio: 'inherit' });
   browser = await chromium.launch({ executablePath: chrome, args: ['--no-sandbox'] });
 });
 
