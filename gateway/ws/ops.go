@@ -29,7 +29,8 @@ type message struct {
 // do carries out one message. Errors are answered; the connection stays.
 func (c *conn) do(ctx context.Context, text []byte) {
 	var m message
-	reply, err := c.decode(text, &m)
+	var reply wire.Control
+	err := decode(text, &m)
 	if err == nil {
 		reply, err = c.carryOut(ctx, &m)
 	}
@@ -47,14 +48,15 @@ func (c *conn) do(ctx context.Context, text []byte) {
 	}
 }
 
-func (c *conn) decode(text []byte, m *message) (wire.Control, error) {
+// decode reads a client's frame. What it doesn't know in it is ignored.
+func decode(text []byte, m *message) error {
 	if text = bytes.TrimSpace(text); len(text) == 0 || text[0] != '{' {
-		return wire.Control{}, wire.BadRequest("frame is not a JSON object")
+		return wire.BadRequest("frame is not a JSON object")
 	}
 	if err := json.Unmarshal(text, m); err != nil {
-		return wire.Control{}, wire.BadRequest("frame: %v", err)
+		return wire.BadRequest("frame: %v", err)
 	}
-	return wire.Control{}, nil
+	return nil
 }
 
 const opsTaken = "want subscribe, unsubscribe, ack, reject, publish, auth or ping"
