@@ -297,6 +297,8 @@ func TestWrongConfiguration(t *testing.T) {
 		{"open to the world without a key", "--listen 0.0.0.0:0", 2, []string{"--listen", "loopback", "--jwt-secret"}},
 		{"all addresses without a key", "--listen :0", 2, []string{"--listen", "loopback"}},
 		{"short secret", "--jwt-secret short", 2, []string{"--jwt-secret", "5 bytes", "32"}},
+		{"no network for callbacks", "--callback-allow-cidr 10.0.0.1", 2, []string{"--callback-allow-cidr", "10.0.0.1", "10.1.0.0/16"}},
+		{"no port for callbacks", "--callback-ports 0", 2, []string{"--callback-ports", "1 to 65535"}},
 		{"short secret key", "--secret-key short", 2, []string{"--secret-key", "32"}},
 		{"no public key", "--jwt-public-key " + file("key.pem", "hello"), 2, []string{"--jwt-public-key", "not PEM"}},
 		{"public key not there", "--jwt-public-key " + filepath.Join(dir, "none"), 2, []string{"--jwt-public-key", "no such file"}},
