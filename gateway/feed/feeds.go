@@ -26,8 +26,8 @@ type Options struct {
 	Broker Broker
 	Logger *slog.Logger // slog.Default()
 	// A ring holds at most RingEvents (1,024) events of RingBytes (1 MiB) in
-	// all, none appended longer than RingAge (10 s) ago: who is further behind
-	// reads the log. All rings together hold about TotalBytes (256 MiB).
+	// all, none appended much longer than RingAge (10 s) ago: who is further
+	// behind reads the log. All rings together hold about TotalBytes (256 MiB).
 	RingEvents int
 	RingBytes  int
 	RingAge    time.Duration
@@ -233,14 +233,18 @@ func (fs *Feeds) warmLocked(f *Feed, warm bool) {
 func (fs *Feeds) clean() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for second := 0; ; {
 		select {
 		case <-fs.ctx.Done():
 			return
 		case <-tick.C:
 		}
 		now := time.Now()
-		fs.trimRings(now)
+		// Looking at thousands of rings costs, so it is not done each second
+		// while there is room.
+		if second++; second%5 == 0 || fs.ringBytes.Load() > fs.opts.TotalBytes {
+			fs.trimRings(now)
+		}
 		fs.pages.forget()
 		fs.closeUnused(now)
 	}
