@@ -390,3 +390,27 @@ func strangers(t testing.TB, answer string) string {
 	})
 	return l.Addr().String()
 }
+
+// How long pub/sub that is silent without an error goes unnoticed, on a channel
+// that is otherwise quiet.
+func BenchmarkSilentPubSub(b *testing.B) {
+	s := redistest.Start(b)
+	proxy := redistest.StartProxy(b, s.Addr)
+	proxy.MutePubSub(false)
+	loud := mustOpen(b, s.URL(), redis.Options{})
+	deaf := mustOpen(b, "redis://"+proxy.Addr, redis.Options{})
+	quiet := listen(b, deaf, "quiet")
+	mustAppend(b, loud, "quiet", "1")
+	quiet.wait(1)
+	proxy.MutePubSub(true)
+	var worst, sum time.Duration
+	for n := range b.N {
+		began := time.Now()
+		mustAppend(b, loud, "quiet", fmt.Sprint(n+2))
+		quiet.wait(n + 2)
+		took := time.Since(began)
+		worst, sum = max(worst, took), sum+took
+	}
+	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+	b.ReportMetric(float64(sum.Milliseconds())/float64(b.N), "mean-ms")
+}
