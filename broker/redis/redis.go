@@ -13,12 +13,11 @@ package redis
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -282,10 +281,7 @@ func (quiet) Printf(context.Context, string, ...any) {}
 
 // newEpoch is eight random characters.
 func newEpoch() string {
-	n, err := rand.Int(rand.Reader, big.NewInt(36*36*36*36*36*36*36*36))
-	if err != nil {
-		panic(err) // the system has no randomness: crypto/rand never returns
-	}
-	s := strconv.FormatInt(n.Int64(), 36)
+	const many = 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36
+	s := strconv.FormatUint(rand.Uint64N(many), 36)
 	return strings.Repeat("0", 8-len(s)) + s
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	goredis "github.com/redis/go-redis/v9"
-
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 )
@@ -317,52 +315,4 @@ func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, e
 		standings[i] = standingOf(list)
 	}
 	return standings, nil
-}
-
-// question is a script call that query runs.
-type question struct {
-	script *script
-	keys   []string
-	args   []any
-}
-
-// queryEach asks a question for each name in the name's bucket, many in a round
-// trip, and returns the answers in the order of names.
-func (b *Broker) queryEach(ctx context.Context, names []string, ask func(i, bucket int) question) ([][]any, error) {
-	if err := b.usable(ctx); err != nil {
-		return nil, err
-	}
-	byServer := make(map[*server][]int)
-	for i, name := range names {
-		srv := b.servers.bucket(bucketOf(name))
-		byServer[srv] = append(byServer[srv], i)
-	}
-	lists := make([][]any, len(names))
-	for srv, some := range byServer {
-		for part := range slices.Chunk(some, mostStates) {
-			answers := make([]*goredis.Cmd, len(part))
-			_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-				for j, i := range part {
-					q := ask(i, bucketOf(names[i]))
-					answers[j] = p.EvalSha(ctx, q.script.sha, q.keys, q.args...)
-				}
-				return nil
-			})
-			for j, i := range part {
-				answer, err := answers[j].Result()
-				if verdict, _ := judge(err); err != nil && verdict != done || err != nil && !errors.Is(err, goredis.Nil) {
-					// Alone, wherever it is.
-					bucket := bucketOf(names[i])
-					q := ask(i, bucket)
-					list, err := b.query(ctx, bucket, q.script, q.keys, q.args...)
-					if err != nil {
-						return nil, err
-					}
-					answer = list
-				}
-				lists[i] = listOf(answer)
-			}
-		}
-	}
-	return lists, nil
 }
