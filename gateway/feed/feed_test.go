@@ -116,7 +116,7 @@ func TestARingIsBoundedAndEmptiesWithTime(t *testing.T) {
 		if items, _ = f.Take(nil, "other", 2, 2, 1<<20); len(items) != 0 {
 			t.Errorf("of another epoch: %s", offsets(items))
 		}
-		time.Sleep(15 * time.Second)
+		time.Sleep(20 * time.Second)
 		if _, bytes := n.Count(); bytes != 0 {
 			t.Errorf("%d bytes in rings that nobody needs", bytes)
 		}
