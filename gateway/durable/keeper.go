@@ -64,9 +64,10 @@ type Keeper struct {
 	names    map[string]string
 	holdings map[string]*Holding
 	standing map[string][]chan struct{} // who stands by for a subscription here
-	quiet    time.Time                  // nothing is claimed before
-	dirty    []*Holding                 // with moves to commit
-	open     int                        // acks among them
+	looks    uint64
+	quiet    time.Time  // nothing is claimed before
+	dirty    []*Holding // with moves to commit
+	open     int        // acks among them
 	leaving  []departure
 
 	flushNow chan struct{}

@@ -43,7 +43,7 @@ const secret = "a secret that is long enough for HS256, and for the vault"
 
 // node is a gateway process.
 type node struct {
-	t      *testing.T
+	t      testing.TB
 	base   string
 	listen string
 	broker string
@@ -60,7 +60,7 @@ func brokers(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("redis", func(t *testing.T) { test(t, redistest.Start(t).URL()) })
 }
 
-func startNode(t *testing.T, broker, name string) *node {
+func startNode(t testing.TB, broker, name string) *node {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -86,8 +86,8 @@ func startNode(t *testing.T, broker, name string) *node {
 
 func (n *node) start() {
 	n.t.Helper()
-	n.cmd = exec.Command(binary, "serve", "--listen", n.listen, "--admin-listen", "", "--broker", n.broker, "--node", n.name,
-		"--jwt-secret", secret, "--secret-key", secret, "--callback-allow-cidr", "127.0.0.0/8", "--log-level", "debug")
+	n.cmd = exec.Command(binary, "serve", "--listen", n.listen, "--admin-listen", os.Getenv("ADMIN"), "--broker", n.broker, "--node", n.name,
+		"--jwt-secret", secret, "--secret-key", secret, "--callback-allow-cidr", "127.0.0.0/8", "--log-level", "warn")
 	n.cmd.Stderr, n.cmd.Stdout = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
@@ -219,12 +219,12 @@ func (p *publisher) one(t *testing.T, number int) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	within(t, 30*time.Second, what, ok)
 }
 
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
+func within(t testing.TB, d time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(d)
 	for !ok() {
