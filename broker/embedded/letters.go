@@ -240,6 +240,7 @@ func (b *Broker) bury(burial broker.Burial) (dropped int, err error) {
 		return 0, err
 	}
 	if at.advance(burial.Position) {
+		b.subs.moving.Remove(burial.Name)
 		_ = m.batch.Set(rowKey(rowStanding, burial.Name), at.append(nil), nil)
 	}
 	return dropped, b.commit(m)

@@ -28,8 +28,9 @@ import (
 //	n <name>                  its note
 //	h <id>                    a node that joined
 //
-// Nothing of this is kept in memory, so a hundred thousand subscriptions that
-// nobody asks about cost nothing and a start reads none of them.
+// Nothing of this is kept in memory, but for the positions that moved last, so
+// a hundred thousand subscriptions that nobody asks about cost nothing and a
+// start reads none of them.
 const (
 	rowRecord   = 'r'
 	rowStanding = 'p'

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/longline-push/longline/broker"
 )
@@ -24,6 +25,9 @@ type subscriptions struct {
 	lastRef  uint64
 	recheck  []byte               // rowWaits before this were looked at since the start; nil: all
 	nodes    map[string]time.Time // until when they are alive
+	// moving holds the rowStanding of subscriptions that were advanced lately:
+	// whatever else writes such a row takes it out.
+	moving *lru.Cache[string, []byte]
 
 	listening sync.Mutex
 	nextStop  int
@@ -38,13 +42,24 @@ func (s *subscriptions) init(b *Broker) error {
 	s.onDue = make(map[int]func())
 	s.listeners = make(map[int]*listener)
 	s.recheck = rowKey(rowWaits)
+	moving, err := lru.New[string, []byte](mostMoving)
+	if err != nil {
+		return err
+	}
+	s.moving = moving
 	return b.scan(rowKey(rowWaits), func(_, _ []byte) (bool, error) {
 		s.waiting.Store(true)
 		return false, nil
 	})
 }
 
+// mostMoving bounds how many rows are remembered: some 200 bytes each.
+const mostMoving = 16 << 10
+
 func (b *Broker) standing(name string) (s standing, ok bool, err error) {
+	if row, ok := b.subs.moving.Get(name); ok {
+		return s, true, s.parse(row)
+	}
 	ok, err = b.get(rowKey(rowStanding, name), s.parse)
 	return s, ok, err
 }
@@ -167,11 +182,11 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int
 		}
 		s.changed = s.advance(m.Position) || s.changed
 	}
-	var value []byte
+	rows := make(map[string][]byte, len(seen))
 	for name, s := range seen {
 		if s.changed {
-			value = s.append(value[:0])
-			_ = batch.Set(rowKey(rowStanding, name), value, nil)
+			rows[name] = s.append(nil)
+			_ = batch.Set(rowKey(rowStanding, name), rows[name], nil)
 		}
 	}
 	if batch.Empty() {
@@ -179,6 +194,9 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int
 	}
 	if err := b.applySoon(batch); err != nil {
 		return nil, unavailable(fmt.Errorf("advance: %w", err))
+	}
+	for name, row := range rows {
+		b.subs.moving.Add(name, row)
 	}
 	return fenced, nil
 }
@@ -237,6 +255,7 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	}
 	_ = batch.Set(rowKey(rowRecord, u.Name), next.append(nil), nil)
 	_ = batch.Set(rowKey(rowStanding, u.Name), s.append(nil), nil)
+	b.subs.moving.Remove(u.Name)
 	index(batch, u.Name, &old, &next)
 	for _, c := range u.Wait {
 		_ = batch.Set(rowKey(rowWaits, c.Channel, u.Name), appendCursor(nil, c), nil)
@@ -318,6 +337,7 @@ func (b *Broker) delete(name string, version uint64) error {
 		return broker.ErrConflict
 	}
 	index(batch, name, &old, &subscription{})
+	b.subs.moving.Remove(name)
 	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowNote} {
 		_ = batch.Delete(rowKey(row, name), nil)
 	}
