@@ -1,0 +1,452 @@
+package subscriptions_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/subscriptions"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var secret = []byte("a secret that is long enough for HS256 tokens")
+
+// api is the API over a real broker, and a client of it.
+type api struct {
+	t      *testing.T
+	broker *embedded.Broker
+	api    *subscriptions.API
+	url    string
+}
+
+func newAPI(t *testing.T) *api {
+	t.Helper()
+	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vault, err := durable.NewVault(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := auth.Secret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := durable.New(durable.Options{Broker: b, Node: "test"})
+	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}})
+	a := subscriptions.New(subscriptions.Options{
+		Broker: b, Keeper: keeper, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
+	})
+	mux := http.NewServeMux()
+	for _, route := range a.Routes() {
+		mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
+			g, _, err := verifier.FromRequest(r)
+			if err == nil {
+				err = route.Handle(w, r, g)
+			}
+			if err != nil {
+				wire.WriteProblem(w, err)
+			}
+		})
+	}
+	server := httptest.NewServer(mux)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { keeper.Run(ctx) })
+	<-keeper.Ready()
+	t.Cleanup(func() {
+		server.Close()
+		engine.Close(context.Background())
+		cancel()
+		running.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return &api{t, b, a, server.URL}
+}
+
+// token may use what a customer may: subscriptions crm-*, channels acct-42 and
+// news.**.
+func token(t *testing.T, m auth.Mintage) string {
+	t.Helper()
+	if m.Subject == "" {
+		m.Subject = "customer"
+	}
+	m.TTL = time.Hour
+	text, err := auth.Mint(secret, m, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+var customer = auth.Mintage{Subscribe: []string{"acct-42", "news.**"}, Subscriptions: []string{"crm-*"}}
+
+// call makes a request and returns status and decoded answer.
+func (a *api) call(token, method, path, body string) (int, map[string]any) {
+	a.t.Helper()
+	r, err := http.NewRequest(method, a.url+path, strings.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var out map[string]any
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &out); err != nil {
+			a.t.Fatalf("%s %s: %v: %s", method, path, err, text)
+		}
+	}
+	return resp.StatusCode, out
+}
+
+// want makes a call and wants a status.
+func (a *api) want(status int, token, method, path, body string) map[string]any {
+	a.t.Helper()
+	got, out := a.call(token, method, path, body)
+	if got != status {
+		a.t.Fatalf("%s %s %s: got %d %v, want %d", method, path, body, got, out, status)
+	}
+	return out
+}
+
+func (a *api) append(channel string, n int) {
+	a.t.Helper()
+	for i := range n {
+		f := event.Fields{ID: fmt.Sprint("e", i), Source: "/s", Type: "t", Data: []byte(`1`)}
+		if _, err := a.broker.Append(a.t.Context(), channel, []broker.Entry{{Data: f.AppendStored(nil)}}); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+func at(out map[string]any, path ...string) any {
+	var v any = out
+	for _, name := range path {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return nil
+		}
+		v = m[name]
+	}
+	return v
+}
+
+func TestDefinitionComesBack(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	out := a.want(201, me, "PUT", "/v1/subscriptions/crm-42", `{"channels":["acct-42"],"types":["email.*"],"callback":{"url":"http://127.0.0.1:9/x","headers":{"X-Tenant":"42"}}}`)
+	made, _ := at(out, "callback", "secret").(string)
+	if err := durable.CheckSecret(made); err != nil {
+		t.Errorf("made secret %q: %v", made, err)
+	}
+	for _, what := range []struct {
+		path []string
+		want any
+	}{
+		{[]string{"window"}, 256.0}, {[]string{"start"}, "latest"}, {[]string{"callback", "mode"}, "fallback"},
+		{[]string{"callback", "grace"}, "10s"}, {[]string{"callback", "order"}, "channel"},
+		{[]string{"callback", "batch", "max_events"}, 1.0}, {[]string{"callback", "timeout"}, "15s"},
+	} {
+		if got := at(out, what.path...); got != what.want {
+			t.Errorf("default of %v: got %v, want %v", what.path, got, what.want)
+		}
+	}
+	out = a.want(200, me, "GET", "/v1/subscriptions/crm-42", "")
+	text, _ := json.Marshal(out)
+	if bytes.Contains(text, []byte("whsec_")) || bytes.Contains(text, []byte("X-Tenant")) {
+		t.Errorf("secret or headers came back: %s", text)
+	}
+	out = a.want(200, me, "PUT", "/v1/subscriptions/crm-42", `{"channels":["acct-42"],"callback":{"url":"http://127.0.0.1:9/y"}}`)
+	if at(out, "callback", "secret") != nil {
+		t.Error("a later PUT made another secret")
+	}
+	out = a.want(200, me, "POST", "/v1/subscriptions/crm-42/rotate-secret", "")
+	if at(out, "secret") == made || at(out, "secret") == nil {
+		t.Errorf("rotated to %v, want a new one", at(out, "secret"))
+	}
+	stored, err := a.broker.Load(t.Context(), "crm-42")
+	if err != nil || bytes.Contains(stored.Record, []byte("whsec_")) {
+		t.Errorf("the stored record holds a secret in the clear: %s, %v", stored.Record, err)
+	}
+	if len(stored.Record) > 2048 {
+		t.Errorf("an offline subscription has %d bytes, want 2 KiB at most", len(stored.Record))
+	}
+	a.want(204, me, "DELETE", "/v1/subscriptions/crm-42", "")
+	a.want(404, me, "GET", "/v1/subscriptions/crm-42", "")
+}
+
+func TestPatchMergesByRFC7396(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	a.want(404, me, "PATCH", "/v1/subscriptions/crm-1", `{"window":10}`)
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"types":["a","b"],"callback":{"url":"http://127.0.0.1:9/x","rate":5}}`)
+	out := a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"window":10,"types":null,"callback":{"rate":7}}`)
+	if at(out, "window") != 10.0 || at(out, "types") != nil || at(out, "callback", "rate") != 7.0 || at(out, "callback", "url") != "http://127.0.0.1:9/x" {
+		t.Errorf("got %v, want window 10, no types, rate 7 and the same URL", out)
+	}
+	out = a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"callback":null}`)
+	if at(out, "callback") != nil || at(out, "status", "state") != "offline" {
+		t.Errorf("got %v, want no callback and offline", out)
+	}
+}
+
+func TestBadDefinitionsAreNamed(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	cb := func(fields string) string {
+		return `{"channels":["acct-42"],"callback":{"url":"http://127.0.0.1:9/x",` + fields + `}}`
+	}
+	for _, test := range []struct {
+		body string
+		says string
+	}{
+		{``, "not a JSON object"},
+		{`[]`, "not a JSON object"},
+		{`{`, "not JSON"},
+		{`{} {}`, "more follows"},
+		{`{}`, "channels is empty"},
+		{`{"channels":"acct-42"}`, "channels is a JSON string, want an array"},
+		{`{"channels":["acct 42"]}`, "channels[0]"},
+		{`{"channels":["acct-42","acct-42"]}`, "twice"},
+		{`{"channels":["acct-42"],"colour":1}`, `unknown field "colour"`},
+		{`{"channels":["acct-42"],"types":["a.**.b"]}`, "types[0]"},
+		{`{"channels":["acct-42"],"window":-1}`, "window is -1"},
+		{`{"channels":["acct-42"],"window":"many"}`, "window is a JSON string, want a number"},
+		{`{"channels":["acct-42"],"start":"yesterday"}`, "start"},
+		{`{"channels":["acct-42"],"start":"other@x-1"}`, "not among channels"},
+		{`{"channels":["acct-42"],"expires_after":"soon"}`, "not a duration"},
+		{`{"channels":["acct-42"],"expires_after":"1s"}`, "expires_after"},
+		{`{"channels":["acct-42"],"callback":{}}`, "callback.url"},
+		{`{"channels":["acct-42"],"callback":{"url":"ftp://x"}}`, "callback.url"},
+		{`{"channels":["acct-42"],"callback":{"url":"http://user:pw@x/"}}`, "user name"},
+		{`{"channels":["acct-42"],"callback":{"url":"http://10.0.0.1/"}}`, "callback.url"},
+		{cb(`"mode":"sometimes"`), "callback.mode"},
+		{cb(`"order":"none"`), "callback.order"},
+		{cb(`"concurrency":5`), `order \"channel\"`},
+		{cb(`"concurrency":5000,"order":"key"`), "callback.concurrency"},
+		{cb(`"rate":-1`), "callback.rate"},
+		{cb(`"grace":"2h"`), "callback.grace"},
+		{cb(`"timeout":"1ms"`), "callback.timeout"},
+		{cb(`"batch":{"max_events":5000}`), "batch.max_events"},
+		{cb(`"batch":{"size":5}`), `unknown field "size"`},
+		{cb(`"secret":"hunter2"`), "callback.secret"},
+		{cb(`"headers":{"webhook-id":"1"}`), "set by the gateway"},
+		{cb(`"headers":{"Longline-Cursor":"1"}`), "set by the gateway"},
+		{cb(`"headers":{"host":"x"}`), "set by the gateway"},
+		{cb(`"headers":{"X-A":"a\r\nX-B: b"}`), "line break"},
+		{cb(`"headers":{"X A":"a"}`), "not a header name"},
+	} {
+		status, out := a.call(me, "PUT", "/v1/subscriptions/crm-1", test.body)
+		text, _ := json.Marshal(out)
+		if status != 400 || !bytes.Contains(text, []byte(strings.Trim(fmt.Sprintf("%q", test.says), `"`))) && !bytes.Contains(text, []byte(test.says)) {
+			t.Errorf("PUT %s: got %d %s, want 400 that says %q", test.body, status, text, test.says)
+		}
+		if strings.Contains(test.body, "hunter2") && bytes.Contains(text, []byte("hunter2")) {
+			t.Errorf("the answer quotes the secret: %s", text)
+		}
+	}
+	if _, err := a.broker.Load(t.Context(), "crm-1"); err == nil {
+		t.Error("a bad definition left something behind")
+	}
+	a.want(400, me, "PUT", "/v1/subscriptions/crm%20x", `{"channels":["acct-42"]}`)
+	a.want(410, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"start":"acct-42@gone-5"}`)
+}
+
+func TestTokensReachTheirOwnOnly(t *testing.T) {
+	a := newAPI(t)
+	me := token(t, customer)
+	admin := token(t, auth.Mintage{Admin: true})
+	narrower := token(t, auth.Mintage{Subscribe: []string{"news.**"}, Subscriptions: []string{"crm-*"}})
+	body := `{"channels":["acct-42"]}`
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", body)
+	a.want(201, admin, "PUT", "/v1/subscriptions/erp-1", body)
+	a.want(403, me, "PUT", "/v1/subscriptions/erp-1", body)
+	a.want(403, me, "GET", "/v1/subscriptions/erp-1", "")
+	a.want(403, me, "PUT", "/v1/subscriptions/crm-2", `{"channels":["acct-43"]}`)
+	a.want(403, me, "PATCH", "/v1/subscriptions/crm-1", `{"channels":["acct-42","acct-43"]}`)
+	a.want(403, me, "PUT", "/v1/subscriptions/crm-2", `{"channels":["longline.events"]}`)
+	// The channels must lie within the bearer's, also for what exists.
+	for _, call := range [][3]string{
+		{"GET", "", ""}, {"DELETE", "", ""}, {"PATCH", "", `{"window":1}`}, {"PUT", "", `{"channels":["news.a"]}`},
+		{"POST", "/ack", `{"cursor":"acct-42@x-1"}`}, {"POST", "/seek", `{"to":"latest"}`}, {"POST", "/pause", ""},
+		{"POST", "/resume", ""}, {"GET", "/dead", ""}, {"DELETE", "/dead", ""}, {"POST", "/dead/redrive", `{"all":true}`},
+		{"GET", "/attempts", ""}, {"POST", "/test", ""}, {"POST", "/rotate-secret", ""},
+	} {
+		a.want(403, narrower, call[0], "/v1/subscriptions/crm-1"+call[1], call[2])
+	}
+	out := a.want(200, me, "GET", "/v1/subscriptions", "")
+	if list, _ := out["subscriptions"].([]any); len(list) != 1 || at(list[0].(map[string]any), "name") != "crm-1" {
+		t.Errorf("listed %v, want crm-1 alone", out)
+	}
+	out = a.want(200, admin, "GET", "/v1/subscriptions?limit=1", "")
+	if out["next"] != "crm-1" {
+		t.Errorf("got %v, want a next of crm-1", out)
+	}
+	out = a.want(200, admin, "GET", "/v1/subscriptions?limit=1&cursor=crm-1", "")
+	if list, _ := out["subscriptions"].([]any); len(list) != 1 || out["next"] != nil {
+		t.Errorf("got %v, want the last one", out)
+	}
+	a.want(400, admin, "GET", "/v1/subscriptions?state=asleep", "")
+	a.want(400, admin, "GET", "/v1/subscriptions?limit=-1", "")
+}
+
+func TestPositionMoves(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	a.append("acct-42", 10)
+	out := a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"start":"earliest"}`)
+	start, _ := out["cursor"].(string)
+	epoch := strings.TrimSuffix(strings.TrimPrefix(start, "acct-42@"), "-0")
+	cursor := func(n int) string { return fmt.Sprintf("acct-42@%s-%d", epoch, n) }
+	if start != cursor(0) || at(out, "status", "lag", "events") != 10.0 {
+		t.Fatalf("got %v, want the beginning and a lag of 10", out)
+	}
+	ack := func(status int, to string) any {
+		t.Helper()
+		return a.want(status, me, "POST", "/v1/subscriptions/crm-1/ack", fmt.Sprintf(`{"cursor":%q}`, to))["cursor"]
+	}
+	if got := ack(200, cursor(4)); got != cursor(4) {
+		t.Errorf("acknowledged to %v, want %s", got, cursor(4))
+	}
+	if got := ack(200, cursor(2)); got != cursor(4) {
+		t.Errorf("an older cursor moved it to %v", got)
+	}
+	ack(400, cursor(11))
+	ack(400, "other@x-1")
+	ack(400, "")
+	ack(400, "acct-42@x-18446744073709551616")
+	a.want(409, me, "POST", "/v1/subscriptions/crm-1/ack", fmt.Sprintf(`{"cursor":%q,"connection":"cabc"}`, cursor(5)))
+	for _, test := range []struct {
+		to, want string
+		status   int
+	}{
+		{"earliest", cursor(0), 200}, {"latest", cursor(10), 200}, {cursor(7), cursor(7), 200},
+		{"acct-42@gone-1", "", 410}, {cursor(11), "", 410}, {"other@x-1", "", 400}, {"", "", 400}, {"soon", "", 400},
+	} {
+		out := a.want(test.status, me, "POST", "/v1/subscriptions/crm-1/seek", fmt.Sprintf(`{"to":%q}`, test.to))
+		if test.status == 200 && out["cursor"] != test.want {
+			t.Errorf("seek %s: got %v, want %s", test.to, out["cursor"], test.want)
+		}
+	}
+	// start places channels that a later PUT adds, and no others.
+	a.append("news.a", 3)
+	out = a.want(200, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42","news.a"],"start":"earliest"}`)
+	if got, _ := out["cursor"].(string); !strings.HasPrefix(got, cursor(7)+",news.a@") || !strings.HasSuffix(got, "-0") {
+		t.Errorf("got %v, want %s and the beginning of news.a", got, cursor(7))
+	}
+	out = a.want(200, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["news.a"]}`)
+	if got, _ := out["cursor"].(string); !strings.HasPrefix(got, "news.a@") {
+		t.Errorf("got %v, want news.a alone", got)
+	}
+}
+
+func TestPausedAndRevoked(t *testing.T) {
+	a := newAPI(t)
+	me := token(t, customer)
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
+	a.want(201, token(t, auth.Mintage{Admin: true, Subject: "root"}), "PUT", "/v1/subscriptions/crm-2", `{"channels":["acct-42"]}`)
+	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/pause", ""); at(out, "status", "state") != "paused" {
+		t.Errorf("got %v, want paused", out)
+	}
+	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/resume", ""); at(out, "status", "state") != "offline" {
+		t.Errorf("got %v, want offline", out)
+	}
+	if err := a.api.PauseOf(t.Context(), "customer"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"crm-1": "paused", "crm-2": "offline"} {
+		if out := a.want(200, me, "GET", "/v1/subscriptions/"+name, ""); at(out, "status", "state") != want {
+			t.Errorf("%s: got %v, want %s", name, at(out, "status", "state"), want)
+		}
+	}
+}
+
+func TestDeadLettersAreManaged(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
+	for i := range 3 {
+		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":"e%d"}`, i), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.broker.Bury(t.Context(), broker.Burial{Name: "crm-1", Generation: 1, Letters: []broker.Letter{l}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := a.want(200, me, "GET", "/v1/subscriptions/crm-1/dead?limit=2", "")
+	if list, _ := out["dead"].([]any); len(list) != 2 || at(list[0].(map[string]any), "event", "id") != "e0" || out["next"] == nil {
+		t.Fatalf("got %v, want e0 and e1 and a next", out)
+	}
+	out = a.want(200, me, "GET", fmt.Sprintf("/v1/subscriptions/crm-1/dead?since=%v", out["next"]), "")
+	if list, _ := out["dead"].([]any); len(list) != 1 || out["next"] != nil {
+		t.Errorf("got %v, want e2", out)
+	}
+	for body, want := range map[string]any{`{"ids":["e1","e9"]}`: 1.0} {
+		if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", body); out["redriven"] != want {
+			t.Errorf("redrive %s: got %v, want %v", body, out, want)
+		}
+	}
+	for _, body := range []string{`{}`, `{"ids":["e1"],"all":true}`, `{"id":"e1"}`, ``} {
+		a.want(400, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", body)
+	}
+	if out := a.want(200, me, "DELETE", "/v1/subscriptions/crm-1/dead", ""); out["deleted"] != 3.0 {
+		t.Errorf("got %v, want 3 deleted", out)
+	}
+}
+
+func TestTestEventGoesOutSigned(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	var got http.Header
+	var body []byte
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		body, _ = io.ReadAll(r.Body)
+		w.WriteHeader(418)
+		io.WriteString(w, "short and stout")
+	}))
+	defer receiver.Close()
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", fmt.Sprintf(`{"channels":["acct-42"],"callback":{"url":%q,"headers":{"X-Tenant":"42"}}}`, receiver.URL))
+	out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/test", "")
+	if out["status"] != 418.0 || out["body"] != "short and stout" {
+		t.Errorf("got %v, want the receiver's answer", out)
+	}
+	var e map[string]any
+	if err := json.Unmarshal(body, &e); err != nil || e["type"] != "longline.test" || e["channel"] != nil || e["cursor"] != nil {
+		t.Errorf("got %s, want a longline.test event without a place", body)
+	}
+	if got.Get("X-Tenant") != "42" || !strings.HasPrefix(got.Get("Webhook-Signature"), "v1,") || got.Get("Longline-Cursor") == "" {
+		t.Errorf("got headers %v, want the user's own, a signature and the position", got)
+	}
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-2", `{"channels":["acct-42"]}`)
+	a.want(409, me, "POST", "/v1/subscriptions/crm-2/test", "")
+}
