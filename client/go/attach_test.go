@@ -183,6 +183,32 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 	})
 }
 
+// Over SSE a gateway may not take refusals; OnReject is told either way, and
+// the line goes on.
+func TestRejectOverSSE(t *testing.T) {
+	g := newGateway(t)
+	c := g.client(t, Options{Transport: SSE})
+	subscription(t, c, "crm", channels("acct-42"))
+	rejected := make(chan string, 10)
+	count := newCounter(t)
+	count.before = func(n int) error {
+		if n == 2 {
+			return Reject(errors.New("no such contact"))
+		}
+		return nil
+	}
+	runLine(t, mustAttach(t, c, "crm", LineOptions{Handler: count.handle, OnReject: func(e Event, err error) {
+		rejected <- string(e.Data) + " " + err.Error()
+	}}))
+	wantPosition(t, c, "crm", publish(t, c, "acct-42", 1, 5, 0))
+	if got, want := <-rejected, `{"n":2} no such contact`; got != want || len(rejected) != 0 {
+		t.Errorf("got %q rejected and %d more, want %q", got, len(rejected), want)
+	}
+	if count.count() != 4 {
+		t.Errorf("got %d events handled, want 4", count.count())
+	}
+}
+
 func TestTakeoverAndStandby(t *testing.T) {
 	for _, transport := range transports {
 		t.Run(string(transport), func(t *testing.T) {
