@@ -3,9 +3,9 @@ package embedded_test
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
 	"github.com/longline-push/longline/broker"
@@ -31,9 +31,8 @@ func TestSubscriptions(t *testing.T) {
 	}
 }
 
-// harness loses a machine by going on with a copy of the disk as it is in
-// between, and a marker that says so: a broker of FsyncEverySecond that didn't
-// end in order.
+// harness loses a machine by going on with a copy of the data of a broker of
+// FsyncEverySecond that is in use: one that didn't end in order.
 func harness(fsync embedded.Fsync) brokertest.New {
 	return func(t testing.TB, opt broker.Options) brokertest.Harness {
 		o := embedded.Options{Options: opt, Dir: t.TempDir(), Fsync: fsync, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
@@ -50,8 +49,8 @@ func harness(fsync embedded.Fsync) brokertest.New {
 		if fsync == embedded.FsyncEverySecond {
 			h.Lose = func(t testing.TB) brokertest.Broker {
 				t.Helper()
-				dir := t.TempDir()
-				if _, err := vfs.Clone(vfs.Default, vfs.Default, o.Dir, dir); err != nil {
+				dir := filepath.Join(t.TempDir(), "left")
+				if err := b.Snapshot(dir); err != nil {
 					t.Fatalf("copy the data: %v", err)
 				}
 				if err := b.Close(); err != nil {

@@ -41,3 +41,6 @@ func (b *Broker) AppendUnnoticed(channel string, data []byte) error {
 	_ = batch.Set(eventKey(c.log, c.head+1), value, nil)
 	return b.settle(batch)
 }
+
+// Snapshot copies the data as a crash would leave it now to a new directory.
+func (b *Broker) Snapshot(dir string) error { return b.db.Checkpoint(dir) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -288,8 +289,8 @@ func TestTornWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	left := t.TempDir()
-	if _, err := vfs.Clone(vfs.Default, vfs.Default, dir, left); err != nil {
+	left := filepath.Join(t.TempDir(), "left")
+	if err := b.Snapshot(left); err != nil {
 		t.Fatal(err)
 	}
 	logs, err := os.ReadDir(left)
