@@ -156,6 +156,18 @@ func (m *memory) position() int {
 	return int(m.at)
 }
 
+func (m *memory) buried() []callback.Letter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.dead)
+}
+
+func (m *memory) commits() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.acks
+}
+
 func (m *memory) deadIDs() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -165,7 +165,7 @@ func (q *queue) add(p Page, now time.Time) {
 		}
 		if i := slices.IndexFunc(q.tries, func(t tries) bool { return t.at == it.place() }); i >= 0 && !it.ev.Redriven {
 			u, t := q.single(it), q.tries[i]
-			u.attempts, u.fails, u.refusals = t.attempts, t.fails, t.refusals
+			u.attempts, u.fails, u.refusals, u.since = t.attempts, t.fails, t.refusals, now
 			q.tries = slices.Delete(q.tries, i, i+1)
 		}
 		it.in = true

@@ -74,8 +74,8 @@ func TestOutageOfTenMinutes(t *testing.T) {
 				if took := all[len(all)-1].at.Sub(healed); took > 32*time.Second {
 					t.Errorf("all was delivered %v after the outage", took)
 				}
-				if m.position() != 609 || len(m.dead) != 0 {
-					t.Errorf("committed %d with %d dead letters, want 609 and none", m.position(), len(m.dead))
+				if m.position() != 609 || len(m.buried()) != 0 {
+					t.Errorf("committed %d with %d dead letters, want 609 and none", m.position(), len(m.buried()))
 				}
 				wantText(t, "notices", m.noticed(), "callback_failing callback_recovered")
 				// A head that hung when the endpoint recovered fails only later, and
@@ -114,7 +114,7 @@ func TestLongTroubleIsTriedSeldom(t *testing.T) {
 		if calls < 60 || calls > 240 {
 			t.Errorf("%d calls in 10 hours, want about one in 5 minutes", calls)
 		}
-		if len(m.dead) != 0 {
+		if len(m.buried()) != 0 {
 			t.Error("an outage made a dead letter")
 		}
 	})
@@ -159,8 +159,8 @@ func TestGoneDisables(t *testing.T) {
 		m, e := newMemory(), &endpoint{answer: status(410)}
 		m.publish("", "")
 		d := deliver(t, m, e, nil)
-		if r := d.ends(t); r.Outcome != callback.Disabled || m.position() != 0 || len(m.dead) != 0 {
-			t.Errorf("got outcome %v, committed %d, %d dead", r.Outcome, m.position(), len(m.dead))
+		if r := d.ends(t); r.Outcome != callback.Disabled || m.position() != 0 || len(m.buried()) != 0 {
+			t.Errorf("got outcome %v, committed %d, %d dead", r.Outcome, m.position(), len(m.buried()))
 		}
 		wantText(t, "calls", e.said(), "e1")
 		wantText(t, "notices", m.noticed(), "callback_disabled")
@@ -188,8 +188,8 @@ func TestRefusedEvent(t *testing.T) {
 					t.Errorf("%d: try %d came after %v, want 1s", code, i, got)
 				}
 			}
-			if m.dead[0].Attempts != 3 || !strings.Contains(m.dead[0].Reason, "answered") || m.position() != 3 {
-				t.Errorf("%d: got letter %+v, committed %d", code, m.dead[0], m.position())
+			if m.buried()[0].Attempts != 3 || !strings.Contains(m.buried()[0].Reason, "answered") || m.position() != 3 {
+				t.Errorf("%d: got letter %+v, committed %d", code, m.buried()[0], m.position())
 			}
 			wantText(t, "notices", m.noticed(), "deadletter")
 		})
@@ -226,16 +226,16 @@ func TestFiveRefusedInARowAreTrouble(t *testing.T) {
 		m.publish(repeat("", 100)...)
 		d := deliver(t, m, e, nil)
 		time.Sleep(time.Hour)
-		if len(m.dead) != 4 {
-			t.Errorf("%d dead letters from a receiver that refuses everything, want dead-lettering to stop at the fifth", len(m.dead))
+		if len(m.buried()) != 4 {
+			t.Errorf("%d dead letters from a receiver that refuses everything, want dead-lettering to stop at the fifth", len(m.buried()))
 		}
 		if got := d.worker.Status().Breaker; got == "closed" {
 			t.Errorf("breaker is %s", got)
 		}
 		e.say(nil)
 		d.ends(t)
-		if m.position() != 100 || len(m.dead) != 4 {
-			t.Errorf("committed %d with %d dead letters, want 100 and 4", m.position(), len(m.dead))
+		if m.position() != 100 || len(m.buried()) != 4 {
+			t.Errorf("committed %d with %d dead letters, want 100 and 4", m.position(), len(m.buried()))
 		}
 	})
 }

@@ -47,8 +47,8 @@ func TestAcksAreCommittedInBatches(t *testing.T) {
 		d := deliver(t, m, e, nil)
 		d.ends(t)
 		// A second of calls: one commit each 50 ms.
-		if m.acks < 15 || m.acks > 25 {
-			t.Errorf("1,000 acks in a second took %d commits", m.acks)
+		if m.commits() < 15 || m.commits() > 25 {
+			t.Errorf("1,000 acks in a second took %d commits", m.commits())
 		}
 	})
 }
@@ -279,8 +279,8 @@ func TestHaltCancelsCallsAndCommitsNothing(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		d.engine.Halt()
-		if r := d.ends(t); r.Outcome != callback.Halted || time.Since(start) != 0 || m.acks != 0 {
-			t.Errorf("got outcome %v after %v, %d commits", r.Outcome, time.Since(start), m.acks)
+		if r := d.ends(t); r.Outcome != callback.Halted || time.Since(start) != 0 || m.commits() != 0 {
+			t.Errorf("got outcome %v after %v, %d commits", r.Outcome, time.Since(start), m.commits())
 		}
 	})
 }
