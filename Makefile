@@ -65,6 +65,8 @@ fuzz:
 # What kills processes and takes servers away, again and again.
 chaos:
 	go test -count=3 -timeout 20m -run 'Chaos|Kill|Crash|Outage|Failover' ./...
+	go test -timeout 60m ./internal/ledger -long
+	go test -timeout 60m -run 'Model|Replay' ./gateway/durable -deep
 
 clean:
 	rm -rf longline $(JS)/node_modules

@@ -173,6 +173,7 @@ func (w *world) store(c durable.Change) {
 		w.acked = int8(c.Set[0].Offset)
 	}
 	u := c.Update(before, nil, start)
+	trace(op{store: &u})
 	switch {
 	case u.Due <= 0 || u.Wait != nil && int8(u.Wait[0].Offset) < w.head:
 		w.due = dueNow
@@ -249,6 +250,28 @@ type transition struct {
 	name string
 	to   world
 	bad  string // what it violates
+	ops  []op   // where they are traced
+}
+
+// op is what a transition asks of a broker. Tracing keeps the generations'
+// names, so that a walk can be replayed against a real one.
+type op struct {
+	store   *broker.Update
+	advance *broker.Move
+	refused bool // the move is of an older generation
+	append  bool
+	served  bool // a ticket was for nothing
+}
+
+var (
+	tracing bool
+	traced  []op
+)
+
+func trace(o op) {
+	if tracing {
+		traced = append(traced, o)
+	}
 }
 
 // limits bounds how often the rarer things happen on one path.
@@ -259,6 +282,7 @@ func (w *world) next(most limits) []transition {
 	var all []transition
 	add := func(name string, f func(w *world) string) {
 		to := *w
+		traced = nil
 		bad := f(&to)
 		if bad == "" && to.acked < w.acked && !strings.HasPrefix(name, "seek") {
 			bad = "I4: the position moved back"
@@ -268,13 +292,16 @@ func (w *world) next(most limits) []transition {
 				bad = fmt.Sprintf("I2: event %d lies before the position and was not handled", e)
 			}
 		}
-		to.canonical()
+		if !tracing {
+			to.canonical()
+		}
 		if bad != "" || to != *w {
-			all = append(all, transition{name, to, bad})
+			all = append(all, transition{name, to, bad, traced})
 		}
 	}
 	if w.head < events {
 		add("append", func(w *world) string {
+			trace(op{append: true})
 			w.head++
 			if w.sub.parked {
 				w.due = dueNow
@@ -522,6 +549,7 @@ func (w *world) deliver(e int8, gen uint8, announced, n int8, who string) string
 }
 
 func (w *world) advance(gen uint8, to int8) bool {
+	trace(op{advance: &broker.Move{Generation: uint64(gen), Position: at(to)}, refused: gen != w.sub.gen})
 	if gen != w.sub.gen {
 		return false
 	}
@@ -584,6 +612,7 @@ func (w *world) takeDue(n int8) {
 	c, err := durable.Due(s, o, w.env(start.Add(grace)))
 	if errors.Is(err, durable.ErrNotDue) {
 		w.due = notDue
+		trace(op{served: true})
 	}
 	if err != nil {
 		return
