@@ -32,6 +32,7 @@ type janitor struct {
 
 	// owned by run
 	total    int64
+	channels int // that were visited last
 	backlogs []backlog
 	orphans  map[orphan]uint64 // found in the round before
 	found    map[orphan]uint64 // found in this one
@@ -47,6 +48,7 @@ type backlog struct {
 }
 
 // orphan is an entry of a subscription that doesn't exist. It may be about to.
+// One is looked for where it may hold events back.
 type orphan struct{ channel, name string }
 
 func newJanitor(b *Broker) *janitor {
@@ -58,9 +60,9 @@ const visited = 16
 
 // run works until ctx ends.
 func (j *janitor) run(ctx context.Context, every time.Duration) {
-	for next := 0; sleep(ctx, jitter(every*visited/buckets)); {
+	for next := 0; sleep(ctx, jitter(every*visited/buckets)+j.pause()); {
 		// A node that stops is followed by another soon.
-		leads, err := j.lead(ctx, max(every/2, 2*time.Second))
+		leads, err := j.lead(ctx, max(every, 2*time.Second))
 		if err != nil || !leads {
 			continue
 		}
@@ -79,6 +81,16 @@ func (j *janitor) run(ctx context.Context, every time.Duration) {
 			j.end(ctx)
 		}
 	}
+}
+
+// perChannel spaces out visits, so that many channels cost no more of Redis than
+// few, but take longer.
+const perChannel = time.Millisecond
+
+func (j *janitor) pause() time.Duration {
+	d := time.Duration(j.channels) * perChannel
+	j.channels = 0
+	return d
 }
 
 func (j *janitor) lead(ctx context.Context, ttl time.Duration) (bool, error) {
@@ -112,6 +124,10 @@ func (j *janitor) end(ctx context.Context) {
 type subject struct {
 	channel string
 	needed  int64 // the offset up to which nobody needs it any more; -1: all
+	// What trim found: where the log stands, and the offset up to which replay
+	// would remove.
+	first, head, replay uint64
+	bytes               int64
 }
 
 // visit applies retention to the channels of the buckets from to to.
@@ -123,14 +139,28 @@ func (j *janitor) visit(ctx context.Context, from, to int) error {
 	if err := j.sweep(ctx, from, to); err != nil {
 		return err
 	}
+	j.channels += len(names)
 	subjects := make([]subject, len(names))
 	for i, name := range names {
-		subjects[i] = subject{channel: name, needed: -1}
+		subjects[i] = subject{channel: name, needed: 0}
 	}
-	if err := j.needs(ctx, subjects); err != nil {
+	// Most channels hold nothing that replay wouldn't keep: of those it needn't
+	// be asked who needs what.
+	spare, err := j.trim(ctx, subjects)
+	if err != nil || len(spare) == 0 {
 		return err
 	}
-	return j.trim(ctx, subjects)
+	for i := range spare {
+		spare[i].needed = -1
+	}
+	if err := j.needs(ctx, spare); err != nil {
+		return err
+	}
+	spare, err = j.trim(ctx, spare)
+	for _, s := range spare {
+		j.weigh(s)
+	}
+	return err
 }
 
 // namesIn reads sorted sets of names, a whole one per bucket.
@@ -226,8 +256,9 @@ func (j *janitor) orphan(ctx context.Context, o orphan, version uint64) {
 	j.found[o] = version
 }
 
-// trim applies retention to channels.
-func (j *janitor) trim(ctx context.Context, subjects []subject) error {
+// trim applies retention to channels and returns those that still hold what
+// replay would not keep. The others are weighed.
+func (j *janitor) trim(ctx context.Context, subjects []subject) (spare []subject, err error) {
 	b := j.b
 	for len(subjects) > 0 {
 		channels := make([]string, len(subjects))
@@ -244,28 +275,34 @@ func (j *janitor) trim(ctx context.Context, subjects []subject) error {
 			}}
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var left []subject
 		for i, list := range lists {
+			s := subjects[i]
+			if len(list) < 5 {
+				continue // dropped meanwhile
+			}
+			s.first, s.head, s.bytes, s.replay = uintOf(list[1]), uintOf(list[2]), int64(uintOf(list[3])), uintOf(list[4])
 			switch {
-			case len(list) < 5: // dropped meanwhile
 			case uintOf(list[0]) == 1:
-				left = append(left, subjects[i])
+				left = append(left, s)
+			case s.replay >= s.first && s.head >= s.first:
+				spare = append(spare, s)
 			default:
-				j.weigh(channels[i], uintOf(list[1]), uintOf(list[2]), int64(uintOf(list[3])), uintOf(list[4]))
+				j.weigh(s)
 			}
 		}
 		subjects = left
 	}
-	return nil
+	return spare, nil
 }
 
 // weigh counts a log's bytes, and those kept by need alone.
-func (j *janitor) weigh(channel string, first, head uint64, bytes int64, replay uint64) {
-	j.total += bytes
-	if replay >= first && head >= first {
-		j.remember(backlog{channel, replay, bytes * int64(replay-first+1) / int64(head-first+1)})
+func (j *janitor) weigh(s subject) {
+	j.total += s.bytes
+	if s.replay >= s.first && s.head >= s.first {
+		j.remember(backlog{s.channel, s.replay, s.bytes * int64(s.replay-s.first+1) / int64(s.head-s.first+1)})
 	}
 }
 
@@ -294,7 +331,7 @@ func (j *janitor) bound(ctx context.Context) error {
 			return nil
 		}
 		rest := j.total - k.bytes
-		if err := j.trim(ctx, []subject{{channel: k.channel, needed: int64(k.cut)}}); err != nil {
+		if _, err := j.trim(ctx, []subject{{channel: k.channel, needed: int64(k.cut)}}); err != nil {
 			return err
 		}
 		j.total = rest
