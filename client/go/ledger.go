@@ -17,6 +17,9 @@ type ledger struct {
 	// changed gets a token whenever there is something to acknowledge or
 	// reject.
 	changed chan struct{}
+	// many gets a token when so much is done that an acknowledgement should
+	// not wait: the window may be waiting for it.
+	many chan struct{}
 	// mute says that nobody asks what is due.
 	mute bool
 
@@ -27,7 +30,11 @@ type ledger struct {
 	room    chan struct{} // closed when an entry leaves; nil while nobody waits
 	rejects []reject
 	singles []string // cursors to be acknowledged on their own
+	unsaid  int      // entries that left since due was last asked
 }
+
+// manyDone is how many entries are worth an acknowledgement at once.
+const manyDone = 100
 
 // track is one channel's part.
 type track struct {
@@ -53,7 +60,7 @@ type entry struct {
 type reject struct{ cursor, reason string }
 
 func newLedger() *ledger {
-	return &ledger{changed: make(chan struct{}, 1), byName: make(map[string]*track)}
+	return &ledger{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), byName: make(map[string]*track)}
 }
 
 func (l *ledger) trackLocked(channel string) *track {
@@ -162,6 +169,12 @@ func (l *ledger) finish(e *entry, r *reject) {
 	}
 	t.entries = t.entries[n:]
 	l.open -= n
+	if l.unsaid += n; l.unsaid >= manyDone {
+		select {
+		case l.many <- struct{}{}:
+		default:
+		}
+	}
 	if n > 0 || r != nil {
 		l.tellLocked(n > 0)
 	}
@@ -187,6 +200,7 @@ func (l *ledger) due() (rejects []reject, singles []string, position string) {
 	defer l.mu.Unlock()
 	rejects, l.rejects = l.rejects, nil
 	singles, l.singles = l.singles, nil
+	l.unsaid = 0
 	var b strings.Builder
 	for _, t := range l.tracks {
 		if !t.dirty {

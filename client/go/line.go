@@ -49,9 +49,9 @@ type LineOptions struct {
 	MinBackoff, MaxBackoff time.Duration
 
 	// Window is how many events may be received and not done: it bounds
-	// memory. On a durable line, the default is the subscription's own; it
-	// also bounds throughput, since acknowledgements are sent at most 20 times
-	// a second. On an ephemeral line the default is 1024.
+	// memory. On a durable line, the default is the subscription's own; below
+	// 100 it also bounds throughput, since acknowledgements are sent 20 times a
+	// second or for 100 events. On an ephemeral line the default is 1024.
 	Window int
 	// Consumer names who attaches. A second line of the same consumer takes
 	// the subscription over and ends the first with ErrTakenOver; one of

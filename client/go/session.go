@@ -309,7 +309,8 @@ func byeError(c control) *Error {
 	}
 }
 
-// acknowledge tells the gateway what is done, at most every ackEvery.
+// acknowledge tells the gateway what is done: every ackEvery, or as soon as
+// much is.
 func (s *session) acknowledge(ctx context.Context, l *ledger) {
 	for {
 		select {
@@ -320,7 +321,13 @@ func (s *session) acknowledge(ctx context.Context, l *ledger) {
 		if !s.flush(ctx, l) {
 			return
 		}
-		if !sleep(ctx, ackEvery) {
+		pause := time.NewTimer(ackEvery)
+		select {
+		case <-pause.C:
+		case <-l.many:
+			pause.Stop()
+		case <-ctx.Done():
+			pause.Stop()
 			return
 		}
 	}
