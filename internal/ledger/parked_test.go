@@ -63,7 +63,7 @@ func TestReturnWithinTheGraceCausesNoCallback(t *testing.T) {
 	n := startNode(t, "embedded:"+t.TempDir(), "one")
 	book := ledger.New()
 	r := startReceiver(t, book)
-	crowd(t, n, count, r.URL, "20s")
+	crowd(t, n, count, r.URL, "60s")
 	attachAll := func() (end func()) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait sync.WaitGroup
@@ -73,7 +73,7 @@ func TestReturnWithinTheGraceCausesNoCallback(t *testing.T) {
 			up := sync.OnceFunc(func() { <-slots })
 			wait.Go(func() {
 				defer up()
-				time.AfterFunc(time.Second, up)
+				time.AfterFunc(50*time.Millisecond, up)
 				attach(ctx, n, book, "s"+strconv.Itoa(i), "c", 1)
 			})
 		}
@@ -86,7 +86,7 @@ func TestReturnWithinTheGraceCausesNoCallback(t *testing.T) {
 			n.must("GET", "/v1/subscriptions?limit=1&state=waiting", nil, &out)
 			return len(out.Subscriptions) == 0
 		}
-		eventually(t, "all are attached", live)
+		within(t, time.Minute, "all are attached", live)
 		return func() { cancel(); wait.Wait() }
 	}
 	end := attachAll()

@@ -1,0 +1,394 @@
+package ws_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+	"github.com/longline-push/longline/gateway/ws"
+)
+
+// durables is a gateway with durable subscriptions on a real broker.
+type durables struct {
+	gateway
+	broker *embedded.Broker
+	keeper *durable.Keeper
+	epoch  string
+}
+
+func newDurables(t *testing.T) *durables {
+	t.Helper()
+	keys, err := auth.Secret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := durable.New(durable.Options{Broker: b, Node: "n1"})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Keeper: keeper, Heartbeat: 200 * time.Millisecond})
+	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: verifier})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { keeper.Run(ctx) })
+	<-keeper.Ready()
+	t.Cleanup(func() {
+		hub.Close()
+		server.Close()
+		cancel()
+		running.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &durables{gateway: gateway{Server: server, hub: hub}, broker: b, keeper: keeper}
+}
+
+// publish appends events of a type to channel a, numbered from 1.
+func (d *durables) publish(t *testing.T, typ string, n int) {
+	t.Helper()
+	for range n {
+		f := event.Fields{ID: fmt.Sprint(typ, time.Now().UnixNano()), Source: "/s", Type: typ, Data: []byte(`1`)}
+		done, err := d.broker.Append(t.Context(), "a", []broker.Entry{{Data: f.AppendStored(nil)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.epoch = done[0].Epoch
+	}
+}
+
+func (d *durables) cursor(n int) string { return fmt.Sprintf("a@%s-%d", d.epoch, n) }
+
+// put makes subscription crm on channel a, from its beginning.
+func (d *durables) put(t *testing.T, fields string) {
+	t.Helper()
+	def, err := durable.ParseDefinition([]byte(`{"channels":["a"]` + fields + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := d.broker.Follow(t.Context(), "a", deaf{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.broker.Unfollow("a", deaf{})
+	d.epoch = state.Epoch
+	err = d.keeper.Change(t.Context(), "crm", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		at := event.Position{{Channel: "a", Epoch: state.Epoch}}
+		if s.Version > 0 {
+			return durable.Define(s, def, nil, nil, force, env)
+		}
+		_, c := durable.Create("crm", durable.Record{Definition: def}, at, env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type deaf struct{}
+
+func (deaf) Announce(broker.Announcement) {}
+
+// change applies a rule to crm.
+func (d *durables) change(t *testing.T, rule func(s durable.State, force bool, env durable.Env) (durable.Change, error)) {
+	t.Helper()
+	if err := d.keeper.Change(t.Context(), "crm", rule); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// attach dials and reads the hello.
+func (d *durables) attach(t *testing.T, query string) *websocket.Conn {
+	t.Helper()
+	c := d.open(t, query)
+	wantFrame(t, c, `"op":"hello"`, `"session":"durable"`, `"subscription":"crm"`)
+	return c
+}
+
+func (d *durables) open(t *testing.T, query string) *websocket.Conn {
+	t.Helper()
+	c, _, err := d.dial(t, "subscription=crm&"+query, token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}}), ws.Protocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.CloseNow() })
+	return c
+}
+
+func say(t *testing.T, c *websocket.Conn, format string, args ...any) {
+	t.Helper()
+	if err := c.Write(t.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantEvents reads the events with these numbers, in their order, and nothing
+// else but control frames that don't matter.
+func (d *durables) wantEvents(t *testing.T, c *websocket.Conn, numbers ...int) {
+	t.Helper()
+	for _, n := range numbers {
+		d.wantNext(t, c, fmt.Sprintf(`"cursor":%q`, d.cursor(n)))
+	}
+}
+
+// wantNext reads the next frame that isn't a position and wants parts in it.
+func (d *durables) wantNext(t *testing.T, c *websocket.Conn, parts ...string) {
+	t.Helper()
+	for {
+		got, err := read(t, c)
+		if err != nil {
+			t.Fatalf("read: %v, want %q", err, parts)
+		}
+		if strings.Contains(got, `"op":"position"`) {
+			continue
+		}
+		for _, part := range parts {
+			if !strings.Contains(got, part) {
+				t.Fatalf("frame %s\nlacks %s", got, part)
+			}
+		}
+		return
+	}
+}
+
+// wantQuiet wants no event before the answer to a ping.
+func (d *durables) wantQuiet(t *testing.T, c *websocket.Conn) {
+	t.Helper()
+	say(t, c, `{"op":"ping","ref":77}`)
+	d.wantNext(t, c, `"op":"ok"`, `"ref":77`)
+}
+
+// wantAcked waits until the acknowledged position is behind event n.
+func (d *durables) wantAcked(t *testing.T, n int) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		s, err := d.keeper.Load(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Position.String() == d.cursor(n) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("acknowledged %s, want %s", s.Position, d.cursor(n))
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func TestWindowOpensByAcks(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 7)
+	c := d.attach(t, "window=3")
+	d.wantEvents(t, c, 1, 2, 3)
+	d.wantQuiet(t, c)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(2))
+	d.wantEvents(t, c, 4, 5)
+	d.wantQuiet(t, c)
+	d.wantAcked(t, 2)
+	for _, bad := range []string{d.cursor(6), "b@x-1", "a@", ""} {
+		say(t, c, `{"op":"ack","cursor":%q}`, bad)
+		d.wantNext(t, c, `"op":"error"`, `"code":"bad_request"`)
+	}
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1)) // an older one does nothing
+	d.wantQuiet(t, c)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(5))
+	d.wantEvents(t, c, 6, 7)
+	d.wantAcked(t, 5)
+	say(t, c, `{"op":"subscribe","ref":1,"channels":["b"]}`)
+	d.wantNext(t, c, `"op":"error"`, "durable")
+}
+
+func TestUnacknowledgedComesAgainAnnounced(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 3)
+	c := d.attach(t, "")
+	d.wantEvents(t, c, 1, 2, 3)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 1)
+	c.CloseNow()
+	d.publish(t, "t", 1)
+	c = d.attach(t, "")
+	d.wantNext(t, c, `"op":"redelivery"`, d.cursor(3))
+	d.wantEvents(t, c, 2, 3, 4)
+}
+
+func TestSameConsumerTakesOver(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 1)
+	first := d.attach(t, "consumer=x")
+	d.wantEvents(t, first, 1)
+	second := d.attach(t, "consumer=x")
+	d.wantNext(t, first, `"op":"bye"`, "4409", `"reconnect":false`)
+	d.wantNext(t, second, `"op":"redelivery"`)
+	d.wantEvents(t, second, 1)
+	say(t, second, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 1)
+}
+
+func TestAnotherConsumerStandsBy(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 1)
+	first := d.attach(t, "consumer=x")
+	d.wantEvents(t, first, 1)
+	second := d.open(t, "consumer=y")
+	wantFrame(t, second, `"op":"standby"`)
+	first.CloseNow()
+	d.wantNext(t, second, `"op":"hello"`)
+	d.wantNext(t, second, `"op":"redelivery"`)
+	d.wantEvents(t, second, 1)
+}
+
+func TestRejectDeadLettersAndGoesOn(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 3)
+	c := d.attach(t, "")
+	d.wantEvents(t, c, 1, 2, 3)
+	say(t, c, `{"op":"reject","cursor":%q,"reason":"too blue"}`, d.cursor(2))
+	say(t, c, `{"op":"reject","cursor":%q}`, d.cursor(9))
+	d.wantNext(t, c, `"op":"error"`, "not an event that was delivered")
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 2) // the rejected one is done
+	letters, err := d.broker.Dead(t.Context(), "crm", 0, 10)
+	if err != nil || len(letters) != 1 {
+		t.Fatalf("got %d dead letters, %v, want 1", len(letters), err)
+	}
+	var letter durable.DeadLetter
+	if err := json.Unmarshal(letters[0].Data, &letter); err != nil || letter.Reason != "too blue" || !strings.Contains(string(letter.Event), d.cursor(2)) {
+		t.Errorf("got %+v, %v, want event 2 with the reason", letter, err)
+	}
+
+	// It is put back, comes again on the same line, and is gone with its ack.
+	if _, err := d.broker.Redrive(t.Context(), "crm", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.keeper.Redriven(t.Context(), "crm"); err != nil {
+		t.Fatal(err)
+	}
+	d.wantEvents(t, c, 2)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(2))
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		s, err := d.keeper.Load(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Dead == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the dead letter that was delivered again is still there")
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func TestPositionMovesOverWhatTypesLeaveOut(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"types":["wanted"]`)
+	d.publish(t, "other", 3)
+	c := d.attach(t, "")
+	wantFrame(t, c, `"op":"position"`, d.cursor(3))
+	d.wantAcked(t, 3)
+	d.publish(t, "wanted", 1)
+	d.publish(t, "other", 1)
+	d.wantEvents(t, c, 4)
+	d.wantAcked(t, 3) // 4 is not acknowledged, so nothing behind it is
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(4))
+	d.wantAcked(t, 5)
+}
+
+func TestPauseHoldsDelivery(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	c := d.attach(t, "")
+	d.change(t, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Pause(s, force, env)
+	})
+	deadline := time.Now().Add(10 * time.Second)
+	for d.hub.Count() == 0 && time.Now().Before(deadline) {
+		<-time.After(time.Millisecond)
+	}
+	second := d.attach(t, "") // acquired while it is paused
+	d.wantNext(t, c, "4409")
+	d.publish(t, "t", 2)
+	d.wantQuiet(t, second)
+	d.change(t, func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		return durable.Resume(s, env), nil
+	})
+	d.wantNext(t, second, `"cursor":`)
+}
+
+func TestSeekSendsAwayAndBack(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 2)
+	c := d.attach(t, "")
+	d.wantEvents(t, c, 1, 2)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(2))
+	d.wantAcked(t, 2)
+	d.change(t, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Seek(s, event.Position{{Channel: "a", Epoch: d.epoch}}, force, env)
+	})
+	d.wantNext(t, c, `"op":"bye"`, "1012", `"reconnect":true`)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(2)) // too late to undo it
+	c = d.attach(t, "")
+	d.wantNext(t, c, `"op":"redelivery"`)
+	d.wantEvents(t, c, 1, 2)
+}
+
+func TestAttachmentsThatAreRefused(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"callback":{"url":"http://127.0.0.1:9/","mode":"always"}`)
+	may := auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}}
+	for _, test := range []struct {
+		story, query string
+		token        auth.Mintage
+		code         wire.CloseCode
+	}{
+		{"a callback that is always called", "subscription=crm", may, wire.CloseTakenOver},
+		{"a subscription that doesn't exist", "subscription=none", may, wire.CloseNotFound},
+		{"a name that the token lacks", "subscription=erp", may, wire.CloseForbidden},
+		{"a channel that the token lacks", "subscription=crm", auth.Mintage{Subscriptions: []string{"crm"}}, wire.CloseForbidden},
+		{"a subscription and channels", "subscription=crm&channel=a", may, wire.CloseBadRequest},
+		{"a window of nothing", "subscription=crm&window=0", may, wire.CloseBadRequest},
+	} {
+		t.Run(test.story, func(t *testing.T) {
+			c, _, err := d.dial(t, test.query, token(t, test.token), ws.Protocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.CloseNow()
+			wantClose(t, c, test.code)
+		})
+	}
+	d.put(t, "")
+	c := d.attach(t, "")
+	d.change(t, func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) { return durable.Delete(s), nil })
+	d.wantNext(t, c, `"op":"bye"`, "4404")
+}
