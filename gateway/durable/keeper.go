@@ -40,7 +40,7 @@ type Holder interface {
 	Yield()
 	// Changed gives the definition as it is now.
 	Changed(s State)
-	// Acked: this was acknowledged, elsewhere too.
+	// Acked: this was acknowledged, elsewhere too. It may be no news.
 	Acked(p event.Position)
 	// Redrive: dead letters wait to be delivered again.
 	Redrive()
@@ -48,6 +48,16 @@ type Holder interface {
 	// flight are cancelled. The Holding is gone; what was held may be acquired
 	// anew once Keeper.Ready says so.
 	Suspended()
+}
+
+// Settler is a Holder whose client may say by requests of their own, on
+// whatever node, what became of single events.
+type Settler interface {
+	// Settled: a client acknowledged this just now, and so the dead letters
+	// delivered again that it covers. Acked follows.
+	Settled(p event.Position)
+	// Rejected: the event at c is a dead letter now.
+	Rejected(c event.Cursor)
 }
 
 // Keeper is a node's part in the ownership of subscriptions: it holds the
@@ -414,6 +424,27 @@ func (k *Keeper) Ack(ctx context.Context, s State, to event.Position, connection
 	return nil
 }
 
+// ErrUnattached: no connection is attached, so nothing is being delivered.
+var ErrUnattached = errors.New("no connection is attached")
+
+// Reject makes a dead letter of an event, at c, for the connection that owns
+// the subscription on whatever node, which goes on without it: ErrUnattached
+// if none does. connection is as for Ack.
+func (k *Keeper) Reject(ctx context.Context, s State, c event.Cursor, dead DeadLetter, connection string) error {
+	switch {
+	case connection != "" && (s.Owner == nil || s.Owner.Connection != connection):
+		return broker.ErrFenced
+	case s.Owner == nil || s.Owner.Kind != Live:
+		return ErrUnattached
+	}
+	// A letter that is there already takes its place: rejecting twice is once.
+	if err := k.bury(ctx, s.Name, s.Generation, []DeadLetter{dead}); err != nil {
+		return err
+	}
+	k.send(ctx, s.Owner.Node, Message{Op: OpRejected, Name: s.Name, Generation: s.Generation, Position: c.String()})
+	return nil
+}
+
 // Redriven tells a subscription's owner that dead letters were put back. Where
 // nobody owns it, a callback that is parked is woken.
 func (k *Keeper) Redriven(ctx context.Context, name string) error {
@@ -514,7 +545,15 @@ func (k *Keeper) receive(m Message) {
 		h.holder.Redrive()
 	case OpAcked:
 		if p, err := event.ParsePosition(m.Position); err == nil {
+			if s, ok := h.holder.(Settler); ok {
+				s.Settled(p)
+			}
 			h.holder.Acked(p)
+		}
+	case OpRejected:
+		c, err := event.ParseCursor(m.Position)
+		if s, ok := h.holder.(Settler); ok && err == nil {
+			s.Rejected(c)
 		}
 	case OpChanged:
 		k.running.Go(func() { h.reload() })

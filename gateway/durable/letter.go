@@ -44,6 +44,13 @@ func (d DeadLetter) Letter() (broker.Letter, error) {
 
 // BuryEvent keeps dead letters, durably. The position moves by an Advance.
 func (h *Holding) BuryEvent(ctx context.Context, dead ...DeadLetter) error {
+	if h.isGone() {
+		return broker.ErrFenced
+	}
+	return h.k.bury(ctx, h.Name, h.Generation, dead)
+}
+
+func (k *Keeper) bury(ctx context.Context, name string, generation uint64, dead []DeadLetter) error {
 	letters := make([]broker.Letter, 0, len(dead))
 	for _, d := range dead {
 		l, err := d.Letter()
@@ -52,15 +59,15 @@ func (h *Holding) BuryEvent(ctx context.Context, dead ...DeadLetter) error {
 		}
 		letters = append(letters, l)
 	}
-	dropped, err := h.Bury(ctx, letters, nil)
+	dropped, err := k.o.Broker.Bury(ctx, broker.Burial{Name: name, Generation: generation, Letters: letters})
 	if err != nil {
 		return err
 	}
 	for i, d := range dead {
-		h.k.o.Tell("deadletter", h.Name, map[string]any{"event": letters[i].ID, "reason": d.Reason, "attempts": d.Attempts})
+		k.o.Tell("deadletter", name, map[string]any{"event": letters[i].ID, "reason": d.Reason, "attempts": d.Attempts})
 	}
 	if dropped > 0 {
-		h.k.o.Tell("gap", h.Name, map[string]any{"reason": "deadletters", "dropped": dropped})
+		k.o.Tell("gap", name, map[string]any{"reason": "deadletters", "dropped": dropped})
 	}
 	return nil
 }

@@ -23,12 +23,13 @@ type Op string
 
 // The messages there are.
 const (
-	OpEnd     Op = "end"     // the generation's ownership was taken
-	OpYield   Op = "yield"   // end and release: somebody attaches
-	OpChanged Op = "changed" // read the definition again
-	OpAcked   Op = "acked"   // Position was acknowledged elsewhere
-	OpFree    Op = "free"    // to all: nobody owns it any longer
-	OpRedrive Op = "redrive" // dead letters are to be delivered again
+	OpEnd      Op = "end"      // the generation's ownership was taken
+	OpYield    Op = "yield"    // end and release: somebody attaches
+	OpChanged  Op = "changed"  // read the definition again
+	OpAcked    Op = "acked"    // Position was acknowledged elsewhere
+	OpFree     Op = "free"     // to all: nobody owns it any longer
+	OpRedrive  Op = "redrive"  // dead letters are to be delivered again
+	OpRejected Op = "rejected" // the event at Position was made a dead letter elsewhere
 )
 
 // The ways in which ownership ends by somebody else's doing.

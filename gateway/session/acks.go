@@ -184,24 +184,31 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 	if d.holding != holding {
 		return nil
 	}
-	if letter != nil {
-		before := len(d.twice)
-		d.twice = slices.DeleteFunc(d.twice, func(a *again) bool { return a == letter })
-		d.unacked -= before - len(d.twice)
-		s.push()
-		return nil
+	s.rejectedLocked(c)
+	s.push()
+	return nil
+}
+
+// rejectedLocked goes on without an event that is a dead letter now, be it one
+// that was delivered again.
+func (s *Session) rejectedLocked(c event.Cursor) {
+	d := s.held
+	before := len(d.twice)
+	d.twice = slices.DeleteFunc(d.twice, func(a *again) bool { return a.cursor == c })
+	d.unacked -= before - len(d.twice)
+	i := d.lane(c.Channel)
+	if i < 0 || d.lanes[i].epoch != c.Epoch {
+		return
 	}
 	l := &d.lanes[i]
 	if at := slices.Index(l.out, c.Offset); at >= 0 {
 		l.out = slices.Delete(l.out, at, at+1)
 		d.unacked--
 	}
-	if done := l.done(); done > l.acked {
+	if done := l.done(); done > l.acked && d.holding != nil {
 		l.acked = done
-		holding.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, 1)
+		d.holding.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, 1)
 	}
-	s.push()
-	return nil
 }
 
 // movedLocked commits where the position moved over events that were left out.

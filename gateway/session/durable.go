@@ -349,7 +349,10 @@ func (s *Session) room() int {
 // holder is a session as its keeper knows it.
 type holder Session
 
-var _ durable.Holder = (*holder)(nil)
+var (
+	_ durable.Holder  = (*holder)(nil)
+	_ durable.Settler = (*holder)(nil)
+)
 
 // Ended implements durable.Holder.
 func (h *holder) Ended(code wire.CloseCode, reason string) {
@@ -379,6 +382,26 @@ func (h *holder) Changed(state durable.State) {
 		}
 	}
 	s.mu.Unlock()
+	s.push()
+}
+
+// Settled implements durable.Settler. Acked doesn't do this: it tells of the
+// position too, which says nothing of dead letters from before it.
+func (h *holder) Settled(p event.Position) {
+	s := (*Session)(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range p {
+		s.held.ackAgain(s.hub, c)
+	}
+}
+
+// Rejected implements durable.Settler.
+func (h *holder) Rejected(c event.Cursor) {
+	s := (*Session)(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rejectedLocked(c)
 	s.push()
 }
 

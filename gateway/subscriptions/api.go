@@ -66,6 +66,7 @@ func (a *API) Routes() []Route {
 		{Method: "GET", Path: one, Handle: a.get},
 		{Method: "DELETE", Path: one, Handle: a.delete},
 		{Method: "POST", Path: one + "/ack", Handle: a.ack},
+		{Method: "POST", Path: one + "/reject", Handle: a.reject},
 		{Method: "POST", Path: one + "/seek", Handle: a.seek},
 		{Method: "POST", Path: one + "/pause", Handle: a.pause},
 		{Method: "POST", Path: one + "/resume", Handle: a.resume},

@@ -34,6 +34,8 @@ type api struct {
 	t      *testing.T
 	broker *embedded.Broker
 	api    *subscriptions.API
+	keeper *durable.Keeper
+	auth   *auth.Verifier
 	url    string
 }
 
@@ -87,7 +89,7 @@ func newAPI(t *testing.T) *api {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return &api{t, b, a, server.URL}
+	return &api{t, b, a, keeper, verifier, server.URL}
 }
 
 // token may use what a customer may: subscriptions crm-*, channels acct-42 and
@@ -299,7 +301,8 @@ func TestTokensReachTheirOwnOnly(t *testing.T) {
 	// The channels must lie within the bearer's, also for what exists.
 	for _, call := range [][3]string{
 		{"GET", "", ""}, {"DELETE", "", ""}, {"PATCH", "", `{"window":1}`}, {"PUT", "", `{"channels":["news.a"]}`},
-		{"POST", "/ack", `{"cursor":"acct-42@x-1"}`}, {"POST", "/seek", `{"to":"latest"}`}, {"POST", "/pause", ""},
+		{"POST", "/ack", `{"cursor":"acct-42@x-1"}`}, {"POST", "/reject", `{"cursor":"acct-42@x-1"}`},
+		{"POST", "/seek", `{"to":"latest"}`}, {"POST", "/pause", ""},
 		{"POST", "/resume", ""}, {"GET", "/dead", ""}, {"DELETE", "/dead", ""}, {"POST", "/dead/redrive", `{"all":true}`},
 		{"GET", "/attempts", ""}, {"POST", "/test", ""}, {"POST", "/rotate-secret", ""},
 	} {

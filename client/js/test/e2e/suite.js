@@ -424,7 +424,7 @@ scenario('durable: a handler that fails is tried again, then the event is a dead
   same(got, [1, 3, 2, 4]);
   await until('no dead letter is left', async () => (await dead()).length === 0);
   await subscription.close();
-}, ({ transport }) => transport === 'websocket');
+});
 
 scenario('durable: a cursor moved back has the events handled again', async (env) => {
   const { line, channel, name, got, subscription } = await durable(env);
