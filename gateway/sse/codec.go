@@ -1,6 +1,8 @@
 package sse
 
 import (
+	"fmt"
+
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -56,6 +58,9 @@ func (codec) Control(m wire.Control, position string) []byte {
 	}
 	if m.Op == wire.OpBye && m.Reconnect != nil && !*m.Reconnect {
 		b = append(b, staysAway...)
+	} else if m.Op == wire.OpBye && m.RetryMS != nil && *m.RetryMS > 0 {
+		// What a native EventSource goes by; the next stream says its own.
+		b = fmt.Appendf(b, "retry: %d\n\n", *m.RetryMS)
 	}
 	return m.AppendSSE(b, position)
 }

@@ -1,0 +1,175 @@
+package sse_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/sse"
+)
+
+// newDurable serves subscription crm of channel a, in which there are events
+// already, all unacknowledged, and returns the cursor behind each.
+func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int) string) {
+	t.Helper()
+	keys, err := auth.Secret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := durable.New(durable.Options{Broker: b})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
+	server := httptest.NewServer(&sse.Handler{Hub: hub, Verifier: verifier})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { keeper.Run(ctx) })
+	<-keeper.Ready()
+	t.Cleanup(func() {
+		hub.Close()
+		server.Close()
+		cancel()
+		running.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	epoch := ""
+	for i := range events {
+		f := event.Fields{ID: fmt.Sprint("e", i), Source: "/s", Type: "t", Data: []byte(`1`)}
+		done, err := b.Append(t.Context(), "a", []broker.Entry{{Data: f.AppendStored(nil)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch = done[0].Epoch
+	}
+	def, err := durable.ParseDefinition([]byte(`{"channels":["a"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = keeper.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: epoch}}, env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := auth.Mint(secret, auth.Mintage{Subject: "ann", Subscribe: []string{"a"}, Subscriptions: []string{"crm"}, TTL: time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateway{Server: server, hub: hub, token: token}, keeper, func(n int) string { return fmt.Sprintf("a@%s-%d", epoch, n) }
+}
+
+// wantBlock reads the next block and wants it to hold all of these.
+func wantBlock(t *testing.T, s stream, parts ...string) {
+	t.Helper()
+	got := s.next()
+	for _, part := range parts {
+		if !strings.Contains(got, part) {
+			t.Fatalf("block %q lacks %q", got, part)
+		}
+	}
+}
+
+func wantPosition(t *testing.T, k *durable.Keeper, want string) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		s, err := k.Load(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Position.String() == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("acknowledged %s, want %s", s.Position, want)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// What an EventSource has received is acknowledged by its coming back, which
+// it is made to do whenever its window is full.
+func TestComingBackAcknowledges(t *testing.T) {
+	g, keeper, at := newDurable(t, 5)
+	s := g.open(t, "subscription=crm&window=3")
+	wantBlock(t, s, "retry: ")
+	wantBlock(t, s, "event: longline.hello", `"subscription":"crm"`, "id: "+at(0))
+	for n := 1; n <= 3; n++ {
+		wantBlock(t, s, "id: "+at(n))
+	}
+	wantBlock(t, s, "retry: 50")
+	wantBlock(t, s, "event: longline.bye", `"reconnect":true`)
+	wantPosition(t, keeper, at(0))
+
+	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(3))
+	wantBlock(t, s, "retry: ")
+	wantBlock(t, s, "event: longline.hello", "id: "+at(3))
+	wantPosition(t, keeper, at(3))
+	wantBlock(t, s, "id: "+at(4))
+	wantBlock(t, s, "id: "+at(5))
+	s.stop()
+
+	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(4))
+	wantBlock(t, s, "retry: ")
+	wantBlock(t, s, "event: longline.hello", "id: "+at(4))
+	wantBlock(t, s, "event: longline.redelivery", at(5))
+	wantBlock(t, s, "id: "+at(5))
+}
+
+func TestManualAcksAreByPostAlone(t *testing.T) {
+	g, keeper, at := newDurable(t, 5)
+	s := g.open(t, "subscription=crm&window=2&ack=manual", "Last-Event-ID", at(4))
+	wantBlock(t, s, "retry: ")
+	wantBlock(t, s, "event: longline.hello", "id: "+at(0))
+	wantBlock(t, s, "id: "+at(1))
+	wantBlock(t, s, "id: "+at(2))
+	wantPosition(t, keeper, at(0)) // Last-Event-ID acknowledged nothing
+	state, err := keeper.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.Ack(t.Context(), state, state.Position, "c-of-another"); err == nil {
+		t.Error("an acknowledgement for a connection that owns nothing counted")
+	}
+	to, err := event.ParsePosition(at(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.Ack(t.Context(), state, to, state.Owner.Connection); err != nil {
+		t.Fatal(err)
+	}
+	wantBlock(t, s, "id: "+at(3))
+	wantBlock(t, s, "id: "+at(4))
+}
+
+func TestBadLastEventIDIsRefused(t *testing.T) {
+	g, _, at := newDurable(t, 1)
+	for _, id := range []string{"x", "b@x-1", at(2)} {
+		s := g.open(t, "subscription=crm", "Last-Event-ID", id)
+		if s.StatusCode != 400 {
+			t.Errorf("Last-Event-ID %s: got %d, want 400", id, s.StatusCode)
+		}
+	}
+	if s := g.open(t, "subscription=crm&ack=never"); s.StatusCode != 400 {
+		t.Errorf("ack=never: got %d, want 400", s.StatusCode)
+	}
+}
