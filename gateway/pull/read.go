@@ -22,11 +22,13 @@ type answer struct {
 // pull reads what follows the acknowledged position, waiting for something if
 // there is nothing.
 func (v *visit) pull(ctx context.Context, q request) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(q.wait, minWait))
+	ctx, cancel := context.WithTimeout(ctx, q.wait+readTime)
 	defer cancel()
+	enough := time.NewTimer(q.wait)
+	defer enough.Stop()
 	for {
 		a, err := v.read(ctx, q.max)
-		if err != nil && ctx.Err() == nil {
+		if err != nil {
 			return a, err
 		}
 		if a.count == 0 && q.wait > 0 {
@@ -34,6 +36,7 @@ func (v *visit) pull(ctx context.Context, q request) (answer, error) {
 			case <-v.wake:
 				continue
 			case <-v.over:
+			case <-enough.C:
 			case <-ctx.Done():
 			}
 		}
@@ -51,8 +54,8 @@ func (v *visit) pull(ctx context.Context, q request) (answer, error) {
 	}
 }
 
-// minWait bounds a pull that doesn't wait for events.
-const minWait = 10 * time.Second
+// readTime bounds what reading takes, beside the wait for an event.
+const readTime = 5 * time.Second
 
 // read reads one page, dead letters that were put back first.
 func (v *visit) read(ctx context.Context, limit int) (answer, error) {

@@ -1,0 +1,247 @@
+package pull_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/pull"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var secret = []byte("0123456789abcdef0123456789abcdef")
+
+// gateway serves pulls of subscription crm: events of type wanted in channel a.
+type gateway struct {
+	*httptest.Server
+	t      *testing.T
+	broker *embedded.Broker
+	keeper *durable.Keeper
+	token  string
+	epoch  string
+}
+
+func newGateway(t *testing.T) *gateway {
+	t.Helper()
+	keys, err := auth.Secret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := durable.New(durable.Options{Broker: b})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
+	puller := pull.New(pull.Options{Log: b, Hub: hub, Keeper: keeper})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
+		g, _, err := verifier.FromRequest(r)
+		if err == nil {
+			err = puller.ServePull(w, r, g)
+		}
+		if err != nil {
+			wire.WriteProblem(w, err)
+		}
+	})
+	server := httptest.NewServer(mux)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { keeper.Run(ctx) })
+	<-keeper.Ready()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		server.Close()
+		puller.Close()
+		hub.Close()
+		cancel()
+		running.Wait()
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	g := &gateway{Server: server, t: t, broker: b, keeper: keeper}
+	g.token, err = auth.Mint(secret, auth.Mintage{Subject: "ann", Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}, TTL: time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.publish("before", 1)
+	err = keeper.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: g.epoch, Offset: 1}}, env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func (g *gateway) publish(typ string, n int) {
+	g.t.Helper()
+	for range n {
+		f := event.Fields{ID: fmt.Sprint(typ, time.Now().UnixNano()), Source: "/s", Type: typ, Data: []byte(`1`)}
+		done, err := g.broker.Append(g.t.Context(), "a", []broker.Entry{{Data: f.AppendStored(nil)}})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		if g.epoch == "" {
+			g.epoch = done[0].Epoch
+		}
+	}
+}
+
+func (g *gateway) cursor(n int) string { return fmt.Sprintf("a@%s-%d", g.epoch, n) }
+
+// pull pulls and wants a status and, where that is 200, the events with these
+// numbers.
+func (g *gateway) pull(status int, name, query string, numbers ...int) http.Header {
+	g.t.Helper()
+	r, err := http.NewRequestWithContext(g.t.Context(), "GET", g.URL+"/v1/subscriptions/"+name+"/events?"+query, nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+g.token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if resp.StatusCode != status {
+		g.t.Fatalf("pull %s: got %d %s, want %d", query, resp.StatusCode, text, status)
+	}
+	if status != http.StatusOK {
+		return resp.Header
+	}
+	var out struct {
+		Events []struct{ Cursor string }
+		Cursor string
+	}
+	if err := json.Unmarshal(text, &out); err != nil {
+		g.t.Fatalf("%v: %s", err, text)
+	}
+	var got, want []string
+	for _, e := range out.Events {
+		got = append(got, e.Cursor)
+	}
+	for _, n := range numbers {
+		want = append(want, g.cursor(n))
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		g.t.Fatalf("pull %s: got %q, want %q", query, got, want)
+	}
+	if len(numbers) > 0 && out.Cursor != g.cursor(numbers[len(numbers)-1]) {
+		g.t.Errorf("pull %s: cursor %s, want the last event's", query, out.Cursor)
+	}
+	return resp.Header
+}
+
+func (g *gateway) status() string {
+	g.t.Helper()
+	s, err := g.keeper.Load(g.t.Context(), "crm")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return s.Status()
+}
+
+func ack(cursor string) string { return "ack=" + url.QueryEscape(cursor) }
+
+func TestSameEventsUntilAcknowledged(t *testing.T) {
+	g := newGateway(t)
+	g.publish("wanted", 3) // 2, 3, 4
+	g.pull(200, "crm", "max=2", 2, 3)
+	g.pull(200, "crm", "max=2", 2, 3)
+	if got := g.status(); got != "pull" {
+		t.Errorf("between two pulls: got %s, want pull", got)
+	}
+	g.pull(200, "crm", "max=2&"+ack(g.cursor(2)), 3, 4)
+	g.pull(200, "crm", ack(g.cursor(4)))
+	g.pull(400, "crm", ack(g.cursor(5)))
+	g.pull(400, "crm", ack("b@x-1"))
+}
+
+func TestWaitsForAnEvent(t *testing.T) {
+	g := newGateway(t)
+	var done sync.WaitGroup
+	done.Go(func() { g.pull(200, "crm", "wait=20s", 4) })
+	for deadline := time.Now().Add(10 * time.Second); g.status() != "pull"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("still %s while somebody waits", g.status())
+		}
+		<-time.After(time.Millisecond)
+	}
+	g.publish("other", 2)
+	g.publish("wanted", 1)
+	done.Wait()
+	g.pull(200, "crm", "wait=10ms&"+ack(g.cursor(4)))
+}
+
+func TestAnotherConsumerIsToldToWait(t *testing.T) {
+	g := newGateway(t)
+	g.publish("wanted", 1)
+	g.pull(200, "crm", "consumer=x&hold=1h", 2)
+	if h := g.pull(409, "crm", "consumer=y"); h.Get("Retry-After") == "" {
+		t.Error("409 without Retry-After")
+	}
+	// Nothing was left for x to hold.
+	g.pull(200, "crm", "consumer=x&"+ack(g.cursor(2)))
+	for deadline := time.Now().Add(10 * time.Second); g.status() == "pull" && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond)
+	}
+	g.pull(200, "crm", "consumer=y")
+}
+
+func TestHoldEnds(t *testing.T) {
+	g := newGateway(t)
+	g.publish("wanted", 1)
+	g.pull(200, "crm", "hold=10ms", 2)
+	for deadline := time.Now().Add(10 * time.Second); g.status() != "offline"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("still %s after the hold", g.status())
+		}
+		<-time.After(time.Millisecond)
+	}
+	g.pull(200, "crm", "", 2)
+}
+
+func TestBadPulls(t *testing.T) {
+	g := newGateway(t)
+	for query, status := range map[string]int{
+		"max=0": 400, "max=1001": 400, "max=x": 400, "wait=soon": 400, "wait=-1s": 400, "wait=2m": 400,
+		"hold=2h": 400, "ack=x": 400, "consumer=" + strings.Repeat("x", 200): 400,
+	} {
+		g.pull(status, "crm", query)
+	}
+	g.pull(404, "none", "")
+	g.pull(403, "erp", "")
+}
