@@ -25,7 +25,7 @@ type subscriptions struct {
 	lastRef  uint64
 	recheck  []byte               // rowWaits before this were looked at since the start; nil: all
 	nodes    map[string]time.Time // until when they are alive
-	// moving holds the rowStanding of subscriptions that were advanced lately:
+	// moving holds the rowStanding of subscriptions that are owned, more or less:
 	// whatever else writes such a row takes it out.
 	moving *lru.Cache[string, []byte]
 
@@ -139,13 +139,24 @@ func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, e
 	defer b.calls.leave()
 	standings := make([]broker.Standing, len(names))
 	for i, name := range names {
-		s, _, err := b.standing(name)
+		s, err := b.look(name)
 		if err != nil {
 			return nil, unavailable(fmt.Errorf("look at subscription %s: %w", name, err))
 		}
 		standings[i] = s.Standing
 	}
 	return standings, nil
+}
+
+// look reads a standing that will be asked for again soon: its owner lives.
+func (b *Broker) look(name string) (standing, error) {
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	s, found, err := b.standing(name)
+	if found && err == nil && !b.subs.moving.Contains(name) {
+		b.subs.moving.Add(name, s.append(nil))
+	}
+	return s, err
 }
 
 // Advance implements broker.Subscriptions. Moves reach the operating system
