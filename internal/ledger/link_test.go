@@ -20,11 +20,10 @@ func redisURL(t *testing.T) string { return redistest.Start(t).URL() }
 type link struct {
 	addr string
 
-	mu     sync.Mutex
-	closed bool
-	held   chan struct{} // closed while things pass
-	conns  []net.Conn
-	wait   sync.WaitGroup
+	mu    sync.Mutex
+	held  chan struct{} // closed while things pass
+	conns []net.Conn
+	wait  sync.WaitGroup
 }
 
 func startLink(t *testing.T, target string) *link {

@@ -166,8 +166,6 @@ func (n *node) must(method, path string, in, out any) {
 type publisher struct {
 	nodes  []*node
 	book   *ledger.Ledger
-	key    func(n int) string
-	typ    func(n int) string
 	stop   context.CancelFunc
 	ended  sync.WaitGroup
 	number int
