@@ -189,6 +189,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 		{"bad pattern", auth.Options{}, sign(t, jwt.SigningMethodHS256, secret, "", payload(func(c jwt.MapClaims) {
 			c["longline"] = map[string]any{"subscribe": []string{"a.**.b"}}
 		})), `pattern "a.**.b"`},
+		{"with an extension that must be understood", auth.Options{}, critical(t), "crit"},
 		{"enormous", auth.Options{}, strings.Repeat("a", 17<<10), "17408 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -200,6 +201,18 @@ func TestTokensThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// critical is a token that is good but for its header's crit.
+func critical(t *testing.T) string {
+	t.Helper()
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256, payload(nil))
+	token.Header["crit"], token.Header["lock"] = []string{"lock"}, true
+	text, err := token.SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func ecdsaKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }

@@ -137,10 +137,17 @@ func (v *Verifier) Verify(_ context.Context, token string) (*Grant, error) {
 	return known.grant, nil
 }
 
+// errCritical refuses tokens with extensions that whoever doesn't understand
+// them must refuse (RFC 7515 §4.1.11). None is understood here.
+var errCritical = errors.New("critical extension")
+
 func (v *Verifier) verify(token string, now time.Time) (*Grant, int64, error) {
 	var c claims
 	var rotating bool
 	parsed, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+		if _, ok := t.Header["crit"]; ok {
+			return nil, errCritical
+		}
 		for _, k := range v.keys {
 			if slices.Contains(k.methods, t.Method.Alg()) {
 				rotating = k.rotating
@@ -187,6 +194,8 @@ func (v *Verifier) explain(t *jwt.Token, c *claims, err error) error {
 	switch {
 	case alg != "" && !slices.Contains(v.methods, alg):
 		return wire.Unauthorized("token is signed with algorithm %.20q; want one of %s", alg, strings.Join(v.methods, ", "))
+	case errors.Is(err, errCritical):
+		return wire.Unauthorized("token's header has crit; no extension that must be understood is taken")
 	case errors.Is(err, jwt.ErrTokenMalformed):
 		return wire.Unauthorized("token is malformed; want a JWT (RFC 7519) whose longline claim holds the rights")
 	case errors.Is(err, jwt.ErrTokenUnverifiable):
