@@ -45,7 +45,7 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 	if text == "" {
 		text = defaultSince
 	}
-	since, err := session.ParseSince(text)
+	since, err := session.ParseSince("since", text)
 	if err != nil {
 		return err
 	}

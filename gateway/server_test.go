@@ -328,6 +328,14 @@ func TestProblemsInsteadOfPlainErrors(t *testing.T) {
 	}
 }
 
+func TestHeadAsksForNoStream(t *testing.T) {
+	n := newTestNode(t, setup{})
+	r := n.do("HEAD", "/v1/sse?channel=a", admin(t), "")
+	if r.status != 405 || r.header.Get("Allow") != "GET, OPTIONS" {
+		t.Errorf("got %d, Allow %q; want 405 and what is allowed", r.status, r.header.Get("Allow"))
+	}
+}
+
 func TestReading(t *testing.T) {
 	n := newTestNode(t, setup{})
 	all := admin(t)

@@ -331,6 +331,9 @@ func (b *batch) set(a attributes, name, value string, to *string) error {
 // checkText refuses what CloudEvents does not take in a string: nothing, and
 // control characters, which would also break headers and event streams.
 func (b *batch) checkText(name, value string) error {
+	if value == "" && name == "type" {
+		return b.bad("type is empty; want what happened, e.g. \"email.opened\"")
+	}
 	if value == "" {
 		return b.bad("%s is empty; leave it out or give it a value", name)
 	}

@@ -16,11 +16,13 @@ import (
 // the query's last_event_id and since.
 func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config, error) {
 	c := Config{Grant: g, Codec: codec, Types: strings.Join(q["types"], ","), Channels: q["channel"]}
-	for _, s := range []string{resume, q.Get("last_event_id"), q.Get("since")} {
-		if s == "" {
+	for _, from := range []struct{ name, text string }{
+		{"Last-Event-ID", resume}, {"last_event_id", q.Get("last_event_id")}, {"since", q.Get("since")},
+	} {
+		if from.text == "" {
 			continue
 		}
-		since, err := ParseSince(s)
+		since, err := ParseSince(from.name, from.text)
 		if err != nil {
 			return c, err
 		}

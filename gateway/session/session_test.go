@@ -144,7 +144,7 @@ type asks struct {
 // attach starts a session for a peer that takes room frames.
 func (n node) attach(t *testing.T, a asks, room int) (*session.Session, *peer) {
 	t.Helper()
-	since, err := session.ParseSince(a.since)
+	since, err := session.ParseSince("since", a.since)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +413,7 @@ func TestSubscribeAddsChannelsAndUnsubscribeTakesThemOff(t *testing.T) {
 		n := newNode(t, session.Options{MaxChannels: 3})
 		s, p := n.attach(t, asks{channels: "a"}, plenty)
 		n.log.Append("b", "t", "", "1", "2")
-		since, _ := session.ParseSince("b@e2-1")
+		since, _ := session.ParseSince("since", "b@e2-1")
 		position, err := s.Subscribe(context.Background(), []string{"b", "c"}, "", since, 0)
 		if err != nil || position.String() != "b@e2-1,c@e3-0" {
 			t.Errorf("got %s, %v", position, err)

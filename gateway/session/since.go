@@ -17,8 +17,8 @@ type Since struct {
 }
 
 // ParseSince reads a position, "earliest", "latest", an RFC 3339 time, or the
-// empty text, which is latest.
-func ParseSince(s string) (Since, error) {
+// empty text, which is latest. Errors call it name.
+func ParseSince(name, s string) (Since, error) {
 	switch s {
 	case "", "latest":
 		return Since{}, nil
@@ -30,14 +30,14 @@ func ParseSince(s string) (Since, error) {
 		if s[i] == '@' {
 			p, err := event.ParsePosition(s)
 			if err != nil {
-				return Since{}, wire.BadRequest("since: %v", err)
+				return Since{}, wire.BadRequest("%s: %v", name, err)
 			}
 			return Since{Position: p}, nil
 		}
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return Since{}, wire.BadRequest("since is %.80q: want a cursor, \"earliest\", \"latest\" or an RFC 3339 time", s)
+		return Since{}, wire.BadRequest("%s is %.80q: want a cursor, \"earliest\", \"latest\" or an RFC 3339 time", name, s)
 	}
 	return Since{Time: t}, nil
 }

@@ -244,6 +244,9 @@ func TestRefusals(t *testing.T) {
 		{"a cursor of another channel", "channel=a&since=b@e1-1", 400, "was not asked for"},
 		{"not a number", "channel=a&since=a@e1-x", 400, "offset is not a number"},
 		{"2^64", "channel=a&since=a@e1-18446744073709551616", 400, "64 bits"},
+		{"a bad last_event_id", "channel=a&last_event_id=junk", 400, `last_event_id is \"junk\": want a cursor`},
+		{"a bad pattern", "channel=a&types=a.**.b", 400, "a last"},
+		{"a bad lag", "channel=a&lag=never", 400, "want catchup, conflate, latest or close"},
 		{"event=x", "channel=a&event=x", 400, `want \"type\"`},
 		{"too many channels", many[1:], 400, "WebSocket takes them"},
 	} {

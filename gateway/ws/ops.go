@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"github.com/longline-push/longline/event"
@@ -54,9 +55,26 @@ func decode(text []byte, m *message) error {
 		return wire.BadRequest("frame is not a JSON object")
 	}
 	if err := json.Unmarshal(text, m); err != nil {
-		return wire.BadRequest("frame: %v", err)
+		return wire.BadRequest("frame%s", whatIsWrong(err))
 	}
 	return nil
+}
+
+// fields says what a client's frame takes, by the name on the wire.
+var fields = map[string]string{
+	"ref": "an integer of 64 bits", "channels": "a list of channel names", "types": "a list of patterns",
+	"op": "a string", "since": "a string", "lag": "a string", "channel": "a string", "token": "a string",
+	"cursor": "a string", "reason": "a string",
+}
+
+// whatIsWrong tells of a failure to decode in the protocol's words rather than
+// in Go's.
+func whatIsWrong(err error) string {
+	var typ *json.UnmarshalTypeError
+	if errors.As(err, &typ) && fields[typ.Field] != "" {
+		return "'s " + typ.Field + " is a JSON " + typ.Value + "; want " + fields[typ.Field]
+	}
+	return ": " + err.Error()
 }
 
 const opsTaken = "want subscribe, unsubscribe, ack, reject, publish, auth or ping"
@@ -111,7 +129,7 @@ func (c *conn) subscribe(ctx context.Context, m *message) (wire.Control, error) 
 	if len(m.Channels) == 0 {
 		return wire.Control{}, wire.BadRequest("subscribe needs channels, a list of names")
 	}
-	since, err := session.ParseSince(m.Since)
+	since, err := session.ParseSince("since", m.Since)
 	if err != nil {
 		return wire.Control{}, err
 	}
