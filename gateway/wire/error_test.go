@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,5 +81,20 @@ func TestProblemHeaders(t *testing.T) {
 	wire.WriteProblem(w, wire.Unauthorized("no token"))
 	if w.Header().Get("WWW-Authenticate") == "" {
 		t.Error("401 without WWW-Authenticate")
+	}
+}
+
+func TestAReasonTooLongIsCutBetweenCharacters(t *testing.T) {
+	for reason, want := range map[string]string{
+		"bye":                          "bye",
+		strings.Repeat("x", 123):       strings.Repeat("x", 123),
+		strings.Repeat("x", 124):       strings.Repeat("x", 123),
+		"x" + strings.Repeat("é", 100): "x" + strings.Repeat("é", 61),
+		strings.Repeat("é", 100):       strings.Repeat("é", 61),
+	} {
+		frame := wire.AppendCloseFrame(nil, wire.CloseBadRequest, reason)
+		if got := string(frame[4:]); got != want || int(frame[1]) != 2+len(want) {
+			t.Errorf("%q in a frame of %d bytes, want %q", got, frame[1], want)
+		}
 	}
 }

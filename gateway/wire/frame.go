@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"encoding/json"
+	"unicode/utf8"
 )
 
 // AppendTextHeader appends the header of a server's text frame of size bytes:
@@ -27,7 +28,14 @@ var PingFrame = []byte{0x89, 0}
 // for a control frame is cut.
 func AppendCloseFrame(dst []byte, code CloseCode, reason string) []byte {
 	const most = 125 - 2
-	reason = reason[:min(len(reason), most)]
+	if len(reason) > most {
+		// Not inside a character: a reason is UTF-8 (RFC 6455 §5.5.1).
+		end := most
+		for end > 0 && !utf8.RuneStart(reason[end]) {
+			end--
+		}
+		reason = reason[:end]
+	}
 	dst = append(dst, 0x88, byte(2+len(reason)))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(code))
 	return append(dst, reason...)
