@@ -321,14 +321,19 @@ func TestWrongConfiguration(t *testing.T) {
 		{"bad value in the file", "--config " + file("val.yaml", "drain: soon"), 2, []string{"--drain", "soon"}},
 		{"port taken", "--listen " + busy.Addr().String(), 1, []string{"--listen", "in use"}},
 		{"token without a key", "token --broker embedded:" + filepath.Join(dir, "nowhere"), 2, []string{"--jwt-secret", "required"}},
+		{"publishing to no channel", "publish a..b --type t", 2, []string{"<channel>", "empty segment", "A-Z"}},
+		{"publishing without a type", "publish a", 2, []string{"--type", "required"}},
+		{"listening to nothing", "listen", 2, []string{"--channel, --subscription"}},
+		{"seeking to nowhere", "sub seek crm", 2, []string{"<to>"}},
 		{"token for no time", "token --ttl 0s --jwt-secret " + strings.ReplaceAll(long, " ", "_"), 2, []string{"ttl"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := strings.Fields(tt.args)
-			if !strings.Contains(tt.args, "--broker") && args[0] != "token" && args[0] != "sevre" {
+			serves := strings.HasPrefix(args[0], "--")
+			if serves && !strings.Contains(tt.args, "--broker") {
 				args = append(args, "--broker", data)
 			}
-			if args[0] != "token" && !strings.Contains(tt.args, "--listen") && args[0] != "sevre" {
+			if serves && !strings.Contains(tt.args, "--listen") {
 				args = append(args, "--listen", "127.0.0.1:0")
 			}
 			var out bytes.Buffer

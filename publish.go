@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/longline-push/longline/event"
+
 	longline "github.com/longline-push/longline/client/go"
 )
 
@@ -30,6 +32,9 @@ type publishCmd struct {
 
 // Run publishes.
 func (c *publishCmd) Run(env *environment) error {
+	if err := event.CheckChannel(c.Channel); err != nil {
+		return usage("<channel>", "%v", err)
+	}
 	client, err := c.client(env)
 	if err != nil {
 		return err
