@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -81,6 +82,7 @@ type Keeper struct {
 	leaving  []departure
 
 	flushNow chan struct{}
+	looking  atomic.Bool
 	running  sync.WaitGroup
 }
 

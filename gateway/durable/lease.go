@@ -153,6 +153,10 @@ func (k *Keeper) Quiet() bool {
 // look compares what this node owns with the broker's mind, and sees to what
 // dead nodes owned.
 func (k *Keeper) look(ctx context.Context) {
+	if !k.looking.CompareAndSwap(false, true) {
+		return // the one before is still busy, with a dead node's many
+	}
+	defer k.looking.Store(false)
 	k.lookAfterOwn(ctx)
 	nodes, err := k.o.Broker.Nodes(ctx)
 	if err != nil {
@@ -215,17 +219,25 @@ func (k *Keeper) giveUp(ctx context.Context, n broker.Node) bool {
 		if err != nil {
 			return false
 		}
+		var some errgroup.Group
+		some.SetLimit(16)
 		for _, name := range names {
-			err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
-				if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
-					return Change{}, ErrNotDue
-				}
-				return Died(s, env)
-			})
-			if err != nil && !errors.Is(err, ErrNotDue) {
-				return false
-			}
 			after = name
+			some.Go(func() error {
+				err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+					if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
+						return Change{}, ErrNotDue
+					}
+					return Died(s, env)
+				})
+				if errors.Is(err, ErrNotDue) {
+					return nil
+				}
+				return err
+			})
+		}
+		if some.Wait() != nil {
+			return false
 		}
 		if len(names) == 0 {
 			break

@@ -273,6 +273,10 @@ func (s *Session) fallBehind(tr *track, v feed.View) {
 			return
 		}
 		s.slow = true
+		if d := s.held; d != nil && d.holding != nil {
+			tr.followed = false // told once, until it has caught up
+			d.holding.Tell("lagging", map[string]any{"channel": tr.feed.Channel(), "events": v.State.Head - tr.offset})
+		}
 	}
 	tr.reading = true
 	s.hub.opts.Metrics.catchUps.Inc()

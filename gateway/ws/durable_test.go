@@ -28,6 +28,9 @@ type durables struct {
 	broker *embedded.Broker
 	keeper *durable.Keeper
 	epoch  string
+
+	mu   sync.Mutex
+	told map[string]int
 }
 
 func newDurables(t *testing.T) *durables {
@@ -44,7 +47,12 @@ func newDurables(t *testing.T) *durables {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keeper := durable.New(durable.Options{Broker: b, Node: "n1"})
+	d := &durables{broker: b, told: map[string]int{}}
+	keeper := durable.New(durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.told[kind]++
+	}})
 	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Keeper: keeper, Heartbeat: 200 * time.Millisecond})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: verifier})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -60,7 +68,8 @@ func newDurables(t *testing.T) *durables {
 			t.Error(err)
 		}
 	})
-	return &durables{gateway: gateway{Server: server, hub: hub}, broker: b, keeper: keeper}
+	d.gateway, d.keeper = gateway{Server: server, hub: hub}, keeper
+	return d
 }
 
 // publish appends events of a type to channel a, numbered from 1.
@@ -391,4 +400,47 @@ func TestAttachmentsThatAreRefused(t *testing.T) {
 	c := d.attach(t, "")
 	d.change(t, func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) { return durable.Delete(s), nil })
 	d.wantNext(t, c, `"op":"bye"`, "4404")
+}
+
+// A consumer that leaves its window full while events leave the ring lags, and
+// then reads on from the log.
+func TestSlowConsumerReadsOnFromTheLog(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	c := d.attach(t, "window=2")
+	const many = 1200 // more than a ring holds
+	entries := make([]broker.Entry, many)
+	for i := range entries {
+		f := event.Fields{ID: fmt.Sprint("e", i), Source: "/s", Type: "t", Data: []byte(`1`)}
+		entries[i] = broker.Entry{Data: f.AppendStored(nil)}
+	}
+	for i := 0; i < many; i += 100 {
+		if _, err := d.broker.Append(t.Context(), "a", entries[i:i+100]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 1; n <= many; n++ {
+		d.wantEvents(t, c, n)
+		say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(n))
+	}
+	d.wantAcked(t, many)
+	d.wantTold(t, "lagging")
+}
+
+// wantTold waits until the keeper has told of something.
+func (d *durables) wantTold(t *testing.T, kind string) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		d.mu.Lock()
+		told := d.told[kind]
+		d.mu.Unlock()
+		if told > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("never told: %s", kind)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
