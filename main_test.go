@@ -202,6 +202,30 @@ func TestNewcomerPastesTheCurl(t *testing.T) {
 	}
 }
 
+func TestTokensReachNoLog(t *testing.T) {
+	r := start(t, filepath.Join(t.TempDir(), "data"), "--log-level", "debug")
+	for path, want := range map[string]int{
+		"/v1/channels/a/events?limit=x&access_token=" + r.token:          400,
+		"/v1/channels/a/events?access_token=" + r.token + "x":            401,
+		"/v1/sse?channel=..&access_token=" + r.token:                     400,
+		"/v1/ws?channel=a&access_token=" + r.token:                       400, // no handshake
+		"/v1/nothing/" + r.token:                                         404,
+		"/v1/subscriptions/none/events?access_token=" + r.token:          404,
+		"/v1/sse?channel=a&types=a.**.b&since=x&access_token=" + r.token: 400,
+	} {
+		if got, body := r.do("GET", path, "", "Authorization", "none"); got != want {
+			t.Errorf("%.40s: %d, want %d: %s", path, got, want, body)
+		}
+	}
+	if err := r.stop(); err != nil {
+		t.Errorf("shut down: %v", err)
+	}
+	signature := r.token[strings.LastIndexByte(r.token, '.')+1:]
+	if log := r.out.String(); strings.Count(log, signature) != 2 {
+		t.Errorf("the token is not just in the link and the curl:\n%s", log)
+	}
+}
+
 func TestKilledGatewayGoesOnWhereItWas(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	first := startProcess(t, dir)

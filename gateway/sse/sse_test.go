@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -223,6 +225,47 @@ func TestAFinalByeKeepsEventSourceAway(t *testing.T) {
 		t.Errorf("after bye: %q, %v", got, s.lines.Err())
 	}
 	waitFor(t, func() bool { return g.hub.Count() == 0 })
+}
+
+// What speaks HTTP without a library gets a stream, and what it sends after its
+// request disturbs nothing.
+func TestStreamsOverABareSocket(t *testing.T) {
+	g := newGateway(t, http1)
+	head := "Host: gateway\r\nAuthorization: Bearer " + g.token + "\r\n\r\n"
+	for name, request := range map[string]string{
+		"HTTP/1.0":           "GET /v1/sse?channel=a HTTP/1.0\r\n" + head,
+		"a second request":   "GET /v1/sse?channel=a HTTP/1.1\r\n" + head + "GET /v1/sse?channel=b HTTP/1.1\r\n" + head,
+		"nonsense thereupon": "GET /v1/sse?channel=a HTTP/1.1\r\n" + head + "\x00\xff",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", g.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(conn)
+			for _, want := range []string{"HTTP/1.1 200 OK", "Content-Type: text/event-stream", "event: longline.hello"} {
+				for lines.Scan() && lines.Text() != want {
+				}
+				if lines.Text() != want {
+					t.Fatalf("the stream ended without %q: %v", want, lines.Err())
+				}
+			}
+			g.log.Append("a", "t", "", "1")
+			for lines.Scan() && !strings.Contains(lines.Text(), `"type":"t"`) {
+			}
+			if lines.Err() != nil {
+				t.Fatal(lines.Err())
+			}
+			// Who closes only its own half is gone as well.
+			conn.(*net.TCPConn).CloseWrite()
+			waitFor(t, func() bool { return g.hub.Count() == 0 })
+		})
+	}
 }
 
 func TestRefusals(t *testing.T) {
