@@ -261,7 +261,7 @@ func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 		{"publish acct-42", "--type", 2},
 		{"publish acct-42 --type t --data {", "--data", 2},
 		{"publish acct-42 --type t --url ftp://x", "--url", 2},
-		{"publish acct+42 --type t", "bad_request", 1},
+		{"publish acct+42 --type t", "<channel>", 2},
 		{"publish acct-42 --ndjson --type t", "--ndjson", 2},
 		{"publish acct-42 --ndjson", "line 2: id", 1},
 		{"publish acct-42 --type t --token nonsense", "unauthorized", 1},
