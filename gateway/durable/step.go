@@ -178,10 +178,16 @@ func Seek(s State, to event.Position, force bool, env Env) (Change, error) {
 	return c, nil
 }
 
-// Create makes a subscription that starts at the given position.
+// Create makes a subscription that starts at the given position. Whoever made
+// it may be about to attach, so its callback's grace counts from now.
 func Create(name string, r Record, start event.Position, env Env) (State, Change) {
 	r.Created, r.Touched = env.Now, env.Now
-	r.Parked = r.calls()
+	if r.calls() {
+		grace := time.Duration(r.Definition.Callback.Grace)
+		if r.Parked = grace == 0; grace > 0 {
+			r.Grace = env.Now.Add(grace)
+		}
+	}
 	return State{Name: name}, Change{Record: r, Generation: 1, Set: start, Durable: true}
 }
 
