@@ -152,7 +152,17 @@ func (h *Holding) SetNote(ctx context.Context, note []byte) {
 // doesn't wait. handed is how far events were delivered; nil if nothing is
 // unacknowledged. after is when a callback's turn is to be where it was one.
 func (h *Holding) Release(handed event.Position, after time.Duration) {
-	h.leave(departure{h: h, handed: h.handed(handed), after: after})
+	h.leave(departure{h: h, handed: h.handed(handed), doubt: h.Doubt, after: after})
+}
+
+// Announced says that the consumer was told up to where events may come twice:
+// that is no longer in doubt, and the next owner tells it again as far as it is
+// not acknowledged by then. Called by the holder before it delivers.
+func (h *Holding) Announced(p event.Position) {
+	for _, c := range p {
+		h.Handed = merge(h.Handed, c)
+	}
+	h.Doubt = false
 }
 
 // Park gives the ownership up until there is another event.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -66,7 +67,10 @@ type Settler interface {
 // what became of those of nodes that died. All methods may be called by many
 // goroutines at once; Run must run beside them.
 type Keeper struct {
-	o Options
+	o    Options
+	seed maphash.Seed
+
+	taking [256]sync.Mutex // by a hash of the subscription's name; locked before mu
 
 	mu       sync.Mutex
 	node     string // this incarnation; "" while there is none
@@ -90,6 +94,7 @@ type Keeper struct {
 type departure struct {
 	h      *Holding
 	handed event.Position
+	doubt  bool // more than handed may have been delivered
 	after  time.Duration
 	how    func(State, Env) (Change, error) // nil: Release
 }
@@ -106,7 +111,7 @@ func New(o Options) *Keeper {
 		o.Tell = func(string, string, any) {}
 	}
 	return &Keeper{
-		o: o, ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
+		o: o, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
 		holdings: make(map[string]*Holding), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
@@ -296,8 +301,13 @@ func (k *Keeper) Due(ctx context.Context, name string, holder func(State) Holder
 	}
 }
 
-// take stores a change that makes this node the owner.
+// take stores a change that makes this node the owner. One take of a
+// subscription is under way at a time: each ends the holding it replaced before
+// its own begins, so that what that one delivered is known by then.
 func (k *Keeper) take(ctx context.Context, s State, c Change, holder Holder, node string) (*Holding, error) {
+	turn := &k.taking[maphash.String(k.seed, s.Name)%uint64(len(k.taking))]
+	turn.Lock()
+	defer turn.Unlock()
 	h := &Holding{
 		k: k, Name: s.Name, Generation: c.Generation, Doubt: s.Doubt(), holder: holder, node: node,
 		Position: append(event.Position(nil), s.Position...), State: s,

@@ -311,7 +311,9 @@ func (k *Keeper) store(ctx context.Context, d departure) error {
 		if d.how != nil {
 			return d.how(s, env)
 		}
-		return Release(s, d.h.Generation, d.handed, d.after, env)
+		c, err := Release(s, d.h.Generation, d.handed, d.after, env)
+		c.Record.Unclear = d.doubt
+		return c, err
 	})
 	if err == nil || errors.Is(err, broker.ErrFenced) {
 		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call {

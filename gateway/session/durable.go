@@ -266,9 +266,11 @@ func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Holding) {
 			Expires: event.FormatTime(s.grant.Expires()),
 		}, position)
 	}
-	if p := s.redeliveryLocked(h); len(p) > 0 {
+	p := s.redeliveryLocked(h)
+	if len(p) > 0 {
 		s.sayLocked(wire.Control{Op: wire.OpRedelivery, Cursor: p.String()}, "")
 	}
+	h.Announced(p)
 	for _, g := range gaps {
 		s.sayLocked(*g, position)
 		h.Tell("gap", gapNotice(g))
