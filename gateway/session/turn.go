@@ -96,6 +96,11 @@ func (s *Session) Turn(t *Turn) (more bool) {
 		s.blockedLocked()
 		return false
 	}
+	if s.blocked.Swap(false) {
+		// The line's Wake came before the last turn noted that it was blocked:
+		// events that came since have woken nobody.
+		more = true
+	}
 	s.slow = more && s.slow
 	if d := s.held; d != nil && d.rounds && d.holding != nil && d.unacked >= d.window {
 		s.endLocked(wire.CloseRestart, "the window is full: coming back acknowledges", roundPause)
