@@ -33,7 +33,7 @@ type Options struct {
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
 	Metrics     *Metrics // nil: not registered
-	// Writers is how many goroutines send; 2 per processor.
+	// Writers is how many goroutines send; one per processor.
 	Writers int
 }
 
@@ -54,7 +54,7 @@ func (o Options) withDefaults() Options {
 		o.Metrics = NewMetrics(nil)
 	}
 	if o.Writers == 0 {
-		o.Writers = 2 * runtime.GOMAXPROCS(0)
+		o.Writers = runtime.GOMAXPROCS(0)
 	}
 	o.Feeds.Broker, o.Feeds.Logger = o.Broker, o.Logger
 	return o
@@ -99,8 +99,8 @@ func NewHub(opts Options) *Hub {
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	for range opts.Writers {
-		h.wait.Go(h.write)
+	for i := range opts.Writers {
+		h.wait.Go(func() { h.write(i == 0) })
 	}
 	h.wait.Go(h.sweep)
 	return h
@@ -151,9 +151,15 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 }
 
 // write is a shared writer: it gives each ready session its turn.
-func (h *Hub) write() {
+//
+// One of the writers rests now and then. Their system calls never block, so
+// they could keep every processor busy, and then the runtime looks for what
+// came in from the network only every 10 ms: a publish, which takes several
+// such looks, would wait for a fan-out to end rather than join it.
+func (h *Hub) write(rests bool) {
 	var t Turn
 	batch := make([]feed.Member, 32)
+	turns := 0
 	for {
 		n := h.ready.Pop(batch)
 		if n == 0 {
@@ -167,8 +173,19 @@ func (h *Hub) write() {
 			batch[i] = nil
 		}
 		t.reset()
+		if turns += n; rests && turns >= restAfter {
+			turns = 0
+			time.Sleep(rest)
+		}
 	}
 }
+
+// A rest is as long as it takes the runtime to look at the network, which at
+// most is its shortest wait there, 1 ms; restAfter turns take about as long.
+const (
+	restAfter = 128
+	rest      = 50 * time.Microsecond
+)
 
 // add registers a session, unless a limit says no.
 func (h *Hub) add(s *Session) error {
