@@ -34,6 +34,7 @@ import (
 
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/line"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -190,6 +191,7 @@ func (n *node) shutDown() error {
 
 // serve answers on a listener until the server is shut down.
 func (n *node) serve(l net.Listener, s *http.Server, cert, key string) {
+	l = line.Listen(l)
 	n.running.Go(func() {
 		var err error
 		if cert != "" {

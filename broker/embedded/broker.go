@@ -113,7 +113,9 @@ func Open(opt Options) (*Broker, error) {
 	}
 	b := &Broker{opt: opt, stop: make(chan struct{})}
 	b.trouble.init(opt.Logger)
-	b.disk = newDisk(opt.fs, &b.trouble)
+	// An fsync is told of in any case.
+	quick := untold && opt.Fsync == FsyncEverySecond && opt.fs == vfs.Default
+	b.disk = newDisk(opt.fs, quick, &b.trouble)
 	b.channels.init()
 	b.queue.init()
 	b.written.init()

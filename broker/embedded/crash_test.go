@@ -34,8 +34,10 @@ func beChild() {
 		err = appendForever(dir, embedded.FsyncAlways)
 	case "append-everysec":
 		err = appendForever(dir, embedded.FsyncEverySecond)
-	case "fill":
-		err = fillUp(dir)
+	case "fill-always":
+		err = fillUp(dir, embedded.FsyncAlways)
+	case "fill-everysec":
+		err = fillUp(dir, embedded.FsyncEverySecond)
 	default:
 		err = fmt.Errorf("unknown role %q", role)
 	}

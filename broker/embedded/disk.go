@@ -18,6 +18,13 @@ import (
 // The write-ahead log's Sync only says that the operating system has the
 // bytes; the log is really synced by syncLogs, and when such a file is closed.
 //
+// Where quick is set, the log's writes are hidden from the runtime's scheduler.
+// They are small and go to the operating system's cache, which takes a few
+// microseconds; but an ordinary system call wakes the runtime's monitor thread
+// whenever the process was idle before, and that takes ten times as much. Since
+// a hidden write that blocks holds up more than itself, one that was slow makes
+// all writes ordinary ones for a while.
+//
 // A write that finds no room waits until there is some, instead of leaving
 // pebble with an error that it can't recover from. Meanwhile the broker is in
 // trouble and answers so.
@@ -26,6 +33,8 @@ type disk struct {
 	trouble *trouble
 	aborted chan struct{} // closed: nobody waits for room
 	once    sync.Once
+	quick   bool
+	slowed  atomic.Int64 // Unix ns: log writes are ordinary ones until then
 
 	mu   sync.Mutex
 	logs map[*logFile]struct{} // open write-ahead logs
@@ -37,8 +46,27 @@ var (
 	_ vfs.File = (*logFile)(nil)
 )
 
-func newDisk(fs vfs.FS, t *trouble) *disk {
-	return &disk{FS: fs, trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
+func newDisk(fs vfs.FS, quick bool, t *trouble) *disk {
+	return &disk{FS: fs, quick: quick, trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
+}
+
+const (
+	slowWrite  = time.Millisecond
+	slowPeriod = 10 * time.Second
+)
+
+// write is a log's Write, hidden if that is wise. It writes less than all of p
+// only with an error.
+func (d *disk) write(f vfs.File, p []byte) (int, error) {
+	began := time.Now()
+	if !d.quick || began.UnixNano() < d.slowed.Load() {
+		return f.Write(p)
+	}
+	n, err := writeUntold(f.Fd(), p)
+	if now := time.Now(); now.Sub(began) > slowWrite {
+		d.slowed.Store(now.Add(slowPeriod).UnixNano())
+	}
+	return n, err
 }
 
 func (d *disk) Unwrap() vfs.FS { return d.FS }
@@ -127,10 +155,14 @@ type file struct {
 
 func (f *file) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
+	return f.writeRest(p, n, err)
+}
+
+// writeRest goes on with a write that found no room.
+func (f *file) writeRest(p []byte, written int, err error) (int, error) {
 	if err == nil || !noRoom(err) {
-		return n, err
+		return written, err
 	}
-	written := n
 	err = f.disk.whenRoom(func() error {
 		n, err := f.File.Write(p[written:])
 		written += n
@@ -148,7 +180,8 @@ type logFile struct {
 }
 
 func (l *logFile) Write(p []byte) (int, error) {
-	n, err := l.file.Write(p)
+	n, err := l.disk.write(l.File, p)
+	n, err = l.writeRest(p, n, err)
 	l.dirty.Store(true)
 	if err != nil {
 		// Said before pebble knows, so that nobody commits after it does.

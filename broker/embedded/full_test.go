@@ -23,7 +23,7 @@ import (
 
 // fillUp is a process that may write files of at most 2 MiB. It appends until
 // that is too little, is allowed more, and goes on.
-func fillUp(dir string) error {
+func fillUp(dir string, fsync embedded.Fsync) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	limit := syscall.Rlimit{}
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
@@ -33,7 +33,7 @@ func fillUp(dir string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &small); err != nil {
 		return err
 	}
-	b, err := embedded.Open(embedded.Options{Dir: dir})
+	b, err := embedded.Open(embedded.Options{Dir: dir, Fsync: fsync})
 	if err != nil {
 		return err
 	}
@@ -101,19 +101,23 @@ func wantFilled(t *testing.T, b *embedded.Broker, answered uint64) {
 // A real lack of room, by the kernel's word: refused with a clear error, and
 // mended by itself once there is room.
 func TestFullDiskRecovers(t *testing.T) {
-	dir := t.TempDir()
-	out, err := child(t, "fill", dir).Output()
-	if err != nil {
-		t.Fatalf("the process that fills the disk: %v", err)
-	}
-	var answered uint64
-	if _, err := fmt.Sscan(string(out), &answered); err != nil || answered < 50 {
-		t.Fatalf("%q was answered: %v", out, err)
-	}
-	b := mustOpen(t, embedded.Options{Dir: dir, Logger: quiet(t)})
-	wantFilled(t, b, answered)
-	if log := readAll(t, b, "full"); log[uint64(len(log))] != "again" {
-		t.Errorf("the log ends with %.20q", log[uint64(len(log))])
+	for _, role := range []string{"fill-always", "fill-everysec"} {
+		t.Run(role, func(t *testing.T) {
+			dir := t.TempDir()
+			out, err := child(t, role, dir).Output()
+			if err != nil {
+				t.Fatalf("the process that fills the disk: %v", err)
+			}
+			var answered uint64
+			if _, err := fmt.Sscan(string(out), &answered); err != nil || answered < 50 {
+				t.Fatalf("%q was answered: %v", out, err)
+			}
+			b := mustOpen(t, embedded.Options{Dir: dir, Logger: quiet(t)})
+			wantFilled(t, b, answered)
+			if log := readAll(t, b, "full"); log[uint64(len(log))] != "again" {
+				t.Errorf("the log ends with %.20q", log[uint64(len(log))])
+			}
+		})
 	}
 }
 
