@@ -174,13 +174,23 @@ func (s *Session) appendPosition(dst []byte) []byte {
 	return dst
 }
 
-// Say queues a control message.
+// Say sends a control message, after those that wait. It doesn't block.
 func (s *Session) Say(c wire.Control) {
 	s.mu.Lock()
 	s.sayLocked(c, "")
 	s.mu.Unlock()
-	s.push()
+	if s.queued.CompareAndSwap(false, true) {
+		// Here and now: waking a writer costs more than the sending.
+		t := turns.Get().(*Turn)
+		if s.Turn(t) {
+			s.push()
+		}
+		t.reset()
+		turns.Put(t)
+	}
 }
+
+var turns = sync.Pool{New: func() any { return new(Turn) }}
 
 // mostControl bounds the answers that wait for a peer that asks but doesn't
 // read.
