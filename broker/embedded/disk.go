@@ -51,7 +51,7 @@ func newDisk(fs vfs.FS, quick bool, t *trouble) *disk {
 }
 
 const (
-	slowWrite  = time.Millisecond
+	slowWrite  = 10 * time.Millisecond // being preempted takes less
 	slowPeriod = 10 * time.Second
 )
 
