@@ -44,6 +44,7 @@ type Options struct {
 	Batch     int     // events per publish; default 1
 	Keys      int     // partition keys that events go round; 0: they have none
 	Rate      float64 // events per second over all channels; 0: as fast as answers come
+	Prime     bool    // before the Rate begins, publish once by each strand, as fast as answers come
 	Limit     uint64  // stop after so many events; 0: none
 	Lane      int     // picks the range of source addresses
 
@@ -76,6 +77,8 @@ type Pump struct {
 	conns   []conn
 	buf     []byte
 	planned uint64 // publishes handed to connections
+	paced   uint64 // of those, how many before the Rate began,
+	since   int64  // at this moment
 	token   string
 
 	mu       sync.Mutex
@@ -189,8 +192,8 @@ func (p *Pump) run() {
 	runtime.LockOSThread()
 	defer close(p.done)
 	defer p.shutdown()
-	start := measure.Now()
-	for p.turn(start) {
+	p.since = measure.Now()
+	for p.turn() {
 	}
 }
 
@@ -208,7 +211,7 @@ func (p *Pump) shutdown() {
 
 // turn plans what is due, waits for the sockets once and serves them; false
 // when nothing is left to do.
-func (p *Pump) turn(start int64) bool {
+func (p *Pump) turn() bool {
 	p.mu.Lock()
 	stopping, killed, failed := p.stopping, p.killed, p.err != nil
 	p.mu.Unlock()
@@ -217,7 +220,7 @@ func (p *Pump) turn(start int64) bool {
 	}
 	wait := time.Second
 	if !stopping {
-		wait = p.plan(start)
+		wait = p.plan()
 	}
 	busy := 0
 	now := measure.Now()
@@ -257,13 +260,23 @@ func (p *Pump) turn(start int64) bool {
 }
 
 // plan hands out what is due and returns how long until the next is.
-func (p *Pump) plan(start int64) time.Duration {
+func (p *Pump) plan() time.Duration {
 	batch := uint64(p.opts.Batch)
+	if p.opts.Prime && p.planned < uint64(p.opts.strands()) {
+		for p.planned < uint64(p.opts.strands()) {
+			strand := int(p.planned)
+			c := &p.conns[strand%len(p.conns)]
+			if c.job != nil || len(c.queue) > 0 {
+				return time.Second // its answer comes first
+			}
+			p.queue(c, due{strand: strand})
+		}
+		p.paced, p.since = p.planned, measure.Now()
+	}
 	if p.opts.Rate == 0 {
 		for i := range p.conns {
 			if c := &p.conns[i]; c.job == nil && len(c.queue) == 0 && !p.exhausted() {
-				c.queue = append(c.queue, due{strand: c.nextStrand(p.opts)})
-				p.planned++
+				p.queue(c, due{strand: c.nextStrand(p.opts)})
 			}
 		}
 		return time.Second
@@ -273,19 +286,23 @@ func (p *Pump) plan(start int64) time.Duration {
 		if p.exhausted() {
 			return time.Second
 		}
-		at := start + int64(float64(p.planned)*period)
+		at := p.since + int64(float64(p.planned-p.paced)*period)
 		now := measure.Now()
 		if at > now {
 			return min(time.Duration(at-now), time.Second)
 		}
 		strand := int(p.planned % uint64(p.opts.strands()))
 		c := &p.conns[strand%len(p.conns)]
-		c.queue = append(c.queue, due{strand: strand, at: at})
-		p.planned++
-		p.mu.Lock()
-		p.state.Behind++
-		p.mu.Unlock()
+		p.queue(c, due{strand: strand, at: at})
 	}
+}
+
+func (p *Pump) queue(c *conn, d due) {
+	c.queue = append(c.queue, d)
+	p.planned++
+	p.mu.Lock()
+	p.state.Behind++
+	p.mu.Unlock()
 }
 
 // exhausted says whether the Limit is planned.

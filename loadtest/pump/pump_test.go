@@ -192,6 +192,21 @@ func TestStallShowsInLatency(t *testing.T) {
 	}
 }
 
+// TestPrimingIsOutsideTheRate publishes once to each channel before a rate
+// begins at which that would take an hour.
+func TestPrimingIsOutsideTheRate(t *testing.T) {
+	in := newInbox(t, func(w http.ResponseWriter, _ int) { io.WriteString(w, "{}") })
+	p := mustRun(t, pump.Options{Target: in.addr(), Base: "c", Channels: 30, Conns: 4, Rate: 0.01, Prime: true, Limit: 30})
+	if st := p.State(); p.Err() != nil || st.Answered != 30 || st.Behind != 0 {
+		t.Errorf("%d answered, %d behind, %v; want 30 and none", st.Answered, st.Behind, p.Err())
+	}
+	for i, head := range p.Heads() {
+		if head != 1 {
+			t.Errorf("channel %d was published to %d times, want once", i, head)
+		}
+	}
+}
+
 func TestOptionsThatAreRefused(t *testing.T) {
 	for _, o := range []pump.Options{{Target: "nowhere"}, {Target: "127.0.0.1:1", Transport: "smoke"}} {
 		if p, err := pump.Start(o); err == nil {

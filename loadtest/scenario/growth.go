@@ -128,16 +128,32 @@ func steps(from, to int) []int {
 	return append(all, to)
 }
 
-// grownChannels publishes at a constant rate, round all channels.
+// grownChannels makes all channels by a first publish to each, and then
+// publishes at a constant rate, going round them.
 func (e *Env) grownChannels(ctx context.Context) error {
 	base := newBase()
+	before, known := e.usage()
 	p, err := pump.Start(e.publisher(pump.Options{
-		Base: base, Conns: e.Case.Publishers, Channels: e.Case.Channels, Rate: e.Case.Rate,
+		Base: base, Conns: e.Case.Publishers, Channels: e.Case.Channels, Rate: e.Case.Rate, Prime: true,
 	}))
 	if err != nil {
 		return err
 	}
 	defer p.Stop(0)
+	first := float64(max(e.Case.Channels, e.Case.Publishers))
+	for answered := 0.0; answered < first; {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+		if err := p.Err(); err != nil {
+			return err
+		}
+		answered = float64(p.State().Answered)
+		e.Progress.Show("making channels", min(answered/first, 1))
+	}
+	if after, ok := e.usage(); ok && known && e.Case.Channels >= e.Case.Publishers {
+		e.Run.Set("CPU per first publish", "µs", micros(after.CPU-before.CPU)/first)
+	}
 	if err := e.publishing(ctx, p); err != nil {
 		return err
 	}
