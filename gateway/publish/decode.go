@@ -3,7 +3,6 @@ package publish
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -139,14 +138,7 @@ func (b *batch) atEnd() error {
 	return wire.BadRequest("something follows the event or the array; want one of them and no more (or application/x-ndjson)")
 }
 
-// notJSON says where the body stops being JSON.
-func notJSON(err error) error {
-	var syntax *jsontext.SyntacticError
-	if errors.As(err, &syntax) {
-		return wire.BadRequest("body is not JSON (RFC 8259) at byte %d: %v", syntax.ByteOffset, syntax.Err)
-	}
-	return wire.BadRequest("body is not JSON (RFC 8259): it ends too early")
-}
+func notJSON(err error) error { return wire.NotJSON("body", err) }
 
 // value returns the next value's bytes, in body.
 func (b *batch) value() (jsontext.Value, error) {

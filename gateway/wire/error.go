@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/longline-push/longline/broker"
 )
 
@@ -115,6 +117,15 @@ func (e *Error) Close() CloseCode { return kinds[e.Code].close }
 // Errorf makes an error of the code. Format and args make its Detail.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// NotJSON says where what, e.g. a body, stops being JSON; err is jsontext's.
+func NotJSON(what string, err error) *Error {
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		return BadRequest("%s is not JSON (RFC 8259) at byte %d: %v", what, syntax.ByteOffset, syntax.Err)
+	}
+	return BadRequest("%s is not JSON (RFC 8259): it ends too early", what)
 }
 
 // One constructor for each kind that a handler decides on. Format and args

@@ -98,3 +98,16 @@ func TestAReasonTooLongIsCutBetweenCharacters(t *testing.T) {
 		}
 	}
 }
+
+// What answers a publish is made by hand, and is what encoding/json makes.
+func TestAnswerToAPublish(t *testing.T) {
+	ref := int64(-7)
+	c := wire.Control{Op: wire.OpOK, Ref: &ref, Events: json.RawMessage(`[{"id":"a","cursor":"b@c-1"}]`)}
+	want, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.AppendTextFrame(nil)[2:]; string(got) != string(want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

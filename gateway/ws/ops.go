@@ -1,10 +1,7 @@
 package ws
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"strings"
 
 	"github.com/longline-push/longline/event"
@@ -14,17 +11,17 @@ import (
 
 // message is what a client sends.
 type message struct {
-	Op       string          `json:"op"`
-	Ref      *int64          `json:"ref"`
-	Channels []string        `json:"channels"`
-	Types    []string        `json:"types"`
-	Since    string          `json:"since"`
-	Lag      string          `json:"lag"`
-	Channel  string          `json:"channel"`
-	Events   json.RawMessage `json:"events"`
-	Token    string          `json:"token"`
-	Cursor   string          `json:"cursor"`
-	Reason   string          `json:"reason"`
+	Op       string
+	Ref      *int64
+	Channels []string
+	Types    []string
+	Since    string
+	Lag      string
+	Channel  string
+	Events   []byte // JSON, in the frame
+	Token    string
+	Cursor   string
+	Reason   string
 }
 
 // do carries out one message. Errors are answered; the connection stays.
@@ -47,34 +44,6 @@ func (c *conn) do(ctx context.Context, text []byte) {
 		reply.Ref = m.Ref
 		c.Say(reply)
 	}
-}
-
-// decode reads a client's frame. What it doesn't know in it is ignored.
-func decode(text []byte, m *message) error {
-	if text = bytes.TrimSpace(text); len(text) == 0 || text[0] != '{' {
-		return wire.BadRequest("frame is not a JSON object")
-	}
-	if err := json.Unmarshal(text, m); err != nil {
-		return wire.BadRequest("frame%s", whatIsWrong(err))
-	}
-	return nil
-}
-
-// fields says what a client's frame takes, by the name on the wire.
-var fields = map[string]string{
-	"ref": "an integer of 64 bits", "channels": "a list of channel names", "types": "a list of patterns",
-	"op": "a string", "since": "a string", "lag": "a string", "channel": "a string", "token": "a string",
-	"cursor": "a string", "reason": "a string",
-}
-
-// whatIsWrong tells of a failure to decode in the protocol's words rather than
-// in Go's.
-func whatIsWrong(err error) string {
-	var typ *json.UnmarshalTypeError
-	if errors.As(err, &typ) && fields[typ.Field] != "" {
-		return "'s " + typ.Field + " is a JSON " + typ.Value + "; want " + fields[typ.Field]
-	}
-	return ": " + err.Error()
 }
 
 const opsTaken = "want subscribe, unsubscribe, ack, reject, publish, auth or ping"
