@@ -38,7 +38,7 @@ deps: $(MODULES)
 	@.ci/packages
 
 $(MODULES): $(JS)/package-lock.json
-	cd $(JS) && npm ci --no-audit --no-fund --silent
+	cd $(JS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lint:
