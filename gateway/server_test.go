@@ -21,6 +21,7 @@ import (
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
@@ -29,10 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var (
-	secret = []byte("a secret of at least thirty-two bytes")
-	quiet  = slog.New(slog.NewTextHandler(io.Discard, nil))
-)
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // testNode is a node with its server, on a broker that may be shared.
 type testNode struct {
@@ -84,18 +82,11 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	revocations := auth.NewRevocations(s.broker, quiet, func(r auth.Revocation) {
 		hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
 	})
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
 	origins, err := auth.ParseOrigins(s.origins)
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}, Origins: origins, Revocations: revocations})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{Origins: origins, Revocations: revocations})
 	admission := gateway.NewAdmission(s.limits)
 	n := &testNode{t: t, hub: hub, admission: admission}
 	n.Server = gateway.New(gateway.Options{
@@ -137,14 +128,7 @@ func until(t testing.TB, what string, ok func() bool) {
 
 func mint(t testing.TB, m auth.Mintage) string {
 	t.Helper()
-	if m.TTL == 0 {
-		m.TTL = time.Hour
-	}
-	token, err := auth.Mint(secret, m, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
+	return authtest.Token(t, m)
 }
 
 func admin(t testing.TB) string { return mint(t, auth.Mintage{Subject: "ops", Admin: true}) }

@@ -18,6 +18,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -77,29 +78,7 @@ func newPublisher(log publish.Log) *publish.Publisher {
 	return publish.New(log, publish.Options{Now: func() time.Time { return noon }})
 }
 
-func admin(t testing.TB) *auth.Grant { return grant(t, auth.Mintage{Admin: true, TTL: time.Hour}) }
-
-func grant(t testing.TB, m auth.Mintage) *auth.Grant {
-	t.Helper()
-	secret := []byte("a secret of at least thirty-two bytes")
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := auth.Mint(secret, m, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := v.Verify(t.Context(), token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
-}
+func admin(t testing.TB) *auth.Grant { return authtest.Grant(t, auth.Mintage{Admin: true}) }
 
 func post(body string, header map[string]string) *http.Request {
 	r := httptest.NewRequest("POST", "/", strings.NewReader(body))
@@ -267,7 +246,7 @@ func wantError(t *testing.T, err error, status int, saying string) {
 
 func TestChannelsThatAreRefused(t *testing.T) {
 	p := newPublisher(new(recorder))
-	reader := grant(t, auth.Mintage{Subscribe: []string{"**"}, Publish: []string{"acct-42"}, TTL: time.Hour})
+	reader := authtest.Grant(t, auth.Mintage{Subscribe: []string{"**"}, Publish: []string{"acct-42"}, TTL: time.Hour})
 	for _, tt := range []struct {
 		channel string
 		g       *auth.Grant
@@ -358,7 +337,7 @@ func TestPublishesToSeveralThatAreRefused(t *testing.T) {
 	for i := range hundred {
 		hundred[i] = fmt.Sprintf(`"c%d"`, i)
 	}
-	one := grant(t, auth.Mintage{Publish: []string{"a"}, TTL: time.Hour})
+	one := authtest.Grant(t, auth.Mintage{Publish: []string{"a"}, TTL: time.Hour})
 	for _, tt := range []struct {
 		name   string
 		g      *auth.Grant

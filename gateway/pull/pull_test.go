@@ -19,6 +19,7 @@ import (
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
@@ -26,8 +27,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var secret = []byte("0123456789abcdef0123456789abcdef")
 
 // gateway serves pulls of subscription crm: events of type wanted in channel a.
 type gateway struct {
@@ -41,14 +40,7 @@ type gateway struct {
 
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -83,10 +75,7 @@ func newGateway(t *testing.T) *gateway {
 		}
 	})
 	g := &gateway{Server: server, t: t, broker: b, keeper: keeper}
-	g.token, err = auth.Mint(secret, auth.Mintage{Subject: "ann", Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}, TTL: time.Hour}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})
 	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
 	if err != nil {
 		t.Fatal(err)

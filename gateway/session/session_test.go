@@ -14,6 +14,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/feed/feedtest"
 	"github.com/longline-push/longline/gateway/session"
@@ -115,24 +116,7 @@ func newNode(t *testing.T, o session.Options) node {
 
 func grant(t *testing.T, sub string, ttl time.Duration) *auth.Grant {
 	t.Helper()
-	secret := []byte("0123456789abcdef0123456789abcdef")
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := auth.Mint(secret, auth.Mintage{Subject: sub, Subscribe: []string{"**"}, TTL: ttl}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := v.Verify(context.Background(), token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return authtest.Grant(t, auth.Mintage{Subject: sub, Subscribe: []string{"**"}, TTL: ttl})
 }
 
 type asks struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
@@ -22,14 +23,7 @@ import (
 // already, all unacknowledged, and returns the cursor behind each.
 func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int) string) {
 	t.Helper()
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -70,10 +64,7 @@ func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := auth.Mint(secret, auth.Mintage{Subject: "ann", Subscribe: []string{"a"}, Subscriptions: []string{"crm"}, TTL: time.Hour}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}})
 	return gateway{Server: server, hub: hub, token: token}, keeper, func(n int) string { return fmt.Sprintf("a@%s-%d", epoch, n) }
 }
 

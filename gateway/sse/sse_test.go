@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/feed/feedtest"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
@@ -22,8 +23,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var secret = []byte("0123456789abcdef0123456789abcdef")
 
 type gateway struct {
 	*httptest.Server
@@ -41,14 +40,7 @@ const (
 
 func newGateway(t *testing.T, kind string) gateway {
 	t.Helper()
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	log := feedtest.New()
 	hub := session.NewHub(session.Options{Broker: log, Times: log})
 	server := httptest.NewUnstartedServer(&sse.Handler{Hub: hub, Verifier: verifier})
@@ -61,10 +53,7 @@ func newGateway(t *testing.T, kind string) gateway {
 		server.EnableHTTP2 = true
 		server.StartTLS()
 	}
-	token, err := auth.Mint(secret, auth.Mintage{Subject: "ann", Subscribe: []string{"a", "b", "c.**"}, TTL: time.Hour, MaxConnections: 5}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := authtest.Token(t, auth.Mintage{Subscribe: []string{"a", "b", "c.**"}, MaxConnections: 5})
 	t.Cleanup(func() {
 		hub.Close()
 		server.Close()

@@ -19,6 +19,7 @@ import (
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/subscriptions"
@@ -26,8 +27,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var secret = []byte("a secret that is long enough for HS256 tokens")
 
 // api is the API over a real broker, and a client of it.
 type api struct {
@@ -45,18 +44,11 @@ func newAPI(t *testing.T) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault, err := durable.NewVault(secret)
+	vault, err := durable.NewVault(authtest.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	keeper := durable.New(durable.Options{Broker: b, Node: "test"})
 	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}})
 	a := subscriptions.New(subscriptions.Options{
@@ -99,12 +91,7 @@ func token(t *testing.T, m auth.Mintage) string {
 	if m.Subject == "" {
 		m.Subject = "customer"
 	}
-	m.TTL = time.Hour
-	text, err := auth.Mint(secret, m, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
+	return authtest.Token(t, m)
 }
 
 var customer = auth.Mintage{Subscribe: []string{"acct-42", "news.**"}, Subscriptions: []string{"crm-*"}}

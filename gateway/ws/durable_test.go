@@ -16,6 +16,7 @@ import (
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -35,14 +36,7 @@ type durables struct {
 
 func newDurables(t *testing.T) *durables {
 	t.Helper()
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/feed/feedtest"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -26,8 +27,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var secret = []byte("0123456789abcdef0123456789abcdef")
 
 type gateway struct {
 	*httptest.Server
@@ -37,14 +36,7 @@ type gateway struct {
 
 func newGateway(t *testing.T, tls bool) gateway {
 	t.Helper()
-	keys, err := auth.Secret(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := auth.NewVerifier(auth.Options{Keys: []auth.Keys{keys}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	verifier := authtest.Verifier(t, auth.Options{})
 	log := feedtest.New()
 	hub := session.NewHub(session.Options{Broker: log, Times: log, Node: "n1"})
 	server := httptest.NewUnstartedServer(&ws.Handler{Hub: hub, Verifier: verifier, Publisher: publisher{log}})
@@ -70,20 +62,7 @@ func (p publisher) PublishJSON(_ context.Context, g *auth.Grant, channel string,
 	return fmt.Appendf(nil, `[{"id":"x","cursor":%q}]`, p.log.Append(channel, "t", "", string(events))), nil
 }
 
-func token(t *testing.T, m auth.Mintage) string {
-	t.Helper()
-	if m.Subject == "" {
-		m.Subject = "ann"
-	}
-	if m.TTL == 0 {
-		m.TTL = time.Hour
-	}
-	s, err := auth.Mint(secret, m, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
+func token(t *testing.T, m auth.Mintage) string { return authtest.Token(t, m) }
 
 func (g gateway) dial(t *testing.T, query, token string, protocols ...string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
