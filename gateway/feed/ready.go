@@ -64,18 +64,19 @@ func (r *Ready) roomLocked(n int) {
 // waking it costs as much as some sends.
 const crowd = 128
 
-// Pop takes up to len(into) members off, waiting for the first. It returns 0
-// once the list is closed.
-func (r *Ready) Pop(into []Member) int {
+// Pop takes up to len(into) members off, waiting for the first, and says
+// whether it had to. It returns 0 once the list is closed.
+func (r *Ready) Pop(into []Member) (n int, waited bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.first == len(r.members) && !r.closed {
 		r.some.Wait()
+		waited = true
 	}
 	if r.closed {
-		return 0
+		return 0, waited
 	}
-	n := copy(into, r.members[r.first:])
+	n = copy(into, r.members[r.first:])
 	clear(r.members[r.first : r.first+n])
 	if len(r.members)-r.first-n > crowd {
 		r.some.Signal()
@@ -83,7 +84,7 @@ func (r *Ready) Pop(into []Member) int {
 	if r.first += n; r.first == len(r.members) {
 		r.members, r.first = r.members[:0], 0
 	}
-	return n
+	return n, waited
 }
 
 // Close makes every Pop return 0.

@@ -54,7 +54,8 @@ func BenchmarkTurn(b *testing.B) {
 			var t Turn
 			turns := func() {
 				for range (len(all) + len(batch) - 1) / len(batch) {
-					for _, m := range batch[:h.ready.Pop(batch)] {
+					n, _ := h.ready.Pop(batch)
+					for _, m := range batch[:n] {
 						m.(*Session).Turn(&t)
 					}
 				}

@@ -152,18 +152,21 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 
 // write is a shared writer: it gives each ready session its turn.
 //
-// One of the writers rests now and then. Their system calls never block, so
+// One of the writers rests now and then when there is no end of work. Their system calls never block, so
 // they could keep every processor busy, and then the runtime looks for what
 // came in from the network only every 10 ms: a publish, which takes several
 // such looks, would wait for a fan-out to end rather than join it.
 func (h *Hub) write(rests bool) {
 	var t Turn
 	batch := make([]feed.Member, 32)
-	turns := 0
+	turns := 0 // since the list was empty, or since the rest before
 	for {
-		n := h.ready.Pop(batch)
+		n, waited := h.ready.Pop(batch)
 		if n == 0 {
 			return
+		}
+		if waited {
+			turns = 0
 		}
 		for i, m := range batch[:n] {
 			s := m.(*Session)
@@ -173,16 +176,18 @@ func (h *Hub) write(rests bool) {
 			batch[i] = nil
 		}
 		t.reset()
-		if turns += n; rests && turns >= restAfter {
-			turns = 0
+		if turns += n; rests && turns >= restFrom {
+			turns -= restAfter
 			time.Sleep(rest)
 		}
 	}
 }
 
 // A rest is as long as it takes the runtime to look at the network, which at
-// most is its shortest wait there, 1 ms; restAfter turns take about as long.
+// most is its shortest wait there, 1 ms; restAfter turns take about as long. A
+// fan-out that is over in some milliseconds isn't worth one.
 const (
+	restFrom  = 1024
 	restAfter = 128
 	rest      = 50 * time.Microsecond
 )

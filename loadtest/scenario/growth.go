@@ -10,6 +10,7 @@ import (
 	"github.com/longline-push/longline/loadtest/measure"
 	"github.com/longline-push/longline/loadtest/pump"
 	"github.com/longline-push/longline/loadtest/swarm"
+	"github.com/longline-push/longline/loadtest/target"
 )
 
 const (
@@ -25,6 +26,7 @@ var growth = Scenario{
 		Connections: 15_000, Channels: 100_000, Rate: 20_000, Publishers: []int{64},
 		Duration: 8 * time.Second, Warmup: 2 * time.Second, Settle: 5 * time.Second, Transports: both,
 	},
+	Floored: true, // what the kernel's part grows by
 	Cases: func(o Options) []Case {
 		var cases []Case
 		for _, t := range o.Transports {
@@ -78,23 +80,37 @@ var growth = Scenario{
 	},
 	Judge: func(r *measure.Report) {
 		marginal(r)
-		rows := r.Summarize("")
+		rows := slices.DeleteFunc(r.Summarize(target.Floor), func(row measure.Row) bool { return row.Target == target.Floor })
 		for _, f := range []struct{ metric, of string }{
 			{"CPU per delivery", "ws"}, {"CPU per delivery", "sse"},
 			{furtherRSS, "ws"}, {furtherRSS, "sse"}, {"CPU per publish", growChannels},
 		} {
-			var values []float64
+			var values, ratios []float64
 			for _, row := range rows {
-				if v, ok := row.Get(f.metric); ok && slices.Contains(strings.Fields(row.Case), f.of) {
+				if !slices.Contains(strings.Fields(row.Case), f.of) {
+					continue
+				}
+				if v, ok := row.Get(f.metric); ok {
 					values = append(values, v)
 				}
+				if v, ok := row.Ratio[f.metric]; ok {
+					ratios = append(ratios, v)
+				}
 			}
-			if len(values) > 1 && slices.Min(values) > 0 {
-				r.Findings = append(r.Findings, fmt.Sprintf("%s, %s: the highest is %.2f × the lowest, the last %.2f × the first.",
-					f.metric, f.of, slices.Max(values)/slices.Min(values), values[len(values)-1]/values[0]))
+			spread(r, fmt.Sprintf("%s, %s", f.metric, f.of), values)
+			if f.metric != furtherRSS {
+				spread(r, fmt.Sprintf("%s ÷ floor, %s", f.metric, f.of), ratios)
 			}
 		}
 	},
+}
+
+// spread says how flat values are.
+func spread(r *measure.Report, of string, values []float64) {
+	if len(values) > 1 && slices.Min(values) > 0 {
+		r.Findings = append(r.Findings, fmt.Sprintf("%s: the highest is %.2f × the lowest, the last %.2f × the first.",
+			of, slices.Max(values)/slices.Min(values), values[len(values)-1]/values[0]))
+	}
 }
 
 // furtherRSS is what a connection costs without the share of what the first
