@@ -62,7 +62,7 @@ func (r *Ready) roomLocked(n int) {
 
 // crowd is how many members must be left for one more writer to be woken:
 // waking it costs as much as some sends.
-const crowd = 1024
+const crowd = 128
 
 // Pop takes up to len(into) members off, waiting for the first, and says
 // whether it had to. It returns 0 once the list is closed.
