@@ -18,6 +18,7 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -35,18 +36,16 @@ type gatewayNode struct {
 
 func newNode(t *testing.T) *gatewayNode {
 	t.Helper()
-	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := durabletest.Open(t)
 	quiet := slog.New(slog.DiscardHandler)
 	n := &gatewayNode{t: t, broker: b}
-	n.keeper = durable.New(durable.Options{Broker: b, Node: "n1", Logger: quiet, Tell: func(kind, name string, data any) {
+	feeds := feed.New(feed.Options{Broker: b, Logger: quiet}, feed.NewReady())
+	t.Cleanup(feeds.Close)
+	n.keeper = durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Logger: quiet, Tell: func(kind, name string, data any) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.told = append(n.told, kind)
 	}})
-	feeds := feed.New(feed.Options{Broker: b, Logger: quiet}, feed.NewReady())
 	n.engine = callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: 50 * time.Millisecond})
 	d := callback.NewDispatcher(callback.DispatcherOptions{
 		Keeper: n.keeper, Schedule: b, Feeds: feeds, Engine: n.engine,
@@ -55,9 +54,7 @@ func newNode(t *testing.T) *gatewayNode {
 		},
 	})
 	claiming, stopClaiming := context.WithCancel(t.Context())
-	keeping, stopKeeping := context.WithCancel(context.Background())
-	var claims, keeps sync.WaitGroup
-	keeps.Go(func() { n.keeper.Run(keeping) })
+	var claims sync.WaitGroup
 	claims.Go(func() { d.Run(claiming) })
 	t.Cleanup(func() {
 		stopClaiming()
@@ -65,14 +62,7 @@ func newNode(t *testing.T) *gatewayNode {
 		ctx, cancel := contextFor(5 * time.Second)
 		defer cancel()
 		n.engine.Close(ctx)
-		stopKeeping()
-		keeps.Wait()
-		feeds.Close()
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
 	})
-	<-n.keeper.Ready()
 	return n
 }
 

@@ -1,7 +1,6 @@
 package pull_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -41,11 +41,8 @@ type gateway struct {
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
-	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keeper := durable.New(durable.Options{Broker: b})
+	b := durabletest.Open(t)
+	keeper := durabletest.Run(t, durable.Options{Broker: b})
 	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
 	puller := pull.New(pull.Options{Log: b, Hub: hub, Keeper: keeper})
 	mux := http.NewServeMux()
@@ -59,20 +56,11 @@ func newGateway(t *testing.T) *gateway {
 		}
 	})
 	server := httptest.NewServer(mux)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	<-keeper.Ready()
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		server.Close()
 		puller.Close()
 		hub.Close()
-		cancel()
-		running.Wait()
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	g := &gateway{Server: server, t: t, broker: b, keeper: keeper}
 	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})

@@ -152,10 +152,11 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 
 // write is a shared writer: it gives each ready session its turn.
 //
-// One of the writers rests now and then when there is no end of work. Their system calls never block, so
-// they could keep every processor busy, and then the runtime looks for what
-// came in from the network only every 10 ms: a publish, which takes several
-// such looks, would wait for a fan-out to end rather than join it.
+// One of the writers rests now and then when there is no end of work. Their
+// system calls never block, so they could keep every processor busy, and then
+// the runtime looks for what came in from the network only every 10 ms: a
+// publish, which takes several such looks, would wait for a fan-out to end
+// rather than join it.
 func (h *Hub) write(rests bool) {
 	var t Turn
 	batch := make([]feed.Member, 32)

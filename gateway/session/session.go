@@ -181,16 +181,16 @@ func (s *Session) Say(c wire.Control) {
 	s.mu.Unlock()
 	if s.queued.CompareAndSwap(false, true) {
 		// Here and now: waking a writer costs more than the sending.
-		t := turns.Get().(*Turn)
+		t := turnPool.Get().(*Turn)
 		if s.Turn(t) {
 			s.push()
 		}
 		t.reset()
-		turns.Put(t)
+		turnPool.Put(t)
 	}
 }
 
-var turns = sync.Pool{New: func() any { return new(Turn) }}
+var turnPool = sync.Pool{New: func() any { return new(Turn) }}
 
 // mostControl bounds the answers that wait for a peer that asks but doesn't
 // read.

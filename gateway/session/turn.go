@@ -17,7 +17,7 @@ const (
 	turnBuffers = 1024
 )
 
-// Turn is a shared writer's workspace: what one session sends in one go.
+// Turn is a workspace: what one session sends in one go.
 type Turn struct {
 	items   []*feed.Item
 	bufs    [][]byte
@@ -47,7 +47,7 @@ func (t *Turn) reset() {
 }
 
 // Turn sends what is pending, as far as the peer takes it, and says whether
-// there is more to send at once. Called by the shared writers.
+// there is more to send at once. Called by the shared writers, and by Say.
 func (s *Session) Turn(t *Turn) (more bool) {
 	s.queued.Store(false) // whatever comes from now on queues it again
 	s.mu.Lock()

@@ -1,20 +1,18 @@
 package sse_test
 
 import (
-	"context"
 	"fmt"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
 )
@@ -24,25 +22,13 @@ import (
 func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int) string) {
 	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
-	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keeper := durable.New(durable.Options{Broker: b})
+	b := durabletest.Open(t)
+	keeper := durabletest.Run(t, durable.Options{Broker: b})
 	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
 	server := httptest.NewServer(&sse.Handler{Hub: hub, Verifier: verifier})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	<-keeper.Ready()
 	t.Cleanup(func() {
 		hub.Close()
 		server.Close()
-		cancel()
-		running.Wait()
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	epoch := ""
 	for i := range events {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/subscriptions"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -40,16 +40,13 @@ type api struct {
 
 func newAPI(t *testing.T) *api {
 	t.Helper()
-	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := durabletest.Open(t)
 	vault, err := durable.NewVault(authtest.Secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	verifier := authtest.Verifier(t, auth.Options{})
-	keeper := durable.New(durable.Options{Broker: b, Node: "test"})
+	keeper := durabletest.Run(t, durable.Options{Broker: b, Node: "test"})
 	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}})
 	a := subscriptions.New(subscriptions.Options{
 		Broker: b, Keeper: keeper, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
@@ -67,18 +64,9 @@ func newAPI(t *testing.T) *api {
 		})
 	}
 	server := httptest.NewServer(mux)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	<-keeper.Ready()
 	t.Cleanup(func() {
 		server.Close()
 		engine.Close(context.Background())
-		cancel()
-		running.Wait()
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return &api{t, b, a, keeper, verifier, server.URL}

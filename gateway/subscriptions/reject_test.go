@@ -9,12 +9,12 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
 )
@@ -32,13 +32,7 @@ func (a *api) streams(keeper *durable.Keeper) (url string) {
 
 // otherNode is a second node on the same broker.
 func (a *api) otherNode() *durable.Keeper {
-	keeper := durable.New(durable.Options{Broker: a.broker, Node: "other"})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	<-keeper.Ready()
-	a.t.Cleanup(func() { cancel(); running.Wait() })
-	return keeper
+	return durabletest.Run(a.t, durable.Options{Broker: a.broker, Node: "other"})
 }
 
 // listen attaches to crm-1; the function it returns reads on until a line of

@@ -1,7 +1,6 @@
 package ws_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -18,6 +17,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 	"github.com/longline-push/longline/gateway/ws"
@@ -37,30 +37,18 @@ type durables struct {
 func newDurables(t *testing.T) *durables {
 	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
-	b, err := embedded.Open(embedded.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := durabletest.Open(t)
 	d := &durables{broker: b, told: map[string]int{}}
-	keeper := durable.New(durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
+	keeper := durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.told[kind]++
 	}})
 	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Keeper: keeper, Heartbeat: 200 * time.Millisecond})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: verifier})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	<-keeper.Ready()
 	t.Cleanup(func() {
 		hub.Close()
 		server.Close()
-		cancel()
-		running.Wait()
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	d.gateway, d.keeper = gateway{Server: server, hub: hub}, keeper
 	return d

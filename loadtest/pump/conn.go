@@ -293,7 +293,6 @@ func (p *Pump) finish(c *conn) error {
 	s.Answered += uint64(p.opts.Batch)
 	s.LastAt = now
 	s.Latency.Record(time.Duration(now - c.job.at))
-	s.Behind--
 	p.answered[c.job.strand] = c.job.first + uint64(p.opts.Batch) - 1
 	p.mu.Unlock()
 	c.job = nil

@@ -60,7 +60,6 @@ type Options struct {
 type State struct {
 	Answered uint64             // events answered 200
 	Failures uint64             // publishes that were refused or cut off
-	Behind   int                // publishes that are due but not answered
 	Latency  *measure.Histogram // of publishes, since the last State
 	LastAt   int64              // measure.Now of the latest answer
 }
@@ -300,9 +299,6 @@ func (p *Pump) plan() time.Duration {
 func (p *Pump) queue(c *conn, d due) {
 	c.queue = append(c.queue, d)
 	p.planned++
-	p.mu.Lock()
-	p.state.Behind++
-	p.mu.Unlock()
 }
 
 // exhausted says whether the Limit is planned.
