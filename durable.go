@@ -20,9 +20,9 @@ import (
 // durability is what a node has for durable subscriptions: who owns them, and
 // who calls back for those that nobody does.
 type durability struct {
-	herald     *durable.Herald
+	notices    *durable.Notices
 	vault      *durable.Vault
-	keeper     *durable.Keeper
+	manager    *durable.Manager
 	engine     *callback.Engine
 	dispatcher *callback.Dispatcher // set by claim
 	api        *subscriptions.API   // set by routes, as is puller
@@ -37,17 +37,17 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 	if err != nil {
 		return nil, err
 	}
-	d := &durability{vault: vault, herald: durable.NewHerald(b, node, logger)}
-	d.keeper = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.herald.Tell})
+	d := &durability{vault: vault, notices: durable.NewNotices(b, node, logger)}
+	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell})
 	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry)})
 	return d, nil
 }
 
 // routes makes what answers requests about durable subscriptions.
 func (d *durability) routes(b gateway.Broker, hub *session.Hub, dialing callback.Dialing) []gateway.Route {
-	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Keeper: d.keeper})
+	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager})
 	d.api = subscriptions.New(subscriptions.Options{
-		Broker: b, Keeper: d.keeper, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
+		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
 	})
 	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull}}
 	for _, r := range d.api.Routes() {
@@ -68,18 +68,18 @@ func (d *durability) revoked(ctx context.Context, r auth.Revocation, logger *slo
 	})
 }
 
-// run starts what runs: the herald, the node's lease, the claims.
+// run starts what runs: the notices, the node's lease, the claims.
 func (d *durability) run(b gateway.Broker, feeds *feed.Feeds, logger *slog.Logger) {
 	d.dispatcher = callback.NewDispatcher(callback.DispatcherOptions{
-		Keeper: d.keeper, Schedule: b, Feeds: feeds, Engine: d.engine, Private: d.private, Logger: logger,
+		Manager: d.manager, Schedule: b, Feeds: feeds, Engine: d.engine, Private: d.private, Logger: logger,
 	})
 	start := func(wait *sync.WaitGroup, run func(context.Context)) context.CancelFunc {
 		ctx, cancel := context.WithCancel(context.Background())
 		wait.Go(func() { run(ctx) })
 		return cancel
 	}
-	d.telling = start(&d.tells, d.herald.Run)
-	d.keeping = start(&d.keeps, d.keeper.Run)
+	d.telling = start(&d.tells, d.notices.Run)
+	d.keeping = start(&d.keeps, d.manager.Run)
 	d.claiming = start(&d.claims, d.dispatcher.Run)
 }
 

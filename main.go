@@ -6,7 +6,7 @@
 //	                 │      ▲ Admission (limits)  │ append               │
 //	WS, SSE ◀──────▶ │ ws, sse ─▶ session.Hub     ▼                      │
 //	                 │              └─▶ feed ◀─ Broker (log, tail) ──────│─▶ disk or Redis
-//	POSTs ◀───────── │ callback.Engine ◀─ Dispatcher ◀─ durable.Keeper ──│─▶ (who owns what)
+//	POSTs ◀───────── │ callback.Engine ◀─ Dispatcher ◀─ durable.Manager ──│─▶ (who owns what)
 //	token ─────────▶ │ auth.Verifier ◀── Revocations ◀┘                  │
 //	                 └───────────────────────────────────────────────────┘
 //	/metrics, pprof ─▶ admin listener
@@ -34,7 +34,7 @@ import (
 
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -114,7 +114,7 @@ func (c *serveCmd) serve(ctx context.Context, env *environment) error {
 		return errors.Join(err, n.broker.Close())
 	}
 	n.hub = session.NewHub(session.Options{
-		Broker: n.broker, Times: n.broker, Keeper: n.durable.keeper, Logger: logger, Node: name, WriteTimeout: c.WriteTimeout,
+		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Logger: logger, Node: name, WriteTimeout: c.WriteTimeout,
 		Metrics: session.NewMetrics(registry),
 	})
 	revocations := auth.NewRevocations(n.broker, logger, func(r auth.Revocation) {
@@ -191,7 +191,7 @@ func (n *node) shutDown() error {
 
 // serve answers on a listener until the server is shut down.
 func (n *node) serve(l net.Listener, s *http.Server, cert, key string) {
-	l = line.Listen(l)
+	l = conn.Listen(l)
 	n.running.Go(func() {
 		var err error
 		if cert != "" {

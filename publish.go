@@ -63,9 +63,9 @@ func (c *publishCmd) Run(env *environment) error {
 	return c.send(env, client, []longline.Event{e})
 }
 
-// publishMost is how many lines go into one request: fewer than a request
+// maxPublish is how many lines go into one request: fewer than a request
 // takes, so that the first of many are under way soon.
-const publishMost = 500
+const maxPublish = 500
 
 // stream publishes lines as they come, several at once where they come fast.
 func (c *publishCmd) stream(env *environment, client *longline.Client, stdin io.Reader) error {
@@ -81,7 +81,7 @@ func (c *publishCmd) stream(env *environment, client *longline.Client, stdin io.
 			}
 			events = append(events, e)
 		}
-		if err != nil || len(events) == publishMost || in.Buffered() == 0 {
+		if err != nil || len(events) == maxPublish || in.Buffered() == 0 {
 			if failed := c.send(env, client, events); failed != nil {
 				return failed
 			}

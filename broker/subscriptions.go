@@ -55,13 +55,13 @@ type Subscriptions interface {
 	Advance(ctx context.Context, moves []Move) (fenced []int, err error)
 
 	// Look returns generation and position of many subscriptions at once, in
-	// the order of names; the zero Standing for those that are gone. Nodes ask
+	// the order of names; the zero Progress for those that are gone. Nodes ask
 	// for all they own every few seconds.
-	Look(ctx context.Context, names []string) ([]Standing, error)
+	Look(ctx context.Context, names []string) ([]Progress, error)
 }
 
-// Standing is the part of a subscription that its owner follows.
-type Standing struct {
+// Progress is the part of a subscription that its owner follows.
+type Progress struct {
 	Generation uint64         // never 0 for a subscription that exists
 	Position   event.Position // what is acknowledged, per channel, in byte order of the channels
 }
@@ -70,7 +70,7 @@ type Standing struct {
 type Subscription struct {
 	Name    string
 	Version uint64 // counts Stores, from 1
-	Standing
+	Progress
 	Record    []byte // as given to Store; up to a few KiB
 	Dead      int    // dead letters that are kept
 	Redriving int    // those of them that are to be delivered again

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// retryMost is how soon a connection comes back to another node, at most; the
+// maxRetry is how soon a connection comes back to another node, at most; the
 // grace of callbacks must be longer.
-const retryMost = 2 * time.Second
+const maxRetry = 2 * time.Second
 
 // byesPerSecond is as many as need no more spreading.
 const byesPerSecond = 500
@@ -18,5 +18,5 @@ const byesPerSecond = 500
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.draining.Store(true)
 	spread := time.Duration(s.o.Hub.Count()) * time.Second / byesPerSecond
-	s.o.Hub.Drain(ctx, min(spread, over*8/10), retryMost)
+	s.o.Hub.Drain(ctx, min(spread, over*8/10), maxRetry)
 }

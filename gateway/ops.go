@@ -44,7 +44,7 @@ func (s *Server) listNodes(w http.ResponseWriter, _ *http.Request, _ *auth.Grant
 // listConnections lists this node's, the oldest first.
 func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
 	q := r.URL.Query()
-	limit, err := limitOf(q.Get("limit"), listLimit, mostListed)
+	limit, err := limitOf(q.Get("limit"), listLimit, maxListed)
 	if err != nil {
 		return err
 	}

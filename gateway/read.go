@@ -14,11 +14,11 @@ import (
 
 const (
 	readLimit    = 100     // events in an answer, where the query doesn't say
-	mostRead     = 1000    // that it may ask for
-	mostBytes    = 4 << 20 // of an answer, about
-	mostScanned  = 20_000  // events looked at for one answer
+	maxRead      = 1000    // that it may ask for
+	maxBytes     = 4 << 20 // of an answer, about
+	maxScanned   = 20_000  // events looked at for one answer
 	listLimit    = 100
-	mostListed   = 1000
+	maxListed    = 1000
 	maxBody      = 64 << 10 // of a request that isn't a publish
 	defaultSince = "earliest"
 )
@@ -33,7 +33,7 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 		return err
 	}
 	q := r.URL.Query()
-	limit, err := limitOf(q.Get("limit"), readLimit, mostRead)
+	limit, err := limitOf(q.Get("limit"), readLimit, maxRead)
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,8 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 	out := make([]byte, 0, 16<<10)
 	out = append(out, `{"events":[`...)
 	asked, count := offset, 0
-	for scanned := 0; count < limit && scanned < mostScanned && len(out) < mostBytes; {
-		page, err := s.o.Broker.Read(r.Context(), channel, offset, broker.Limit{Events: min(mostRead, max(limit-count, 100)), Bytes: mostBytes - len(out)})
+	for scanned := 0; count < limit && scanned < maxScanned && len(out) < maxBytes; {
+		page, err := s.o.Broker.Read(r.Context(), channel, offset, broker.Limit{Events: min(maxRead, max(limit-count, 100)), Bytes: maxBytes - len(out)})
 		if err != nil {
 			return channelError(channel, err)
 		}

@@ -162,15 +162,15 @@ func advanceIsFenced(t *testing.T, b Durable) {
 	if err != nil || !slices.Equal(fenced, []int{0, 2}) {
 		t.Errorf("a mixed batch: got %v, %v, want moves 0 and 2 fenced", fenced, err)
 	}
-	standings, err := b.Look(t.Context(), []string{"erp", "none", "crm"})
+	progresses, err := b.Look(t.Context(), []string{"erp", "none", "crm"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []broker.Standing{
+	want := []broker.Progress{
 		{Generation: 1, Position: position(t, "a@x-4")}, {}, {Generation: 7, Position: position(t, "a@z-3,b@y-9")},
 	}
-	if !sameStandings(standings, want) {
-		t.Errorf("look: got %v, want %v", standings, want)
+	if !sameStandings(progresses, want) {
+		t.Errorf("look: got %v, want %v", progresses, want)
 	}
 }
 
@@ -723,8 +723,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func sameStandings(a, b []broker.Standing) bool {
-	return slices.EqualFunc(a, b, func(x, y broker.Standing) bool {
+func sameStandings(a, b []broker.Progress) bool {
+	return slices.EqualFunc(a, b, func(x, y broker.Progress) bool {
 		return x.Generation == y.Generation && (len(x.Position) == 0 && len(y.Position) == 0 || reflect.DeepEqual(x.Position, y.Position))
 	})
 }

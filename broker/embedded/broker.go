@@ -114,7 +114,7 @@ func Open(opt Options) (*Broker, error) {
 	b := &Broker{opt: opt, stop: make(chan struct{})}
 	b.trouble.init(opt.Logger)
 	// An fsync is told of in any case.
-	quick := untold && opt.Fsync == FsyncEverySecond && opt.fs == vfs.Default
+	quick := rawSyscall && opt.Fsync == FsyncEverySecond && opt.fs == vfs.Default
 	b.disk = newDisk(opt.fs, quick, &b.trouble)
 	b.channels.init()
 	b.queue.init()

@@ -105,7 +105,7 @@ type shard struct {
 	mu     sync.Mutex
 	byName map[string]*channel
 	// removed counts removals, so that who loads a channel from the disk
-	// without holding mu notices that it may be stale.
+	// without ownership mu notices that it may be stale.
 	removed uint64
 }
 

@@ -106,12 +106,12 @@ type listener struct {
 	stopped chan struct{}
 }
 
-// mostSignals is how many messages may wait for a listener; more are lost.
-const mostSignals = 8192
+// maxSignals is how many messages may wait for a listener; more are lost.
+const maxSignals = 8192
 
 func (l *listener) put(message []byte) {
 	l.mu.Lock()
-	if len(l.waiting) < mostSignals {
+	if len(l.waiting) < maxSignals {
 		l.waiting = append(l.waiting, message)
 	}
 	l.mu.Unlock()

@@ -47,7 +47,7 @@ const (
 	visitsPerRun  = 256
 	waitersPerRun = 2048 // channels, after a start
 	restSeconds   = 15   // between rounds
-	mostBacklogs  = 64   // remembered for MaxTotalBytes
+	maxBacklogs   = 64   // remembered for MaxTotalBytes
 	idleSeconds   = 60   // before a channel is forgotten in memory
 )
 
@@ -254,7 +254,7 @@ func (j *janitor) note(name string, c *channel, cut uint64, bytes int64) error {
 		return err
 	}
 	k := backlog{channel: name, log: c.log, cut: cut, bytes: bytes - rest}
-	if len(j.kept) < mostBacklogs {
+	if len(j.kept) < maxBacklogs {
 		j.kept = append(j.kept, k)
 		return nil
 	}

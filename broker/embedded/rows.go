@@ -154,7 +154,7 @@ func (d *decoder) texts() []string {
 
 // standing is a row of rowStanding.
 type standing struct {
-	broker.Standing
+	broker.Progress
 }
 
 func (s *standing) append(dst []byte) []byte {

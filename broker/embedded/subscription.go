@@ -42,7 +42,7 @@ func (s *subscriptions) init(b *Broker) error {
 	s.onDue = make(map[int]func())
 	s.listeners = make(map[int]*listener)
 	s.recheck = rowKey(rowWaits)
-	moving, err := lru.New[string, []byte](mostMoving)
+	moving, err := lru.New[string, []byte](maxMoving)
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,8 @@ func (s *subscriptions) init(b *Broker) error {
 	})
 }
 
-// mostMoving bounds how many rows are remembered: some 200 bytes each.
-const mostMoving = 16 << 10
+// maxMoving bounds how many rows are remembered: some 200 bytes each.
+const maxMoving = 16 << 10
 
 func (b *Broker) standing(name string) (s standing, ok bool, err error) {
 	if row, ok := b.subs.moving.Get(name); ok {
@@ -91,7 +91,7 @@ func (b *Broker) complete(name string, row subscription) (broker.Subscription, e
 	if err != nil {
 		return s, fmt.Errorf("load subscription %s: %w", name, err)
 	}
-	s.Standing = at.Standing
+	s.Progress = at.Progress
 	var counts letterCounts
 	if _, err := b.get(rowKey(rowLetters, name), counts.parse); err != nil {
 		return s, fmt.Errorf("load subscription %s: %w", name, err)
@@ -132,20 +132,20 @@ func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]b
 }
 
 // Look implements broker.Subscriptions.
-func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, error) {
+func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Progress, error) {
 	if err := b.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer b.calls.leave()
-	standings := make([]broker.Standing, len(names))
+	progresses := make([]broker.Progress, len(names))
 	for i, name := range names {
 		s, err := b.look(name)
 		if err != nil {
 			return nil, unavailable(fmt.Errorf("look at subscription %s: %w", name, err))
 		}
-		standings[i] = s.Standing
+		progresses[i] = s.Progress
 	}
-	return standings, nil
+	return progresses, nil
 }
 
 // look reads a standing that will be asked for again soon: its owner lives.

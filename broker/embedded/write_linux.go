@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// untold says that writeUntold may be called.
-const untold = true
+// rawSyscall says that writeUntold may be called.
+const rawSyscall = true
 
 // writeUntold is a write of which the scheduler isn't told: should it block, it
 // takes a processor with it.

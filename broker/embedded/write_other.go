@@ -2,6 +2,6 @@
 
 package embedded
 
-const untold = false
+const rawSyscall = false
 
 func writeUntold(uintptr, []byte) (int, error) { return 0, nil }

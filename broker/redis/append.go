@@ -14,8 +14,8 @@ const (
 	// it is a hint.
 	carry = 64 << 10
 	// What appends to one channel that share a script call may come to.
-	mostJoined      = 500
-	mostJoinedBytes = 1 << 20
+	maxJoined      = 500
+	maxJoinedBytes = 1 << 20
 )
 
 // batch is the appends to one channel that share a script call.
@@ -42,7 +42,7 @@ type outcome struct {
 // add lets w share the call if there is room. A call's keys depend on whether
 // there are identities, so those with and those without don't mix.
 func (b *batch) add(w *waiter) bool {
-	if b.identities != w.named || b.events+len(w.entries) > mostJoined || b.bytes+w.bytes > mostJoinedBytes {
+	if b.identities != w.named || b.events+len(w.entries) > maxJoined || b.bytes+w.bytes > maxJoinedBytes {
 		return false
 	}
 	b.events, b.bytes = b.events+len(w.entries), b.bytes+w.bytes

@@ -200,7 +200,7 @@ func (b *Broker) queryEach(ctx context.Context, names []string, ask func(i, buck
 	}
 	lists := make([][]any, len(names))
 	for srv, some := range byServer {
-		for part := range slices.Chunk(some, mostStates) {
+		for part := range slices.Chunk(some, maxStates) {
 			answers := make([]*goredis.Cmd, len(part))
 			_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
 				for j, i := range part {

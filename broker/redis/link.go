@@ -189,7 +189,7 @@ func (l *link) run(ctx context.Context) {
 }
 
 // most calls in one round trip.
-const mostCalls = 1000
+const maxCalls = 1000
 
 func (l *link) take() []*call {
 	l.mu.Lock()
@@ -197,9 +197,9 @@ func (l *link) take() []*call {
 	clear(l.joining)
 	calls := l.queue
 	l.queue = nil
-	if len(calls) > mostCalls {
-		l.queue = append(l.queue, calls[mostCalls:]...)
-		calls = calls[:mostCalls]
+	if len(calls) > maxCalls {
+		l.queue = append(l.queue, calls[maxCalls:]...)
+		calls = calls[:maxCalls]
 		l.nudge()
 	}
 	now := time.Now()

@@ -120,12 +120,12 @@ func (t *tail) compare(c change, list []any) (late []*followed) {
 }
 
 // most states in one round trip.
-const mostStates = 2000
+const maxStates = 2000
 
 // resync asks where logs stand and tells their followers.
 func (t *tail) resync(ctx context.Context, list []*followed) {
 	for len(list) > 0 && ctx.Err() == nil {
-		n := min(len(list), mostStates)
+		n := min(len(list), maxStates)
 		byServer := make(map[*server][]*followed)
 		for _, e := range list[:n] {
 			srv := t.b.servers.bucket(e.bucket)

@@ -18,8 +18,8 @@ import (
 // doesn't hold up others for long.
 const trimPiece = 20_000
 
-// mostBacklogs is how many backlogs are remembered for MaxTotalBytes.
-const mostBacklogs = 64
+// maxBacklogs is how many backlogs are remembered for MaxTotalBytes.
+const maxBacklogs = 64
 
 // janitor applies retention and tidies up, on one node at a time: a bucket
 // every now and then, all of them once in TrimEvery.
@@ -223,15 +223,15 @@ func (j *janitor) needs(ctx context.Context, subjects []subject) error {
 	if err != nil {
 		return err
 	}
-	standings, err := b.Look(ctx, names)
+	progresses, err := b.Look(ctx, names)
 	if err != nil {
 		return err
 	}
 	for n, i := range needed {
 		state := stateOf(logs[n])
 		for k := 0; k+1 < len(followers[i]); k += 2 {
-			s, name := standings[0], names[0]
-			standings, names = standings[1:], names[1:]
+			s, name := progresses[0], names[0]
+			progresses, names = progresses[1:], names[1:]
 			if s.Generation == 0 {
 				j.orphan(ctx, orphan{channels[i], name}, uintOf(followers[i][k+1]))
 				continue
@@ -308,9 +308,9 @@ func (j *janitor) weigh(s subject) {
 
 func (j *janitor) remember(k backlog) {
 	j.backlogs = append(j.backlogs, k)
-	if len(j.backlogs) >= 2*mostBacklogs {
+	if len(j.backlogs) >= 2*maxBacklogs {
 		j.sort()
-		j.backlogs = j.backlogs[:mostBacklogs]
+		j.backlogs = j.backlogs[:maxBacklogs]
 	}
 }
 
@@ -385,7 +385,7 @@ func (j *janitor) repair(ctx context.Context) error {
 				args: []any{names[i], version, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(to)}})
 		}
 	}
-	for some := range slices.Chunk(calls, mostCalls) {
+	for some := range slices.Chunk(calls, maxCalls) {
 		if err := b.doEach(ctx, len(some), func(i int) *call { return some[i] }, nil); err != nil {
 			return err
 		}

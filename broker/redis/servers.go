@@ -37,7 +37,7 @@ type servers struct {
 
 const (
 	askEvery   = 5 * time.Second
-	askAtMost  = 100 * time.Millisecond
+	maxAskAt   = 100 * time.Millisecond
 	askTimeout = time.Second
 )
 
@@ -126,7 +126,7 @@ func (s *servers) run(ctx context.Context) {
 		} else if ctx.Err() == nil {
 			s.b.log.Debug("find the masters", "error", err)
 		}
-		if !sleep(ctx, jitter(2*askAtMost)) {
+		if !sleep(ctx, jitter(2*maxAskAt)) {
 			return
 		}
 	}

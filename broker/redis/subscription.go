@@ -184,7 +184,7 @@ func (s *subscription) unsubscribed(topic string) {
 		s.b.servers.refresh()
 		// If its bucket is still here by then, it answers; if not, rearrange
 		// will have moved it or MOVED tells.
-		s.b.after(jitter(4*askAtMost), func() {
+		s.b.after(jitter(4*maxAskAt), func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if _, wanted := s.topics[topic]; wanted {
@@ -228,14 +228,14 @@ func (s *subscription) write(ctx context.Context, pubsub *goredis.PubSub) {
 }
 
 // most topics in one command.
-const mostTopics = 500
+const maxTopics = 500
 
 // apply sends wants in their order, as many as can go in one command together.
 func (s *subscription) apply(ctx context.Context, pubsub *goredis.PubSub, wants []want) error {
 	sharded := s.b.config.mode == cluster
 	for len(wants) > 0 {
 		n := 1
-		for n < len(wants) && n < mostTopics && wants[n].not == wants[0].not &&
+		for n < len(wants) && n < maxTopics && wants[n].not == wants[0].not &&
 			(!sharded || sameTag(wants[n].topic, wants[0].topic)) {
 			n++
 		}

@@ -39,13 +39,13 @@ func subscriptionOf(name string, list []any) broker.Subscription {
 	return broker.Subscription{
 		Name: name, Version: uintOf(list[0]), Record: []byte(record),
 		Dead: int(uintOf(list[2])), Redriving: int(uintOf(list[3])),
-		Standing: standingOf(list[4:]),
+		Progress: standingOf(list[4:]),
 	}
 }
 
 // standingOf reads the fields and values of a position.
-func standingOf(list []any) broker.Standing {
-	var s broker.Standing
+func standingOf(list []any) broker.Progress {
+	var s broker.Progress
 	for i := 0; i+1 < len(list); i += 2 {
 		channel, _ := list[i].(string)
 		value, _ := list[i+1].(string)
@@ -303,16 +303,16 @@ func appendCursors(args []any, p event.Position) []any {
 }
 
 // Look implements broker.Subscriptions.
-func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Standing, error) {
+func (b *Broker) Look(ctx context.Context, names []string) ([]broker.Progress, error) {
 	lists, err := b.queryEach(ctx, names, func(i, bucket int) question {
 		return question{standingScript, []string{b.keys.position(bucket, names[i])}, nil}
 	})
 	if err != nil {
 		return nil, unavailable("look at subscriptions", err)
 	}
-	standings := make([]broker.Standing, len(names))
+	progresses := make([]broker.Progress, len(names))
 	for i, list := range lists {
-		standings[i] = standingOf(list)
+		progresses[i] = standingOf(list)
 	}
-	return standings, nil
+	return progresses, nil
 }

@@ -75,8 +75,8 @@ type news struct {
 	seq uint64
 }
 
-// mostHeld is how many announcements are held back; more become a hint.
-const mostHeld = 64
+// maxHeld is how many announcements are held back; more become a hint.
+const maxHeld = 64
 
 func newTail(b *Broker) *tail { return &tail{b: b, topics: make(map[string]*topic)} }
 
@@ -245,7 +245,7 @@ func (e *followed) announce(a broker.Announcement, seq uint64) {
 
 func (l *listener) tell(n news) {
 	switch {
-	case !l.begun && len(l.held) < mostHeld:
+	case !l.begun && len(l.held) < maxHeld:
 		l.held = append(l.held, n)
 	case !l.begun:
 		l.held = append(l.held[:0], news{})

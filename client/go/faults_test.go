@@ -83,8 +83,8 @@ func TestFaultyFramesAreTypedErrors(t *testing.T) {
 				stay(ws)
 			})
 			wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), ErrMalformed)
-			if got := connections.Load(); got != malformedMost {
-				t.Errorf("connected %d times, want %d tries", got, malformedMost)
+			if got := connections.Load(); got != maxMalformed {
+				t.Errorf("connected %d times, want %d tries", got, maxMalformed)
 			}
 		})
 	}

@@ -98,8 +98,8 @@ func parseEvent(b []byte) (Event, error) {
 	return e, err
 }
 
-// sharedMost is the largest frame that its event's strings may keep in memory.
-const sharedMost = 2048
+// maxShared is the largest frame that its event's strings may keep in memory.
+const maxShared = 2048
 
 // decodeEvent reads the event that text is; raw holds the same bytes. The
 // event's strings point into the one, if that is small, its data into the
@@ -149,7 +149,7 @@ func decodeEvent(e *Event, text string, raw []byte) error {
 		if !ok {
 			wrong = key
 		}
-		if len(text) > sharedMost {
+		if len(text) > maxShared {
 			value = strings.Clone(value)
 		}
 		*field = value

@@ -343,9 +343,9 @@ func (l *Line) tell(s State) {
 	}
 }
 
-// malformedMost is how many connections in a row may end by something that
+// maxMalformed is how many connections in a row may end by something that
 // can't be read before the line gives up.
-const malformedMost = 3
+const maxMalformed = 3
 
 // keep connects, over and over, until ctx ends or there is no use.
 func (l *Line) keep(ctx context.Context, cancel context.CancelCauseFunc) error {
@@ -377,7 +377,7 @@ func (l *Line) keep(ctx context.Context, cancel context.CancelCauseFunc) error {
 			refused++ // a token may have expired since; ask for another, once
 			pause = 0
 		case errors.Is(err, ErrMalformed):
-			if malformed++; malformed >= malformedMost {
+			if malformed++; malformed >= maxMalformed {
 				return err
 			}
 		case isFinal(err):

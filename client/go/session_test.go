@@ -318,7 +318,7 @@ func TestFinalErrorsEndTheLine(t *testing.T) {
 func TestMalformedThreeTimesIsFinal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
-		for range malformedMost {
+		for range maxMalformed {
 			l.conns <- error(malformed("frame is not one JSON object"))
 		}
 		if err := l.Run(context.Background()); !errors.Is(err, ErrMalformed) {

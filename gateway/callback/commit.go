@@ -15,7 +15,7 @@ import (
 // redelivery, never a loss.
 const (
 	commitWait  = 50 * time.Millisecond
-	commitMost  = 100 // events
+	maxCommit   = 100 // events
 	commitAgain = time.Second
 	flushWithin = 2 * time.Second
 )
@@ -33,7 +33,7 @@ type committer struct {
 
 // behind tells whether so much is done but not committed that no more should
 // be: it would come again if this node died.
-func (c *committer) behind(window int) bool { return c.open >= max(window, commitMost) }
+func (c *committer) behind(window int) bool { return c.open >= max(window, maxCommit) }
 
 // unsetLocked calls off a commit that is due.
 func (c *committer) unsetLocked() {
@@ -52,7 +52,7 @@ func (w *Worker) commitSoonLocked(n int) {
 		c.more = true
 	case c.timer == nil:
 		w.commitInLocked(commitWait)
-	case c.open >= commitMost && c.open-n < commitMost:
+	case c.open >= maxCommit && c.open-n < maxCommit:
 		if c.timer.Stop() {
 			c.timer.Reset(0)
 		}

@@ -17,7 +17,7 @@ import (
 
 // DispatcherOptions of NewDispatcher; all but Logger are required.
 type DispatcherOptions struct {
-	Keeper   *durable.Keeper
+	Manager  *durable.Manager
 	Schedule broker.Schedule
 	Feeds    *feed.Feeds
 	Engine   *Engine
@@ -86,7 +86,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 func (d *Dispatcher) claim(ctx context.Context) error {
 	for {
 		n := min(d.o.Engine.Room(), claimBatch)
-		if n == 0 || d.o.Keeper.Quiet() {
+		if n == 0 || d.o.Manager.Quiet() {
 			return nil
 		}
 		tickets, err := d.o.Schedule.Due(ctx, n, claimHide)
@@ -124,7 +124,7 @@ func (d *Dispatcher) claim(ctx context.Context) error {
 // serve sees to one subscription that is due, and tells whether that is done.
 func (d *Dispatcher) serve(ctx context.Context, name string) (served bool, err error) {
 	var p *post
-	h, served, err := d.o.Keeper.Due(ctx, name, func(s durable.State) durable.Holder {
+	h, served, err := d.o.Manager.Due(ctx, name, func(s durable.State) durable.Holder {
 		p = &post{d: d, name: name, started: !s.Parked}
 		return p
 	})

@@ -25,10 +25,10 @@ import (
 
 // gatewayNode is a node with callbacks over a real broker.
 type gatewayNode struct {
-	t      *testing.T
-	broker *embedded.Broker
-	keeper *durable.Keeper
-	engine *callback.Engine
+	t       *testing.T
+	broker  *embedded.Broker
+	manager *durable.Manager
+	engine  *callback.Engine
 
 	mu   sync.Mutex
 	told []string
@@ -41,14 +41,14 @@ func newNode(t *testing.T) *gatewayNode {
 	n := &gatewayNode{t: t, broker: b}
 	feeds := feed.New(feed.Options{Broker: b, Logger: quiet}, feed.NewReady())
 	t.Cleanup(feeds.Close)
-	n.keeper = durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Logger: quiet, Tell: func(kind, name string, data any) {
+	n.manager = durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Logger: quiet, Tell: func(kind, name string, data any) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.told = append(n.told, kind)
 	}})
 	n.engine = callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: 50 * time.Millisecond})
 	d := callback.NewDispatcher(callback.DispatcherOptions{
-		Keeper: n.keeper, Schedule: b, Feeds: feeds, Engine: n.engine,
+		Manager: n.manager, Schedule: b, Feeds: feeds, Engine: n.engine,
 		Private: func(durable.State) ([]callback.Secret, map[string]string, error) {
 			return nil, map[string]string{"X-Tenant": "42"}, nil
 		},
@@ -79,7 +79,7 @@ func (n *gatewayNode) define(name, url, more string) {
 	}
 	n.broker.Unfollow("acct-42", ignore{})
 	start := event.Position{{Channel: "acct-42", Epoch: state.Epoch}}
-	err = n.keeper.Change(n.t.Context(), name, func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+	err = n.manager.Change(n.t.Context(), name, func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
 		_, c := durable.Create(name, durable.Record{Definition: def}, start, env)
 		return c, nil
 	})
@@ -106,7 +106,7 @@ func (n *gatewayNode) publish(from, to int) {
 
 func (n *gatewayNode) state(name string) durable.State {
 	n.t.Helper()
-	s, err := n.keeper.Load(n.t.Context(), name)
+	s, err := n.manager.Load(n.t.Context(), name)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestLiveCallbackLive(t *testing.T) {
 	last := 0
 	for round := range 5 {
 		c := client{ended: make(chan struct{})}
-		h, err := n.keeper.Acquire(t.Context(), "crm-42", durable.Claim{Connection: "c1", Consumer: "crm", Kind: durable.Live, Transport: "websocket"}, c)
+		h, err := n.manager.Acquire(t.Context(), "crm-42", durable.Claim{Connection: "c1", Consumer: "crm", Kind: durable.Live, Transport: "websocket"}, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestCallbackYieldsToAClient(t *testing.T) {
 	n.publish(1, 3)
 	eventually(t, "a callback is tried", in.called)
 	c := client{ended: make(chan struct{})}
-	h, err := n.keeper.Acquire(t.Context(), "crm-42", durable.Claim{Connection: "c1", Consumer: "crm", Kind: durable.Live}, c)
+	h, err := n.manager.Acquire(t.Context(), "crm-42", durable.Claim{Connection: "c1", Consumer: "crm", Kind: durable.Live}, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestGoneEndpointIsDisabledUntilItIsDefinedAnew(t *testing.T) {
 	eventually(t, "it is disabled", func() bool { s := n.state("crm-42"); return s.Status() == "disabled" })
 	in.answer(0)
 	n.publish(3, 3)
-	err := n.keeper.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		return durable.Define(s, s.Definition, nil, nil, force, env)
 	})
 	if err != nil {
@@ -294,7 +294,7 @@ func TestRedrive(t *testing.T) {
 	if _, err := n.broker.Redrive(t.Context(), "crm-42", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.keeper.Redriven(t.Context(), "crm-42"); err != nil {
+	if err := n.manager.Redriven(t.Context(), "crm-42"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "e1 is posted and no longer dead", func() bool { return in.got() == "e2 e1" && n.state("crm-42").Dead == 0 })
@@ -309,7 +309,7 @@ func TestChangedDefinitionIsTakenUp(t *testing.T) {
 	n.define("crm-42", dead.URL, "")
 	n.publish(1, 2)
 	eventually(t, "a callback is tried", dead.called)
-	err := n.keeper.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		def, err := s.Definition.Patch(fmt.Appendf(nil, `{"callback":{"url":%q}}`, in.URL))
 		if err != nil {
 			return durable.Change{}, err

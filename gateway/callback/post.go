@@ -26,15 +26,15 @@ const (
 	noteWell    = 10 * time.Second
 )
 
-// post is a claimed subscription: the keeper's Holder and the worker's
+// post is a claimed subscription: the manager's Holder and the worker's
 // Progress in one.
 type post struct {
 	d       *Dispatcher
 	name    string
 	started bool // the callback takes over, rather than going on after a pause in events
 
-	h      *durable.Holding // set by begin, before the worker starts
-	source *redriver        // likewise
+	h      *durable.Ownership // set by begin, before the worker starts
+	source *redriver          // likewise
 
 	mu     sync.Mutex
 	worker *Worker
@@ -51,7 +51,7 @@ var (
 )
 
 // begin starts to deliver what was claimed.
-func (p *post) begin(ctx context.Context, h *durable.Holding) {
+func (p *post) begin(ctx context.Context, h *durable.Ownership) {
 	p.h = h
 	def := h.State.Definition
 	secrets, headers, err := p.d.o.Private(h.State)

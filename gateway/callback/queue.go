@@ -44,8 +44,8 @@ type tries struct {
 	attempts, fails, refusals int
 }
 
-// mostTries bounds them: each is an event that was tried besides a suspect.
-const mostTries = 8
+// maxTries bounds them: each is an event that was tried besides a suspect.
+const maxTries = 8
 
 // item is an event on its way.
 type item struct {
@@ -510,7 +510,7 @@ func (q *queue) sleep() {
 			continue
 		case it.state != waiting:
 			q.held[it.place()] = it
-		case it.alone != nil && it.alone.attempts+it.alone.fails > 0 && len(q.tries) < mostTries:
+		case it.alone != nil && it.alone.attempts+it.alone.fails > 0 && len(q.tries) < maxTries:
 			u := it.alone
 			q.tries = append(q.tries, tries{it.place(), u.attempts, u.fails, u.refusals})
 		}

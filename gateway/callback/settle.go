@@ -166,7 +166,7 @@ func (w *Worker) removeRedriven(u *unit) {
 // refusedLocked handles a 4xx that is about the event. It returns true if it
 // is to be taken for trouble of the endpoint's: too many in a row.
 func (w *Worker) refusedLocked(u *unit, now time.Time) (isTrouble bool) {
-	if w.h.refused >= refusedMost {
+	if w.h.refused >= maxRefused {
 		return true
 	}
 	w.q.compared(refused)
@@ -183,7 +183,7 @@ func (w *Worker) refusedLocked(u *unit, now time.Time) (isTrouble bool) {
 		return false
 	}
 	w.h.refused++
-	if w.h.refused >= refusedMost {
+	if w.h.refused >= maxRefused {
 		return true
 	}
 	u.condemned = "refused: " + w.lastError

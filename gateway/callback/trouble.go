@@ -12,7 +12,7 @@ const (
 	backoffSoon  = 15 * time.Second // at most, while trouble is young
 	backoffLong  = 10 * time.Minute // at most, later
 	troubleYoung = 10 * time.Minute
-	refusedMost  = 5 // events in a row, with no 2xx between
+	maxRefused   = 5 // events in a row, with no 2xx between
 	rampSteps    = 24
 	rampGap      = 50 * time.Millisecond
 )

@@ -2,7 +2,7 @@
 // and the part of a node that owns some: its lease, its acks, its claims.
 //
 // The rules of ownership are pure functions from one State to a Change
-// (step.go). The tests explore them exhaustively; the Keeper applies them to a
+// (step.go). The tests explore them exhaustively; the Manager applies them to a
 // broker by comparing versions.
 package durable
 

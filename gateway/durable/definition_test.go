@@ -114,14 +114,14 @@ func TestRules(t *testing.T) {
 		{"a callback that had its time", owner("n2", "", durable.Call), true, nil},
 		{"a callback of a dead node", owner("dead", "", durable.Call), false, nil},
 	} {
-		s := durable.State{Name: "s", Standing: broker.Standing{Generation: 3}}
+		s := durable.State{Name: "s", Progress: broker.Progress{Generation: 3}}
 		s.Definition, s.Owner = modelDefinition, test.owner
 		if err := acquire(s, test.force); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", test.story, err, test.want)
 		}
 	}
 
-	s := durable.State{Name: "s", Standing: broker.Standing{Generation: 3}}
+	s := durable.State{Name: "s", Progress: broker.Progress{Generation: 3}}
 	s.Definition = modelDefinition
 	s.Definition.ExpiresAfter = durable.Duration(time.Hour)
 	s.Touched = now.Add(-2 * time.Hour)

@@ -13,7 +13,7 @@ import (
 
 // Run keeps the node's lease and commits what was acknowledged, until ctx
 // ends; then it releases what the node owns, within a few seconds, and leaves.
-func (k *Keeper) Run(ctx context.Context) {
+func (k *Manager) Run(ctx context.Context) {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	k.running.Go(func() { k.commit(background) })
@@ -25,7 +25,7 @@ func (k *Keeper) Run(ctx context.Context) {
 }
 
 // incarnation joins, keeps the lease, and returns once it is lost or ctx ends.
-func (k *Keeper) incarnation(ctx context.Context) {
+func (k *Manager) incarnation(ctx context.Context) {
 	n := broker.Node{ID: newNodeID(), Name: k.o.Node, Started: time.Now().UTC()}
 	stop, sent := k.join(ctx, n)
 	if stop == nil {
@@ -43,7 +43,7 @@ func (k *Keeper) incarnation(ctx context.Context) {
 }
 
 // join joins as often as it takes. It returns when the last try was sent.
-func (k *Keeper) join(ctx context.Context, n broker.Node) (stop func(), sent time.Time) {
+func (k *Manager) join(ctx context.Context, n broker.Node) (stop func(), sent time.Time) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		sent = time.Now()
 		err := k.within(ctx, func(ctx context.Context) error { return k.o.Broker.Join(ctx, n, k.o.TTL) })
@@ -69,7 +69,7 @@ func (k *Keeper) join(ctx context.Context, n broker.Node) (stop func(), sent tim
 // keep renews the lease. It returns true when the lease may be lost: two
 // thirds of its time have passed since the sending of the last renewal that
 // succeeded, on the monotonic clock, or the broker says so.
-func (k *Keeper) keep(ctx context.Context, id string, sent time.Time) (lost bool) {
+func (k *Manager) keep(ctx context.Context, id string, sent time.Time) (lost bool) {
 	tick := time.NewTicker(k.o.TTL / 4)
 	defer tick.Stop()
 	fence := time.NewTimer(time.Until(sent.Add(k.o.TTL * 2 / 3)))
@@ -118,17 +118,17 @@ func (k *Keeper) keep(ctx context.Context, id string, sent time.Time) (lost bool
 }
 
 // within bounds a call to the broker, so that a hanging one is noticed.
-func (k *Keeper) within(ctx context.Context, call func(context.Context) error) error {
+func (k *Manager) within(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, k.o.TTL/4)
 	defer cancel()
 	return call(ctx)
 }
 
 // suspend takes everything from everybody: this incarnation is over.
-func (k *Keeper) suspend() {
+func (k *Manager) suspend() {
 	k.mu.Lock()
-	held := k.holdings
-	k.holdings = make(map[string]*Holding)
+	held := k.ownerships
+	k.ownerships = make(map[string]*Ownership)
 	k.node, k.ready = "", make(chan struct{})
 	k.dirty, k.open, k.leaving = nil, 0, nil
 	// Live clients come first after an outage: whoever lost its connection
@@ -144,7 +144,7 @@ func (k *Keeper) suspend() {
 }
 
 // Quiet tells whether nothing may be claimed for a callback yet.
-func (k *Keeper) Quiet() bool {
+func (k *Manager) Quiet() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.node == "" || time.Now().Before(k.quiet)
@@ -152,7 +152,7 @@ func (k *Keeper) Quiet() bool {
 
 // look compares what this node owns with the broker's mind, and sees to what
 // dead nodes owned.
-func (k *Keeper) look(ctx context.Context) {
+func (k *Manager) look(ctx context.Context) {
 	if !k.looking.CompareAndSwap(false, true) {
 		return // the one before is still busy, with a dead node's many
 	}
@@ -176,12 +176,12 @@ func (k *Keeper) look(ctx context.Context) {
 // finds what a lost message should have told.
 const lookParts = 4
 
-func (k *Keeper) lookAfterOwn(ctx context.Context) {
+func (k *Manager) lookAfterOwn(ctx context.Context) {
 	const page = 500
 	k.mu.Lock()
 	k.looks++
-	all := make([]*Holding, 0, len(k.holdings)/lookParts+1)
-	for _, h := range k.holdings {
+	all := make([]*Ownership, 0, len(k.ownerships)/lookParts+1)
+	for _, h := range k.ownerships {
 		if h.Generation%lookParts == k.looks%lookParts {
 			all = append(all, h)
 		}
@@ -194,12 +194,12 @@ func (k *Keeper) lookAfterOwn(ctx context.Context) {
 		for i, h := range some {
 			names[i] = h.Name
 		}
-		standings, err := k.o.Broker.Look(ctx, names)
-		if err != nil || len(standings) != len(some) {
+		progresses, err := k.o.Broker.Look(ctx, names)
+		if err != nil || len(progresses) != len(some) {
 			return
 		}
 		for i, h := range some {
-			switch at := standings[i]; {
+			switch at := progresses[i]; {
 			case at.Generation == 0:
 				h.end(wire.CloseNotFound, "the subscription was deleted")
 			case at.Generation > h.Generation:
@@ -213,7 +213,7 @@ func (k *Keeper) lookAfterOwn(ctx context.Context) {
 
 // giveUp gives up what a dead node owned and forgets it. It tells whether it
 // was this node that did.
-func (k *Keeper) giveUp(ctx context.Context, n broker.Node) bool {
+func (k *Manager) giveUp(ctx context.Context, n broker.Node) bool {
 	for after := ""; ; {
 		names, err := k.o.Broker.Owned(ctx, n.ID, after, 100)
 		if err != nil {
@@ -247,7 +247,7 @@ func (k *Keeper) giveUp(ctx context.Context, n broker.Node) bool {
 }
 
 // commit flushes acks and stores releases until ctx ends.
-func (k *Keeper) commit(ctx context.Context) {
+func (k *Manager) commit(ctx context.Context) {
 	tick := time.NewTicker(commitWait)
 	defer tick.Stop()
 	for {
@@ -262,7 +262,7 @@ func (k *Keeper) commit(ctx context.Context) {
 }
 
 // settle commits what was acknowledged, then what was given up.
-func (k *Keeper) settle(ctx context.Context) {
+func (k *Manager) settle(ctx context.Context) {
 	k.mu.Lock()
 	busy := len(k.dirty) > 0 || len(k.leaving) > 0
 	leaving := k.leaving
@@ -292,8 +292,8 @@ func (k *Keeper) settle(ctx context.Context) {
 	some.Wait()
 }
 
-// depart has a release stored soon.
-func (k *Keeper) depart(d departure) {
+// queueRelease has a release stored soon.
+func (k *Manager) queueRelease(d releaseRequest) {
 	k.mu.Lock()
 	if k.node == d.h.node {
 		k.leaving = append(k.leaving, d)
@@ -306,7 +306,7 @@ func (k *Keeper) depart(d departure) {
 }
 
 // store stores a release.
-func (k *Keeper) store(ctx context.Context, d departure) error {
+func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 	err := k.Change(ctx, d.h.Name, func(s State, _ bool, env Env) (Change, error) {
 		if d.how != nil {
 			return d.how(s, env)
@@ -325,12 +325,12 @@ func (k *Keeper) store(ctx context.Context, d departure) error {
 }
 
 // bow releases what is left and leaves the nodes.
-func (k *Keeper) bow(n broker.Node) {
+func (k *Manager) bow(n broker.Node) {
 	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
 	defer cancel()
 	k.mu.Lock()
-	var rest []*Holding
-	for _, h := range k.holdings {
+	var rest []*Ownership
+	for _, h := range k.ownerships {
 		rest = append(rest, h)
 	}
 	k.mu.Unlock()
@@ -349,7 +349,7 @@ func (k *Keeper) bow(n broker.Node) {
 }
 
 // giveUpOwn releases whatever the broker still has in this node's name.
-func (k *Keeper) giveUpOwn(ctx context.Context, n broker.Node) {
+func (k *Manager) giveUpOwn(ctx context.Context, n broker.Node) {
 	for after := ""; ; {
 		names, err := k.o.Broker.Owned(ctx, n.ID, after, 100)
 		if err != nil || len(names) == 0 {

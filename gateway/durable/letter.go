@@ -43,14 +43,14 @@ func (d DeadLetter) Letter() (broker.Letter, error) {
 }
 
 // BuryEvent keeps dead letters, durably. The position moves by an Advance.
-func (h *Holding) BuryEvent(ctx context.Context, dead ...DeadLetter) error {
+func (h *Ownership) BuryEvent(ctx context.Context, dead ...DeadLetter) error {
 	if h.isGone() {
 		return broker.ErrFenced
 	}
 	return h.k.bury(ctx, h.Name, h.Generation, dead)
 }
 
-func (k *Keeper) bury(ctx context.Context, name string, generation uint64, dead []DeadLetter) error {
+func (k *Manager) bury(ctx context.Context, name string, generation uint64, dead []DeadLetter) error {
 	letters := make([]broker.Letter, 0, len(dead))
 	for _, d := range dead {
 		l, err := d.Letter()
@@ -72,16 +72,16 @@ func (k *Keeper) bury(ctx context.Context, name string, generation uint64, dead 
 	return nil
 }
 
-// mostAgain bounds how many dead letters one owner takes at a time.
-const mostAgain = 1000
+// maxAgain bounds how many dead letters one owner takes at a time.
+const maxAgain = 1000
 
 // LettersAgain returns the dead letters that were put back, oldest first.
-func (h *Holding) LettersAgain(ctx context.Context) (all []Redriven, err error) {
+func (h *Ownership) LettersAgain(ctx context.Context) (all []Redriven, err error) {
 	s, err := h.k.o.Broker.Load(ctx, h.Name)
 	if err != nil || s.Redriving == 0 {
 		return nil, err
 	}
-	for after := uint64(0); len(all) < mostAgain; {
+	for after := uint64(0); len(all) < maxAgain; {
 		page, err := h.k.o.Broker.Dead(ctx, h.Name, after, 500)
 		if err != nil || len(page) == 0 {
 			return all, err
@@ -111,10 +111,10 @@ func redriven(l broker.Letter) (Redriven, error) {
 }
 
 // Remove drops dead letters that were delivered again.
-func (h *Holding) Remove(ctx context.Context, ids []string) error {
+func (h *Ownership) Remove(ctx context.Context, ids []string) error {
 	_, err := h.k.o.Broker.Remove(ctx, h.Name, ids)
 	return err
 }
 
 // Tell tells of something that happened to the subscription.
-func (h *Holding) Tell(kind string, data any) { h.k.o.Tell(kind, h.Name, data) }
+func (h *Ownership) Tell(kind string, data any) { h.k.o.Tell(kind, h.Name, data) }

@@ -129,7 +129,7 @@ func nodeOf(id string) (n, inc int8) { return int8(id[1] - '0'), int8(id[3] - '0
 
 // state is the subscription as the rules see it.
 func (w *world) state() durable.State {
-	s := durable.State{Name: "s", Standing: broker.Standing{Generation: uint64(w.sub.gen), Position: at(w.acked)}}
+	s := durable.State{Name: "s", Progress: broker.Progress{Generation: uint64(w.sub.gen), Position: at(w.acked)}}
 	s.Definition = modelDefinition
 	s.Unclear, s.Parked, s.Paused = w.sub.unclear, w.sub.parked, w.sub.paused
 	if w.sub.handed > 0 {

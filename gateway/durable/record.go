@@ -59,14 +59,14 @@ type Record struct {
 type State struct {
 	Name    string
 	Version uint64
-	broker.Standing
+	broker.Progress
 	Record
 	Dead, Redriving int
 }
 
 // Decode takes a subscription as it was loaded.
 func Decode(s broker.Subscription) (State, error) {
-	state := State{Name: s.Name, Version: s.Version, Standing: s.Standing, Dead: s.Dead, Redriving: s.Redriving}
+	state := State{Name: s.Name, Version: s.Version, Progress: s.Progress, Dead: s.Dead, Redriving: s.Redriving}
 	if err := json.Unmarshal(s.Record, &state.Record); err != nil {
 		return state, fmt.Errorf("decode subscription %s: %w", s.Name, err)
 	}

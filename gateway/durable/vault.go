@@ -63,14 +63,14 @@ func (p *Private) Rotate(text string, now time.Time, overlap time.Duration) {
 		if i == 0 {
 			s.Until = now.Add(overlap)
 		}
-		if now.Before(s.Until) && len(kept) < mostSecrets {
+		if now.Before(s.Until) && len(kept) < maxSecrets {
 			kept = append(kept, s)
 		}
 	}
 	p.Secrets = kept
 }
 
-const mostSecrets = 8 // that sign at once
+const maxSecrets = 8 // that sign at once
 
 // Seal encrypts p for the subscription of that name: it opens for no other.
 func (v *Vault) Seal(name string, p Private) ([]byte, error) {

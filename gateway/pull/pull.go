@@ -24,9 +24,9 @@ import (
 
 // Options of New; all are required.
 type Options struct {
-	Log    broker.Log
-	Hub    *session.Hub
-	Keeper *durable.Keeper
+	Log     broker.Log
+	Hub     *session.Hub
+	Manager *durable.Manager
 }
 
 // Puller answers pulls. Between two of them it holds the subscription for the
@@ -59,12 +59,12 @@ func (p *Puller) Close() {
 // What a pull may ask for.
 const (
 	defaultMax  = 100
-	mostMax     = 1000
+	maxMax      = 1000
 	defaultWait = 0
-	mostWait    = 50 * time.Second // the server's write time-out is more
+	maxWait     = 50 * time.Second // the server's write time-out is more
 	defaultHold = 5 * time.Minute
-	mostHold    = time.Hour
-	mostBytes   = 4 << 20
+	maxHold     = time.Hour
+	maxBytes    = 4 << 20
 )
 
 // request is what a pull asks for.
@@ -85,15 +85,15 @@ func parse(q url.Values, name string, g *auth.Grant) (request, error) {
 	}
 	var err error
 	if text := q.Get("max"); text != "" {
-		if r.max, err = strconv.Atoi(text); err != nil || r.max < 1 || r.max > mostMax {
-			return r, wire.BadRequest("max is %.40q; want a number from 1 to %d", text, mostMax)
+		if r.max, err = strconv.Atoi(text); err != nil || r.max < 1 || r.max > maxMax {
+			return r, wire.BadRequest("max is %.40q; want a number from 1 to %d", text, maxMax)
 		}
 	}
 	for _, d := range []struct {
 		field string
 		into  *time.Duration
 		most  time.Duration
-	}{{"wait", &r.wait, mostWait}, {"hold", &r.hold, mostHold}} {
+	}{{"wait", &r.wait, maxWait}, {"hold", &r.hold, maxHold}} {
 		if text := q.Get(d.field); text != "" {
 			if *d.into, err = time.ParseDuration(text); err != nil || *d.into < 0 || *d.into > d.most {
 				return r, wire.BadRequest("%s is %.40q; want a time from 0s to %v", d.field, text, d.most)
@@ -149,7 +149,7 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 		if err != nil {
 			return err
 		}
-		err = p.o.Keeper.Ack(ctx, s, to, "")
+		err = p.o.Manager.Ack(ctx, s, to, "")
 		if !errors.Is(err, broker.ErrFenced) {
 			break
 		}
@@ -175,7 +175,7 @@ func (p *Puller) attach(ctx context.Context, q request) (*visit, error) {
 		return v, nil
 	}
 	v = &visit{p: p, name: q.name, consumer: q.consumer, wake: make(chan struct{}, 1), over: make(chan struct{}), busy: true}
-	h, err := p.o.Keeper.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, v)
+	h, err := p.o.Manager.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, v)
 	switch {
 	case errors.Is(err, durable.ErrHeld):
 		e := wire.Conflict("another consumer is attached to subscription %q", q.name)
@@ -208,9 +208,9 @@ type visit struct {
 	over           chan struct{} // closed when the ownership is gone
 
 	// static after begin
-	holding *durable.Holding
-	filter  *session.Filter
-	feeds   []*feed.Feed
+	ownership *durable.Ownership
+	filter    *session.Filter
+	feeds     []*feed.Feed
 
 	mu      sync.Mutex
 	state   durable.State
@@ -229,10 +229,10 @@ var (
 	_ feed.Member    = (*visit)(nil)
 )
 
-func (v *visit) begin(ctx context.Context, h *durable.Holding) error {
+func (v *visit) begin(ctx context.Context, h *durable.Ownership) error {
 	def := h.State.Definition
 	v.mu.Lock()
-	v.holding, v.state, v.at = h, h.State, slices.Clone(h.Position)
+	v.ownership, v.state, v.at = h, h.State, slices.Clone(h.Position)
 	v.mu.Unlock()
 	var err error
 	if v.filter, err = v.p.o.Hub.FilterOf(def.Types); err != nil {
@@ -288,7 +288,7 @@ func (v *visit) leave() {
 		return
 	}
 	v.mu.Lock()
-	h, given := v.holding, v.given
+	h, given := v.ownership, v.given
 	v.mu.Unlock()
 	if h != nil {
 		h.Release(given, 0)
@@ -366,7 +366,7 @@ func (v *visit) Redrive() {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		letters, err := v.holding.LettersAgain(ctx)
+		letters, err := v.ownership.LettersAgain(ctx)
 		if err != nil {
 			return
 		}
@@ -384,7 +384,7 @@ func (v *visit) ackedAgain(ctx context.Context) error {
 	for _, l := range v.again[:v.told] {
 		ids = append(ids, l.ID)
 	}
-	h := v.holding
+	h := v.ownership
 	v.mu.Unlock()
 	if len(ids) == 0 {
 		return nil

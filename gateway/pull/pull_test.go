@@ -31,20 +31,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // gateway serves pulls of subscription crm: events of type wanted in channel a.
 type gateway struct {
 	*httptest.Server
-	t      *testing.T
-	broker *embedded.Broker
-	keeper *durable.Keeper
-	token  string
-	epoch  string
+	t       *testing.T
+	broker  *embedded.Broker
+	manager *durable.Manager
+	token   string
+	epoch   string
 }
 
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
-	keeper := durabletest.Run(t, durable.Options{Broker: b})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
-	puller := pull.New(pull.Options{Log: b, Hub: hub, Keeper: keeper})
+	manager := durabletest.Run(t, durable.Options{Broker: b})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Manager: manager})
+	puller := pull.New(pull.Options{Log: b, Hub: hub, Manager: manager})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
 		g, _, err := verifier.FromRequest(r)
@@ -62,14 +62,14 @@ func newGateway(t *testing.T) *gateway {
 		puller.Close()
 		hub.Close()
 	})
-	g := &gateway{Server: server, t: t, broker: b, keeper: keeper}
+	g := &gateway{Server: server, t: t, broker: b, manager: manager}
 	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})
 	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.publish("before", 1)
-	err = keeper.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+	err = manager.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
 		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: g.epoch, Offset: 1}}, env)
 		return c, nil
 	})
@@ -144,7 +144,7 @@ func (g *gateway) pull(status int, name, query string, numbers ...int) http.Head
 
 func (g *gateway) status() string {
 	g.t.Helper()
-	s, err := g.keeper.Load(g.t.Context(), "crm")
+	s, err := g.manager.Load(g.t.Context(), "crm")
 	if err != nil {
 		g.t.Fatal(err)
 	}

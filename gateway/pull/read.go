@@ -100,10 +100,10 @@ func (a *answer) add(text []byte) {
 // readChannel appends a channel's events and moves its cursor over them.
 func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, limit int) error {
 	var items []*feed.Item
-	for a.count < limit && len(a.bytes) < mostBytes {
+	for a.count < limit && len(a.bytes) < maxBytes {
 		var view feed.View
 		c := &a.at[i]
-		items, view = f.Take(items[:0], c.Epoch, c.Offset, limit, mostBytes)
+		items, view = f.Take(items[:0], c.Epoch, c.Offset, limit, maxBytes)
 		if view.State.Epoch != c.Epoch {
 			v.relocate(c, view.State)
 			continue
@@ -133,7 +133,7 @@ func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, lim
 			return nil
 		}
 		for _, item := range items {
-			if a.count == limit || len(a.bytes) >= mostBytes {
+			if a.count == limit || len(a.bytes) >= maxBytes {
 				return nil
 			}
 			c.Offset = item.Offset
@@ -150,7 +150,7 @@ func (v *visit) relocate(c *event.Cursor, state broker.State) {
 	offset, kind := state.Locate(c.Epoch, c.Offset)
 	to := event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}
 	if kind != broker.Here {
-		v.holding.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
+		v.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
 	}
 	*c = to
 }
@@ -158,7 +158,7 @@ func (v *visit) relocate(c *event.Cursor, state broker.State) {
 func (v *visit) gap(c event.Cursor, to uint64, reason string) {
 	end := c
 	end.Offset = to
-	v.holding.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
+	v.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
 }
 
 // moved commits a cursor that no given event stands before.
@@ -168,6 +168,6 @@ func (v *visit) moved(c event.Cursor) {
 	i := slices.IndexFunc(v.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
 	if i >= 0 && v.at[i] != c {
 		v.at[i] = c
-		v.holding.Advance(c, 0)
+		v.ownership.Advance(c, 0)
 	}
 }

@@ -66,9 +66,9 @@ func (s *Session) ackLocked(c event.Cursor) {
 	d.ackAgain(s.hub, c)
 	n := s.ackedLocked(c)
 	l := &d.lanes[d.lane(c.Channel)]
-	if done := l.done(); done > l.acked && d.holding != nil {
+	if done := l.done(); done > l.acked && d.ownership != nil {
 		l.acked = done
-		d.holding.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, max(n, 1))
+		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, max(n, 1))
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *Session) ackedLocked(c event.Cursor) (n int) {
 // ackAgain forgets dead letters that are acknowledged: by their own cursor, or
 // by that of an event that was delivered after them.
 func (d *held) ackAgain(h *Hub, c event.Cursor) {
-	if len(d.twice) == 0 || d.holding == nil {
+	if len(d.twice) == 0 || d.ownership == nil {
 		return
 	}
 	var ids []string
@@ -120,10 +120,10 @@ func (d *held) ackAgain(h *Hub, c event.Cursor) {
 		}
 		return done
 	})
-	if holding := d.holding; len(ids) > 0 {
+	if ownership := d.ownership; len(ids) > 0 {
 		h.spawn(func(ctx context.Context) {
-			if err := holding.Remove(ctx, ids); err != nil {
-				h.opts.Logger.Warn("remove dead letters that were delivered again", "subscription", holding.Name, "error", err)
+			if err := ownership.Remove(ctx, ids); err != nil {
+				h.opts.Logger.Warn("remove dead letters that were delivered again", "subscription", ownership.Name, "error", err)
 			}
 		})
 	}
@@ -137,7 +137,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 		s.mu.Unlock()
 		return wire.BadRequest("reject is for durable sessions; this one is ephemeral")
 	}
-	holding, i := d.holding, d.lane(c.Channel)
+	ownership, i := d.ownership, d.lane(c.Channel)
 	var f *feed.Feed
 	var letter *again
 	if i >= 0 && i < len(s.tracks) {
@@ -151,7 +151,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 	delivered := i >= 0 && d.lanes[i].epoch == c.Epoch && slices.Contains(d.lanes[i].out, c.Offset)
 	s.mu.Unlock()
 	switch {
-	case holding == nil || f == nil:
+	case ownership == nil || f == nil:
 		return wire.Unavailable(time.Second, "the subscription is not attached at present")
 	case letter == nil && !delivered:
 		return wire.BadRequest("reject: %s is not an event that was delivered and is unacknowledged", c)
@@ -175,13 +175,13 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 	}
 	// The commit follows: once it is buried, the event is done.
 	if item != nil {
-		if err := holding.BuryEvent(ctx, durable.DeadLetter{Event: item.JSON(), Reason: reason, Attempts: 1, Time: time.Now().UTC()}); err != nil {
+		if err := ownership.BuryEvent(ctx, durable.DeadLetter{Event: item.JSON(), Reason: reason, Attempts: 1, Time: time.Now().UTC()}); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.holding != holding {
+	if d.ownership != ownership {
 		return nil
 	}
 	s.rejectedLocked(c)
@@ -205,23 +205,23 @@ func (s *Session) rejectedLocked(c event.Cursor) {
 		l.out = slices.Delete(l.out, at, at+1)
 		d.unacked--
 	}
-	if done := l.done(); done > l.acked && d.holding != nil {
+	if done := l.done(); done > l.acked && d.ownership != nil {
 		l.acked = done
-		d.holding.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, 1)
+		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, 1)
 	}
 }
 
 // movedLocked commits where the position moved over events that were left out.
 func (s *Session) movedLocked() {
 	d := s.held
-	if d == nil || d.holding == nil {
+	if d == nil || d.ownership == nil {
 		return
 	}
 	for i := range s.tracks {
 		l := &d.lanes[i]
 		if l.sent = max(l.sent, s.tracks[i].offset); l.done() > l.acked {
 			l.acked = l.done()
-			d.holding.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: l.acked}, 0)
+			d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: l.acked}, 0)
 		}
 	}
 }
@@ -239,15 +239,15 @@ func (s *Session) placedLocked(tr *track, p place, epoch string) {
 		l.epoch, l.acked = epoch, 0
 	}
 	l.sent = p.offset
-	if d.holding == nil {
+	if d.ownership == nil {
 		return
 	}
 	if p.gap != nil {
-		d.holding.Tell("gap", gapNotice(p.gap))
+		d.ownership.Tell("gap", gapNotice(p.gap))
 	}
 	if done := l.done(); done > l.acked || l.acked == 0 {
 		l.acked = done
-		d.holding.Advance(event.Cursor{Channel: l.channel, Epoch: epoch, Offset: done}, 0)
+		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: epoch, Offset: done}, 0)
 	}
 }
 
@@ -288,13 +288,13 @@ func (d *held) handedAgain() {
 func (s *Session) unheldLocked() {
 	d := s.held
 	d.cancel()
-	h := d.holding
+	h := d.ownership
 	if h == nil {
 		return
 	}
 	var delivered event.Position
 	s.movedLocked()
-	d.holding = nil
+	d.ownership = nil
 	for _, l := range d.lanes {
 		if len(l.out) > 0 {
 			delivered = append(delivered, event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: l.out[len(l.out)-1]})

@@ -67,7 +67,7 @@ func BenchmarkTurn(b *testing.B) {
 				turns()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(all)), "ns/delivery")
-			if got := all[0].line.(*sink).frames; got < b.N {
+			if got := all[0].conn.(*sink).frames; got < b.N {
 				b.Errorf("%d frames, want %d", got, b.N)
 			}
 		})

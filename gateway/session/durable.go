@@ -38,14 +38,14 @@ type held struct {
 	ctx      context.Context // ends with the session
 	cancel   context.CancelFunc
 
-	holding *durable.Holding // nil: standing by, or suspended
-	greeted bool             // hello was said
-	paused  bool
-	unacked int
-	lanes   []lane   // as the tracks
-	redrive bool     // asked for before it was attached
-	again   []*again // dead letters to be delivered again
-	twice   []*again // those that were, until acknowledged
+	ownership *durable.Ownership // nil: standing by, or suspended
+	greeted   bool               // hello was said
+	paused    bool
+	unacked   int
+	lanes     []lane   // as the tracks
+	redrive   bool     // asked for before it was attached
+	again     []*again // dead letters to be delivered again
+	twice     []*again // those that were, until acknowledged
 }
 
 // lane is what was delivered in a channel and is not acknowledged.
@@ -102,13 +102,13 @@ func alwaysCalled(name string) error {
 
 // Subscription loads a durable subscription that g may attach to and change.
 func (h *Hub) Subscription(ctx context.Context, g *auth.Grant, name string) (durable.State, error) {
-	if h.opts.Keeper == nil {
+	if h.opts.Manager == nil {
 		return durable.State{}, wire.NotFound("this gateway has no durable subscriptions")
 	}
 	if !g.MaySubscription(name) {
 		return durable.State{}, wire.Forbidden("token may not use subscription %.128q", name)
 	}
-	state, err := h.opts.Keeper.Load(ctx, name)
+	state, err := h.opts.Manager.Load(ctx, name)
 	if errors.Is(err, broker.ErrNotFound) {
 		return state, wire.NotFound("there is no subscription %.128q; PUT /v1/subscriptions/%.128s makes it", name, name)
 	}
@@ -144,7 +144,7 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 	if len(to) == 0 {
 		return nil
 	}
-	if err := h.opts.Keeper.Ack(ctx, state, to, ""); !errors.Is(err, broker.ErrFenced) {
+	if err := h.opts.Manager.Ack(ctx, state, to, ""); !errors.Is(err, broker.ErrFenced) {
 		return err
 	}
 	return nil // somebody else took over since: it comes again
@@ -154,16 +154,16 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 // session at a time.
 func (s *Session) attach(context.Context) {
 	d := s.held
-	keeper := s.hub.opts.Keeper
+	manager := s.hub.opts.Manager
 	claim := durable.Claim{Connection: s.ID(), Consumer: d.consumer, Kind: durable.Live, Transport: s.codec.Traits().Name}
 	wait, stoodBy := 50*time.Millisecond, false
 	for {
 		select {
-		case <-keeper.Ready():
+		case <-manager.Ready():
 		case <-d.ctx.Done():
 			return
 		}
-		h, err := keeper.Acquire(d.ctx, d.name, claim, (*holder)(s))
+		h, err := manager.Acquire(d.ctx, d.name, claim, (*holder)(s))
 		if err == nil {
 			if err = s.engage(h); err == nil {
 				return
@@ -184,7 +184,7 @@ func (s *Session) attach(context.Context) {
 				s.mu.Unlock()
 				s.push()
 			}
-			keeper.Await(d.ctx, d.name)
+			manager.Await(d.ctx, d.name)
 			continue
 		case errors.Is(err, durable.ErrAlways):
 			err = alwaysCalled(d.name)
@@ -205,7 +205,7 @@ func (s *Session) attach(context.Context) {
 }
 
 // engage begins to deliver what was acquired.
-func (s *Session) engage(h *durable.Holding) error {
+func (s *Session) engage(h *durable.Ownership) error {
 	d, def := s.held, h.State.Definition
 	ctx, cancel := context.WithTimeout(d.ctx, engageTimeout)
 	defer cancel()
@@ -219,7 +219,7 @@ func (s *Session) engage(h *durable.Holding) error {
 		release(tracks)
 		return broker.ErrClosed
 	}
-	d.holding, d.paused, d.again, d.twice = h, h.State.Paused, nil, nil
+	d.ownership, d.paused, d.again, d.twice = h, h.State.Paused, nil, nil
 	if h.State.Redriving > 0 || d.redrive {
 		d.redrive = false
 		s.hub.spawn(s.fetchAgain)
@@ -254,7 +254,7 @@ func (s *Session) engage(h *durable.Holding) error {
 const engageTimeout = 15 * time.Second
 
 // greetLocked says hello, or, where that was said, only what is new.
-func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Holding) {
+func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Ownership) {
 	d := s.held
 	position := string(s.appendPosition(nil))
 	recovered := len(gaps) == 0
@@ -279,7 +279,7 @@ func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Holding) {
 }
 
 // redeliveryLocked is how far what comes may have come before.
-func (s *Session) redeliveryLocked(h *durable.Holding) (p event.Position) {
+func (s *Session) redeliveryLocked(h *durable.Ownership) (p event.Position) {
 	for i := range s.tracks {
 		c := s.tracks[i].cursor()
 		if h.Doubt {
@@ -305,7 +305,7 @@ func (s *Session) rejoinLocked(tracks []track, gaps []*wire.Control) []*wire.Con
 			}
 			gaps = slices.DeleteFunc(gaps, func(g *wire.Control) bool { return g.Channel == l.channel })
 			t.offset = l.done()
-			s.held.holding.Advance(t.cursor(), 0)
+			s.held.ownership.Advance(t.cursor(), 0)
 		}
 	}
 	return gaps
@@ -320,10 +320,10 @@ func (s *Session) leaveFeedsLocked() {
 }
 
 // lettersAgain are the dead letters that were put back.
-func (h *Hub) lettersAgain(ctx context.Context, holding *durable.Holding) (all []*again) {
-	letters, err := holding.LettersAgain(ctx)
+func (h *Hub) lettersAgain(ctx context.Context, ownership *durable.Ownership) (all []*again) {
+	letters, err := ownership.LettersAgain(ctx)
 	if err != nil {
-		h.opts.Logger.Warn("read dead letters that were put back", "subscription", holding.Name, "error", err)
+		h.opts.Logger.Warn("read dead letters that were put back", "subscription", ownership.Name, "error", err)
 		return nil
 	}
 	for _, l := range letters {
@@ -342,13 +342,13 @@ func (s *Session) room() int {
 	switch {
 	case d == nil:
 		return 1 << 30
-	case d.holding == nil || d.paused:
+	case d.ownership == nil || d.paused:
 		return 0
 	}
 	return d.window - d.unacked
 }
 
-// holder is a session as its keeper knows it.
+// holder is a session as its manager knows it.
 type holder Session
 
 var (
@@ -360,7 +360,7 @@ var (
 func (h *holder) Ended(code wire.CloseCode, reason string) {
 	s := (*Session)(h)
 	s.mu.Lock()
-	s.held.holding = nil
+	s.held.ownership = nil
 	retry := time.Duration(0)
 	if code == wire.CloseRestart || code == wire.CloseGoingAway {
 		retry = rand.N(200 * time.Millisecond)
@@ -377,7 +377,7 @@ func (h *holder) Yield() {}
 func (h *holder) Changed(state durable.State) {
 	s := (*Session)(h)
 	s.mu.Lock()
-	if d := s.held; d.holding != nil && d.holding.Generation == state.Generation {
+	if d := s.held; d.ownership != nil && d.ownership.Generation == state.Generation {
 		d.paused = state.Paused
 		if d.window = d.asked; d.window == 0 || d.window > state.Definition.Window {
 			d.window = state.Definition.Window
@@ -423,7 +423,7 @@ func (h *holder) Redrive() {
 	s := (*Session)(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.holding == nil {
+	if s.held.ownership == nil {
 		s.held.redrive = true
 		return
 	}
@@ -433,14 +433,14 @@ func (h *holder) Redrive() {
 // fetchAgain reads the dead letters that were put back and has them sent.
 func (s *Session) fetchAgain(ctx context.Context) {
 	s.mu.Lock()
-	holding := s.held.holding
+	ownership := s.held.ownership
 	s.mu.Unlock()
-	if holding == nil {
+	if ownership == nil {
 		return
 	}
-	letters := s.hub.lettersAgain(ctx, holding)
+	letters := s.hub.lettersAgain(ctx, ownership)
 	s.mu.Lock()
-	if d := s.held; d.holding == holding {
+	if d := s.held; d.ownership == ownership {
 		for _, a := range letters {
 			same := func(b *again) bool { return a.id == b.id }
 			if !slices.ContainsFunc(d.again, same) && !slices.ContainsFunc(d.twice, same) {
@@ -457,7 +457,7 @@ func (h *holder) Suspended() {
 	s := (*Session)(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.holding = nil; !s.over && !s.ending {
+	if s.held.ownership = nil; !s.over && !s.ending {
 		s.hub.spawn(s.attach)
 	}
 }

@@ -19,8 +19,8 @@ type Filter struct {
 	known map[string]bool // what was matched before
 }
 
-// mostKnown bounds what a filter remembers; a channel has few types.
-const mostKnown = 256
+// maxKnown bounds what a filter remembers; a channel has few types.
+const maxKnown = 256
 
 // Match tells whether an event of type typ is taken. typ is not kept.
 func (f *Filter) Match(typ string) bool {
@@ -39,7 +39,7 @@ func (f *Filter) Match(typ string) bool {
 		}
 	}
 	f.mu.Lock()
-	if len(f.known) < mostKnown {
+	if len(f.known) < maxKnown {
 		f.known[strings.Clone(typ)] = match
 	}
 	f.mu.Unlock()

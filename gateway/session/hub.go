@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
-	"github.com/longline-push/longline/gateway/line"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -21,11 +21,11 @@ type Options struct {
 	Broker feed.Broker
 	// OffsetAt is the broker's, for since a time.
 	Times Times
-	// Keeper owns durable subscriptions; nil: there are none.
-	Keeper *durable.Keeper
-	Feeds  feed.Options // its Broker and Logger are set from here
-	Logger *slog.Logger
-	Node   string // this node's name, in hello
+	// Manager owns durable subscriptions; nil: there are none.
+	Manager *durable.Manager
+	Feeds   feed.Options // its Broker and Logger are set from here
+	Logger  *slog.Logger
+	Node    string // this node's name, in hello
 	// Heartbeat (25 s) is how often a quiet line is kept alive.
 	Heartbeat time.Duration
 	// WriteTimeout (30 s) is how long a peer may take nothing.
@@ -66,7 +66,7 @@ type Hub struct {
 	opts    Options
 	ready   *feed.Ready
 	feeds   *feed.Feeds
-	poller  line.Poller
+	poller  conn.Poller
 	filters filters
 
 	ctx    context.Context
@@ -122,7 +122,7 @@ func (h *Hub) Close() {
 }
 
 // Poller watches the lines of this hub's sessions.
-func (h *Hub) Poller() *line.Poller { return &h.poller }
+func (h *Hub) Poller() *conn.Poller { return &h.poller }
 
 // Feeds are the hub's feeds.
 func (h *Hub) Feeds() *feed.Feeds { return h.feeds }
@@ -331,7 +331,7 @@ func (s *Session) beat() {
 		position = string(s.appendPosition(nil))
 	}
 	s.moved, s.said = false, false
-	if len(s.control) < mostControl {
+	if len(s.control) < maxControl {
 		if b := s.codec.Heartbeat(position); b != nil {
 			s.control = append(s.control, b)
 		}

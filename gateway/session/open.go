@@ -7,7 +7,7 @@ import (
 
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -51,9 +51,9 @@ func (h *Hub) New(ctx context.Context, c Config) (*Session, error) {
 }
 
 // Start gives the session its line and begins sending.
-func (s *Session) Start(l line.Line) {
+func (s *Session) Start(l conn.Conn) {
 	s.mu.Lock()
-	s.line = l
+	s.conn = l
 	over := s.over
 	if !over {
 		for i := range s.tracks {

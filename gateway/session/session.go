@@ -13,8 +13,8 @@ import (
 
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/feed"
-	"github.com/longline-push/longline/gateway/line"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -78,7 +78,7 @@ type Session struct {
 	id    uint64
 	since int64 // Unix ms of the start
 	codec Codec
-	line  line.Line // set by Start
+	conn  conn.Conn // set by Start
 
 	queued  atomic.Bool // on the ready list, or about to be
 	blocked atomic.Bool // the peer takes nothing for now: a Wake follows
@@ -142,7 +142,7 @@ func (s *Session) Mark() bool {
 	return !s.blocked.Load() && s.queued.CompareAndSwap(false, true)
 }
 
-// Wake implements line.Owner: the line takes bytes again.
+// Wake implements conn.Owner: the line takes bytes again.
 func (s *Session) Wake() {
 	s.blocked.Store(false)
 	s.push()
@@ -192,9 +192,9 @@ func (s *Session) Say(c wire.Control) {
 
 var turnPool = sync.Pool{New: func() any { return new(Turn) }}
 
-// mostControl bounds the answers that wait for a peer that asks but doesn't
+// maxControl bounds the answers that wait for a peer that asks but doesn't
 // read.
-const mostControl = 1024
+const maxControl = 1024
 
 func (s *Session) sayLocked(c wire.Control, position string) {
 	if s.over || s.ending {
@@ -203,7 +203,7 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 	if c.Op == wire.OpGap {
 		s.hub.opts.Metrics.gaps.WithLabelValues(c.Reason).Inc()
 	}
-	if len(s.control) >= mostControl {
+	if len(s.control) >= maxControl {
 		s.endLocked(wire.CloseTimeout, "answers are not read", 0)
 		return
 	}
@@ -381,8 +381,8 @@ func (s *Session) goneLocked() {
 		s.unheldLocked()
 	}
 	s.leaveLocked()
-	if s.line != nil {
-		s.line.Close()
+	if s.conn != nil {
+		s.conn.Close()
 	}
 	s.hub.remove(s)
 }

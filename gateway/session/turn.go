@@ -52,7 +52,7 @@ func (s *Session) Turn(t *Turn) (more bool) {
 	s.queued.Store(false) // whatever comes from now on queues it again
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.line == nil {
+	if s.over || s.conn == nil {
 		return false
 	}
 	t.reset()
@@ -85,7 +85,7 @@ func (s *Session) Turn(t *Turn) (more bool) {
 	if len(s.control) != queued {
 		return true // a gap was found: it goes before what follows it
 	}
-	frames, blocked, err := s.line.Send(t.bufs, stride)
+	frames, blocked, err := s.conn.Send(t.bufs, stride)
 	s.handedOver(t, frames)
 	s.hub.opts.Metrics.frames.Add(float64(frames))
 	switch {
@@ -102,12 +102,12 @@ func (s *Session) Turn(t *Turn) (more bool) {
 		more = true
 	}
 	s.slow = more && s.slow
-	if d := s.held; d != nil && d.rounds && d.holding != nil && d.unacked >= d.window {
+	if d := s.held; d != nil && d.rounds && d.ownership != nil && d.unacked >= d.window {
 		s.endLocked(wire.CloseRestart, "the window is full: coming back acknowledges", roundPause)
 		return true
 	}
 	if s.ending && len(s.control) == 0 {
-		s.line.Finish()
+		s.conn.Finish()
 		return false
 	}
 	return more
@@ -278,9 +278,9 @@ func (s *Session) fallBehind(tr *track, v feed.View) {
 			return
 		}
 		s.slow = true
-		if d := s.held; d != nil && d.holding != nil {
+		if d := s.held; d != nil && d.ownership != nil {
 			tr.followed = false // told once, until it has caught up
-			d.holding.Tell("lagging", map[string]any{"channel": tr.feed.Channel(), "events": v.State.Head - tr.offset})
+			d.ownership.Tell("lagging", map[string]any{"channel": tr.feed.Channel(), "events": v.State.Head - tr.offset})
 		}
 	}
 	tr.reading = true

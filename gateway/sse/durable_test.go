@@ -19,12 +19,12 @@ import (
 
 // newDurable serves subscription crm of channel a, in which there are events
 // already, all unacknowledged, and returns the cursor behind each.
-func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int) string) {
+func newDurable(t *testing.T, events int) (gateway, *durable.Manager, func(n int) string) {
 	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
-	keeper := durabletest.Run(t, durable.Options{Broker: b})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Keeper: keeper})
+	manager := durabletest.Run(t, durable.Options{Broker: b})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Manager: manager})
 	server := httptest.NewServer(&sse.Handler{Hub: hub, Verifier: verifier})
 	t.Cleanup(func() {
 		hub.Close()
@@ -43,7 +43,7 @@ func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = keeper.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+	err = manager.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
 		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: epoch}}, env)
 		return c, nil
 	})
@@ -51,7 +51,7 @@ func newDurable(t *testing.T, events int) (gateway, *durable.Keeper, func(n int)
 		t.Fatal(err)
 	}
 	token := authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}})
-	return gateway{Server: server, hub: hub, token: token}, keeper, func(n int) string { return fmt.Sprintf("a@%s-%d", epoch, n) }
+	return gateway{Server: server, hub: hub, token: token}, manager, func(n int) string { return fmt.Sprintf("a@%s-%d", epoch, n) }
 }
 
 // wantBlock reads the next block and wants it to hold all of these.
@@ -65,7 +65,7 @@ func wantBlock(t *testing.T, s stream, parts ...string) {
 	}
 }
 
-func wantPosition(t *testing.T, k *durable.Keeper, want string) {
+func wantPosition(t *testing.T, k *durable.Manager, want string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -86,7 +86,7 @@ func wantPosition(t *testing.T, k *durable.Keeper, want string) {
 // What an EventSource has received is acknowledged by its coming back, which
 // it is made to do whenever its window is full.
 func TestComingBackAcknowledges(t *testing.T) {
-	g, keeper, at := newDurable(t, 5)
+	g, manager, at := newDurable(t, 5)
 	s := g.open(t, "subscription=crm&window=3")
 	wantBlock(t, s, "retry: ")
 	wantBlock(t, s, "event: longline.hello", `"subscription":"crm"`, "id: "+at(0))
@@ -95,18 +95,18 @@ func TestComingBackAcknowledges(t *testing.T) {
 	}
 	wantBlock(t, s, "retry: 50")
 	wantBlock(t, s, "event: longline.bye", `"reconnect":true`)
-	wantPosition(t, keeper, at(0))
+	wantPosition(t, manager, at(0))
 	s.stop()
-	released(t, keeper)
+	released(t, manager)
 
 	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(3))
 	wantBlock(t, s, "retry: ")
 	wantBlock(t, s, "event: longline.hello", "id: "+at(3))
-	wantPosition(t, keeper, at(3))
+	wantPosition(t, manager, at(3))
 	wantBlock(t, s, "id: "+at(4))
 	wantBlock(t, s, "id: "+at(5))
 	s.stop()
-	released(t, keeper)
+	released(t, manager)
 
 	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(4))
 	wantBlock(t, s, "retry: ")
@@ -117,34 +117,34 @@ func TestComingBackAcknowledges(t *testing.T) {
 
 // released waits until nobody owns the subscription: whoever takes it from a
 // connection that is still there is told of everything that may come twice.
-func released(t *testing.T, keeper *durable.Keeper) {
+func released(t *testing.T, manager *durable.Manager) {
 	t.Helper()
 	waitFor(t, func() bool {
-		state, err := keeper.Load(t.Context(), "crm")
+		state, err := manager.Load(t.Context(), "crm")
 		return err == nil && state.Owner == nil
 	})
 }
 
 func TestManualAcksAreByPostAlone(t *testing.T) {
-	g, keeper, at := newDurable(t, 5)
+	g, manager, at := newDurable(t, 5)
 	s := g.open(t, "subscription=crm&window=2&ack=manual", "Last-Event-ID", at(4))
 	wantBlock(t, s, "retry: ")
 	wantBlock(t, s, "event: longline.hello", "id: "+at(0))
 	wantBlock(t, s, "id: "+at(1))
 	wantBlock(t, s, "id: "+at(2))
-	wantPosition(t, keeper, at(0)) // Last-Event-ID acknowledged nothing
-	state, err := keeper.Load(t.Context(), "crm")
+	wantPosition(t, manager, at(0)) // Last-Event-ID acknowledged nothing
+	state, err := manager.Load(t.Context(), "crm")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keeper.Ack(t.Context(), state, state.Position, "c-of-another"); err == nil {
+	if err := manager.Ack(t.Context(), state, state.Position, "c-of-another"); err == nil {
 		t.Error("an acknowledgement for a connection that owns nothing counted")
 	}
 	to, err := event.ParsePosition(at(2))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keeper.Ack(t.Context(), state, to, state.Owner.Connection); err != nil {
+	if err := manager.Ack(t.Context(), state, to, state.Owner.Connection); err != nil {
 		t.Fatal(err)
 	}
 	wantBlock(t, s, "id: "+at(3))

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -131,7 +131,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Sessi
 	s.Prepend(head.Bytes())
 	rw.Reader.Reset(nil) // what a client sends after its request is ignored
 
-	c := &conn{Session: s, socket: h.Hub.Poller().Wrap(netConn)}
+	c := &peer{Session: s, socket: h.Hub.Poller().Wrap(netConn)}
 	if c.socket != nil {
 		s.Start(c.socket)
 		if err := h.Hub.Poller().Start(c.socket, c); err != nil {
@@ -139,7 +139,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Sessi
 		}
 		return
 	}
-	s.Start(line.NewStream(watched{s}, func(b []byte) error {
+	s.Start(conn.NewStream(watched{s}, func(b []byte) error {
 		_, err := netConn.Write(b)
 		return err
 	}, func() { netConn.Close() }))
@@ -154,17 +154,17 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Sessi
 	}()
 }
 
-// conn is a stream's connection over HTTP/1.1. All that is read from it is its
+// peer is a stream's connection over HTTP/1.1. All that is read from it is its
 // end.
-type conn struct {
+type peer struct {
 	*session.Session
-	socket *line.Socket
+	socket *conn.Socket
 }
 
-var _ line.Owner = (*conn)(nil)
+var _ conn.Owner = (*peer)(nil)
 
-// Read implements line.Owner.
-func (c *conn) Read() {
+// Read implements conn.Owner.
+func (c *peer) Read() {
 	if c.socket.Discard() != nil {
 		c.Gone()
 	}
@@ -188,7 +188,7 @@ func (h *Handler) stay(w http.ResponseWriter, r *http.Request, s *session.Sessio
 	}
 	s.Prepend(retry)
 	w.WriteHeader(http.StatusOK)
-	stream := line.NewStream(watched{s}, func(b []byte) error {
+	stream := conn.NewStream(watched{s}, func(b []byte) error {
 		if _, err := w.Write(b); err != nil {
 			return err
 		}

@@ -29,9 +29,9 @@ type Broker interface {
 
 // Options of New; all but CheckURL, Engine and MaxPerToken are required.
 type Options struct {
-	Broker Broker
-	Keeper *durable.Keeper
-	Vault  *durable.Vault
+	Broker  Broker
+	Manager *durable.Manager
+	Vault   *durable.Vault
 	// Engine sends test events. nil: none can be sent.
 	Engine *callback.Engine
 	// CheckURL refuses callback URLs that could never be called. nil: none.
@@ -134,7 +134,7 @@ func (a *API) load(r *http.Request, g *auth.Grant) (durable.State, error) {
 	if err != nil {
 		return durable.State{}, err
 	}
-	s, err := a.o.Keeper.Load(r.Context(), n)
+	s, err := a.o.Manager.Load(r.Context(), n)
 	if errors.Is(err, broker.ErrNotFound) {
 		return s, notFound(n)
 	}
@@ -154,7 +154,7 @@ func (a *API) change(r *http.Request, g *auth.Grant, rule func(s durable.State, 
 	if err != nil {
 		return err
 	}
-	return a.o.Keeper.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+	return a.o.Manager.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		if s.Version == 0 {
 			return durable.Change{}, notFound(n)
 		}
@@ -209,7 +209,7 @@ func (a *API) PauseOf(ctx context.Context, subject string) error {
 			if err != nil || s.Creator != subject || s.Paused {
 				continue
 			}
-			err = a.o.Keeper.Change(ctx, s.Name, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+			err = a.o.Manager.Change(ctx, s.Name, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 				if s.Version == 0 || s.Paused || s.Creator != subject {
 					return durable.Change{}, durable.ErrNotDue
 				}

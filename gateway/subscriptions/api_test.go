@@ -30,12 +30,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // api is the API over a real broker, and a client of it.
 type api struct {
-	t      *testing.T
-	broker *embedded.Broker
-	api    *subscriptions.API
-	keeper *durable.Keeper
-	auth   *auth.Verifier
-	url    string
+	t       *testing.T
+	broker  *embedded.Broker
+	api     *subscriptions.API
+	manager *durable.Manager
+	auth    *auth.Verifier
+	url     string
 }
 
 func newAPI(t *testing.T) *api {
@@ -46,10 +46,10 @@ func newAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	verifier := authtest.Verifier(t, auth.Options{})
-	keeper := durabletest.Run(t, durable.Options{Broker: b, Node: "test"})
+	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "test"})
 	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}})
 	a := subscriptions.New(subscriptions.Options{
-		Broker: b, Keeper: keeper, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
+		Broker: b, Manager: manager, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
 	})
 	mux := http.NewServeMux()
 	for _, route := range a.Routes() {
@@ -69,7 +69,7 @@ func newAPI(t *testing.T) *api {
 		engine.Close(context.Background())
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return &api{t, b, a, keeper, verifier, server.URL}
+	return &api{t, b, a, manager, verifier, server.URL}
 }
 
 // token may use what a customer may: subscriptions crm-*, channels acct-42 and

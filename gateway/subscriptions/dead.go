@@ -73,7 +73,7 @@ func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) err
 	if err != nil {
 		return err
 	}
-	if err := a.o.Keeper.Redriven(r.Context(), s.Name); err != nil {
+	if err := a.o.Manager.Redriven(r.Context(), s.Name); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]int{"redriven": n})

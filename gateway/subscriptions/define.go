@@ -57,7 +57,7 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 		return err
 	}
 	made, created := "", false // of the try that was stored
-	err = a.o.Keeper.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+	err = a.o.Manager.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		if err := allowed(g, n, s.Definition.Channels); err != nil {
 			return durable.Change{}, err
 		}
@@ -94,7 +94,7 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 	if err != nil {
 		return err
 	}
-	s, err := a.o.Keeper.Load(r.Context(), n)
+	s, err := a.o.Manager.Load(r.Context(), n)
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 	v.Status = &status{State: s.Status(), Due: timeOrNil(s.Grace), Dead: s.Dead}
 	if o := s.Owner; o != nil {
 		v.Status.Consumer, v.Status.Transport, v.Status.Since = o.Consumer, o.Transport, timeOrNil(o.Since)
-		v.Status.Node = a.o.Keeper.NodeName(o.Node)
+		v.Status.Node = a.o.Manager.NodeName(o.Node)
 	}
 	var err error
 	if v.Status.Lag, err = a.lag(ctx, s); err != nil {

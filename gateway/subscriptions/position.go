@@ -139,7 +139,7 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		if err != nil {
 			return err
 		}
-		err = a.o.Keeper.Ack(r.Context(), s, to, in.Connection)
+		err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts
 		}
@@ -154,7 +154,7 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 }
 
 func (a *API) answerCursor(w http.ResponseWriter, r *http.Request, name string) error {
-	s, err := a.o.Keeper.Load(r.Context(), name)
+	s, err := a.o.Manager.Load(r.Context(), name)
 	if err != nil {
 		return err
 	}

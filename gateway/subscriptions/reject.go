@@ -48,7 +48,7 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 			return err
 		}
 		dead := durable.DeadLetter{Event: text, Reason: in.Reason, Attempts: 1, Time: time.Now().UTC()}
-		err = a.o.Keeper.Reject(r.Context(), s, at, dead, in.Connection)
+		err = a.o.Manager.Reject(r.Context(), s, at, dead, in.Connection)
 		switch {
 		case errors.Is(err, broker.ErrFenced) && in.Connection == "":
 			continue // it changed hands meanwhile

@@ -19,9 +19,9 @@ import (
 	"github.com/longline-push/longline/gateway/sse"
 )
 
-// streams serves event streams on the node of keeper.
-func (a *api) streams(keeper *durable.Keeper) (url string) {
-	hub := session.NewHub(session.Options{Broker: a.broker, Times: a.broker, Keeper: keeper, Logger: slog.New(slog.DiscardHandler)})
+// streams serves event streams on the node of manager.
+func (a *api) streams(manager *durable.Manager) (url string) {
+	hub := session.NewHub(session.Options{Broker: a.broker, Times: a.broker, Manager: manager, Logger: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(&sse.Handler{Hub: hub, Verifier: a.auth})
 	a.t.Cleanup(func() {
 		hub.Close()
@@ -31,7 +31,7 @@ func (a *api) streams(keeper *durable.Keeper) (url string) {
 }
 
 // otherNode is a second node on the same broker.
-func (a *api) otherNode() *durable.Keeper {
+func (a *api) otherNode() *durable.Manager {
 	return durabletest.Run(a.t, durable.Options{Broker: a.broker, Node: "other"})
 }
 
@@ -86,11 +86,11 @@ func TestEventStreamsClientSettlesByRequests(t *testing.T) {
 	for _, where := range []string{"on its own node", "on another node"} {
 		t.Run(where, func(t *testing.T) {
 			a, me := newAPI(t), token(t, customer)
-			keeper := a.keeper
+			manager := a.manager
 			if where == "on another node" {
-				keeper = a.otherNode()
+				manager = a.otherNode()
 			}
-			url := a.streams(keeper)
+			url := a.streams(manager)
 			a.append("acct-42", 3)
 			a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"start":"earliest"}`)
 			next := a.listen(url, me, "&ack=manual")

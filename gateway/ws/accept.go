@@ -17,7 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -112,8 +112,8 @@ func (h *Handler) prepare(r *http.Request, plain bool) (*auth.Grant, *session.Se
 }
 
 func (h *Handler) accept(w http.ResponseWriter, r *http.Request, g *auth.Grant, s *session.Session) {
-	c := &conn{Session: s, handler: h}
-	taken := &taker{ResponseWriter: w, conn: c}
+	c := &peer{Session: s, handler: h}
+	taken := &taker{ResponseWriter: w, peer: c}
 	var err error
 	c.ws, err = websocket.Accept(taken, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{Protocol, CloudEvents},
@@ -144,7 +144,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, g *auth.Grant, 
 // taker hands the library a line instead of the connection.
 type taker struct {
 	http.ResponseWriter
-	conn *conn
+	peer *peer
 }
 
 // Unwrap is for http.ResponseController.
@@ -161,11 +161,11 @@ func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = bytes.Clone(early)
 	var taken net.Conn
-	c := t.conn
+	c := t.peer
 	if c.socket = c.handler.Hub.Poller().Wrap(netConn); c.socket != nil {
 		taken = c.socket
 	} else {
-		c.stream = line.NewStream(c, func(b []byte) error {
+		c.stream = conn.NewStream(c, func(b []byte) error {
 			_, err := netConn.Write(b)
 			return err
 		}, func() { netConn.Close() })
@@ -180,7 +180,7 @@ func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // streamConn is a connection whose writes go through a Stream.
 type streamConn struct {
 	net.Conn
-	stream *line.Stream
+	stream *conn.Stream
 }
 
 func (c *streamConn) Write(b []byte) (int, error) { return c.stream.Write(b) }

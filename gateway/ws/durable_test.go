@@ -26,9 +26,9 @@ import (
 // durables is a gateway with durable subscriptions on a real broker.
 type durables struct {
 	gateway
-	broker *embedded.Broker
-	keeper *durable.Keeper
-	epoch  string
+	broker  *embedded.Broker
+	manager *durable.Manager
+	epoch   string
 
 	mu   sync.Mutex
 	told map[string]int
@@ -39,18 +39,18 @@ func newDurables(t *testing.T) *durables {
 	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
 	d := &durables{broker: b, told: map[string]int{}}
-	keeper := durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
+	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.told[kind]++
 	}})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Keeper: keeper, Heartbeat: 200 * time.Millisecond})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Manager: manager, Heartbeat: 200 * time.Millisecond})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: verifier})
 	t.Cleanup(func() {
 		hub.Close()
 		server.Close()
 	})
-	d.gateway, d.keeper = gateway{Server: server, hub: hub}, keeper
+	d.gateway, d.manager = gateway{Server: server, hub: hub}, manager
 	return d
 }
 
@@ -82,7 +82,7 @@ func (d *durables) put(t *testing.T, fields string) {
 	}
 	d.broker.Unfollow("a", deaf{})
 	d.epoch = state.Epoch
-	err = d.keeper.Change(t.Context(), "crm", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+	err = d.manager.Change(t.Context(), "crm", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		at := event.Position{{Channel: "a", Epoch: state.Epoch}}
 		if s.Version > 0 {
 			return durable.Define(s, def, nil, nil, force, env)
@@ -102,7 +102,7 @@ func (deaf) Announce(broker.Announcement) {}
 // change applies a rule to crm.
 func (d *durables) change(t *testing.T, rule func(s durable.State, force bool, env durable.Env) (durable.Change, error)) {
 	t.Helper()
-	if err := d.keeper.Change(t.Context(), "crm", rule); err != nil {
+	if err := d.manager.Change(t.Context(), "crm", rule); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -173,7 +173,7 @@ func (d *durables) wantAcked(t *testing.T, n int) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		s, err := d.keeper.Load(t.Context(), "crm")
+		s, err := d.manager.Load(t.Context(), "crm")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,14 +278,14 @@ func TestRejectDeadLettersAndGoesOn(t *testing.T) {
 	if _, err := d.broker.Redrive(t.Context(), "crm", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.keeper.Redriven(t.Context(), "crm"); err != nil {
+	if err := d.manager.Redriven(t.Context(), "crm"); err != nil {
 		t.Fatal(err)
 	}
 	d.wantEvents(t, c, 2)
 	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(2))
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		s, err := d.keeper.Load(t.Context(), "crm")
+		s, err := d.manager.Load(t.Context(), "crm")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -409,7 +409,7 @@ func TestSlowConsumerReadsOnFromTheLog(t *testing.T) {
 	d.wantTold(t, "lagging")
 }
 
-// wantTold waits until the keeper has told of something.
+// wantTold waits until the manager has told of something.
 func (d *durables) wantTold(t *testing.T, kind string) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)

@@ -25,7 +25,7 @@ type message struct {
 }
 
 // do carries out one message. Errors are answered; the connection stays.
-func (c *conn) do(ctx context.Context, text []byte) {
+func (c *peer) do(ctx context.Context, text []byte) {
 	var m message
 	var reply wire.Control
 	err := decode(text, &m)
@@ -48,7 +48,7 @@ func (c *conn) do(ctx context.Context, text []byte) {
 
 const opsTaken = "want subscribe, unsubscribe, ack, reject, publish, auth or ping"
 
-func (c *conn) carryOut(ctx context.Context, m *message) (wire.Control, error) {
+func (c *peer) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 	ok := wire.Control{Op: wire.OpOK}
 	switch m.Op {
 	case "":
@@ -94,7 +94,7 @@ func (c *conn) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 	return ok, wire.BadRequest("unknown op %.40q: %s", m.Op, opsTaken)
 }
 
-func (c *conn) subscribe(ctx context.Context, m *message) (wire.Control, error) {
+func (c *peer) subscribe(ctx context.Context, m *message) (wire.Control, error) {
 	if len(m.Channels) == 0 {
 		return wire.Control{}, wire.BadRequest("subscribe needs channels, a list of names")
 	}

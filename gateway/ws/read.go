@@ -11,41 +11,41 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// conn is a WebSocket connection: a session, the library's Conn that reads for
+// peer is a WebSocket connection: a session, the library's Conn that reads for
 // it, and one of two lines.
-type conn struct {
+type peer struct {
 	*session.Session
 	handler *Handler
 	ws      *websocket.Conn
 	buffer  *bufio.Reader
-	socket  *line.Socket // read when something came in
-	stream  *line.Stream // or read by a goroutine of its own
+	socket  *conn.Socket // read when something came in
+	stream  *conn.Stream // or read by a goroutine of its own
 
 	inMessage bool // owned by the reader
 }
 
-var _ line.Owner = (*conn)(nil)
+var _ conn.Owner = (*peer)(nil)
 
 // between lets the library's reader go away, be it before a message or after a
 // control frame: it would wait for the next message with a goroutine. It may
 // not go away inside a message, nor with part of a frame in its buffer.
-func (c *conn) between() {
+func (c *peer) between() {
 	if c.socket != nil && !c.inMessage && c.buffer.Buffered() == 0 {
 		c.socket.Between()
 	}
 }
 
-// Read implements line.Owner.
-func (c *conn) Read() {
+// Read implements conn.Owner.
+func (c *peer) Read() {
 	for {
 		c.between()
 		err := c.readMessage()
-		if errors.Is(err, line.ErrWouldBlock) {
+		if errors.Is(err, conn.ErrWouldBlock) {
 			c.Heard()
 			return
 		}
@@ -62,7 +62,7 @@ func (c *conn) Read() {
 }
 
 // readAll reads where no poller watches, until the connection ends.
-func (c *conn) readAll() {
+func (c *peer) readAll() {
 	for {
 		err := c.readMessage()
 		c.Heard()
@@ -75,7 +75,7 @@ func (c *conn) readAll() {
 }
 
 // failed ends the session after a failed read.
-func (c *conn) failed(err error, gone, saidClose bool) {
+func (c *peer) failed(err error, gone, saidClose bool) {
 	switch {
 	case gone || websocket.CloseStatus(err) != -1:
 		c.Gone()
@@ -93,7 +93,7 @@ const keptBuffer = 64 << 10
 
 // readMessage reads one message and does what it says. Its context never ends:
 // a read ends with the connection.
-func (c *conn) readMessage() error {
+func (c *peer) readMessage() error {
 	typ, r, err := c.ws.Reader(context.Background())
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package durabletest runs keepers of durable subscriptions on a real broker,
+// Package durabletest runs managers of durable subscriptions on a real broker,
 // for tests. What is started here ends after all that the test started later.
 package durabletest
 
@@ -26,17 +26,17 @@ func Open(t testing.TB) *embedded.Broker {
 	return b
 }
 
-// Run runs a keeper, and returns once it is ready.
-func Run(t testing.TB, o durable.Options) *durable.Keeper {
+// Run runs a manager, and returns once it is ready.
+func Run(t testing.TB, o durable.Options) *durable.Manager {
 	t.Helper()
-	keeper := durable.New(o)
+	manager := durable.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
+	running.Go(func() { manager.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
 	})
-	<-keeper.Ready()
-	return keeper
+	<-manager.Ready()
+	return manager
 }

@@ -17,9 +17,9 @@ import (
 // EventsChannel is where the gateway tells of its own doings.
 const EventsChannel = event.ReservedPrefix + "events"
 
-// Herald publishes the gateway's own events. Tell may be called by any
+// Notices publishes the gateway's own events. Tell may be called by any
 // goroutine; Run must run beside it.
-type Herald struct {
+type Notices struct {
 	log    Appender
 	logger *slog.Logger
 	source string
@@ -30,24 +30,24 @@ type Herald struct {
 	some   chan struct{}
 }
 
-// Appender is what a Herald needs of a broker.Log.
+// Appender is what a Notices needs of a broker.Log.
 type Appender interface {
 	Append(ctx context.Context, channel string, entries []broker.Entry) ([]broker.Appended, error)
 }
 
 const (
-	mostTold  = 4096
+	maxTold   = 4096
 	tellBatch = 256
 )
 
-// NewHerald makes a herald of the node with that name.
-func NewHerald(log Appender, node string, logger *slog.Logger) *Herald {
-	return &Herald{log: log, logger: logger, source: "/nodes/" + node, some: make(chan struct{}, 1)}
+// NewNotices makes a notices of the node with that name.
+func NewNotices(log Appender, node string, logger *slog.Logger) *Notices {
+	return &Notices{log: log, logger: logger, source: "/nodes/" + node, some: make(chan struct{}, 1)}
 }
 
 // Tell queues an event about a subscription, or, with kinds like node.joined,
 // about a node. data becomes the event's data, beside the name.
-func (h *Herald) Tell(kind, name string, data any) {
+func (h *Notices) Tell(kind, name string, data any) {
 	fields := map[string]any{}
 	if data != nil {
 		if b, err := json.Marshal(data); err == nil {
@@ -74,7 +74,7 @@ func (h *Herald) Tell(kind, name string, data any) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.queue) >= mostTold {
+	if len(h.queue) >= maxTold {
 		h.missed++
 		return
 	}
@@ -86,7 +86,7 @@ func (h *Herald) Tell(kind, name string, data any) {
 }
 
 // Run publishes what is told until ctx ends, and then what is left.
-func (h *Herald) Run(ctx context.Context) {
+func (h *Notices) Run(ctx context.Context) {
 	for {
 		select {
 		case <-h.some:
@@ -100,7 +100,7 @@ func (h *Herald) Run(ctx context.Context) {
 	}
 }
 
-func (h *Herald) publish(ctx context.Context) {
+func (h *Notices) publish(ctx context.Context) {
 	for {
 		h.mu.Lock()
 		batch := h.queue[:min(len(h.queue), tellBatch)]

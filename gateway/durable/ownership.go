@@ -10,9 +10,9 @@ import (
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// Holding is the ownership of a subscription by this node, for one holder. Its
+// Ownership is the ownership of a subscription by this node, for one holder. Its
 // exported fields are static. Its methods may be called by any goroutine.
-type Holding struct {
+type Ownership struct {
 	Name       string
 	Generation uint64
 	State      State          // as it was acquired
@@ -22,7 +22,7 @@ type Holding struct {
 	Doubt  bool
 	Handed event.Position
 
-	k      *Keeper
+	k      *Manager
 	holder Holder
 	node   string
 
@@ -34,12 +34,12 @@ type Holding struct {
 // Acks are committed this often, or when so many have come.
 const (
 	commitWait = 50 * time.Millisecond
-	commitMost = 100
+	maxCommit  = 100
 )
 
 // Advance acknowledges: it is committed with others', soon. A channel's cursor
 // never goes back. n is how many events it acknowledges.
-func (h *Holding) Advance(c event.Cursor, n int) {
+func (h *Ownership) Advance(c event.Cursor, n int) {
 	k := h.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -51,7 +51,7 @@ func (h *Holding) Advance(c event.Cursor, n int) {
 	}
 	h.next = merge(h.next, c)
 	before := k.open
-	if k.open += n; before < commitMost && k.open >= commitMost {
+	if k.open += n; before < maxCommit && k.open >= maxCommit {
 		select {
 		case k.flushNow <- struct{}{}:
 		default:
@@ -74,7 +74,7 @@ func merge(p event.Position, c event.Cursor) event.Position {
 }
 
 // flush commits what was acknowledged.
-func (k *Keeper) flush(ctx context.Context) {
+func (k *Manager) flush(ctx context.Context) {
 	k.mu.Lock()
 	dirty := k.dirty
 	k.dirty, k.open = nil, 0
@@ -103,7 +103,7 @@ func (k *Keeper) flush(ctx context.Context) {
 }
 
 // again keeps moves that could not be committed for the next time.
-func (k *Keeper) again(owners []*Holding, moves []broker.Move) {
+func (k *Manager) again(owners []*Ownership, moves []broker.Move) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, h := range owners {
@@ -122,7 +122,7 @@ func (k *Keeper) again(owners []*Holding, moves []broker.Move) {
 }
 
 // Commit commits at once, for a callback's worker, which gathers by itself.
-func (h *Holding) Commit(ctx context.Context, to event.Position) error {
+func (h *Ownership) Commit(ctx context.Context, to event.Position) error {
 	if h.isGone() {
 		return broker.ErrFenced
 	}
@@ -134,7 +134,7 @@ func (h *Holding) Commit(ctx context.Context, to event.Position) error {
 }
 
 // Bury keeps dead letters and moves the position, both or neither.
-func (h *Holding) Bury(ctx context.Context, letters []broker.Letter, to event.Position) (dropped int, err error) {
+func (h *Ownership) Bury(ctx context.Context, letters []broker.Letter, to event.Position) (dropped int, err error) {
 	if h.isGone() {
 		return 0, broker.ErrFenced
 	}
@@ -142,7 +142,7 @@ func (h *Holding) Bury(ctx context.Context, letters []broker.Letter, to event.Po
 }
 
 // SetNote keeps what others may want to see; errors don't matter.
-func (h *Holding) SetNote(ctx context.Context, note []byte) {
+func (h *Ownership) SetNote(ctx context.Context, note []byte) {
 	if err := h.k.o.Broker.SetNote(ctx, h.Name, h.Generation, note); err != nil && !errors.Is(err, broker.ErrFenced) {
 		h.k.o.Logger.Debug("note of callback", "subscription", h.Name, "error", err)
 	}
@@ -151,14 +151,14 @@ func (h *Holding) SetNote(ctx context.Context, note []byte) {
 // Release gives the ownership up after what was acknowledged is committed. It
 // doesn't wait. handed is how far events were delivered; nil if nothing is
 // unacknowledged. after is when a callback's turn is to be where it was one.
-func (h *Holding) Release(handed event.Position, after time.Duration) {
-	h.leave(departure{h: h, handed: h.handed(handed), doubt: h.Doubt, after: after})
+func (h *Ownership) Release(handed event.Position, after time.Duration) {
+	h.leave(releaseRequest{h: h, handed: h.handed(handed), doubt: h.Doubt, after: after})
 }
 
 // Announced says that the consumer was told up to where events may come twice:
 // that is no longer in doubt, and the next owner tells it again as far as it is
 // not acknowledged by then. Called by the holder before it delivers.
-func (h *Holding) Announced(p event.Position) {
+func (h *Ownership) Announced(p event.Position) {
 	for _, c := range p {
 		h.Handed = merge(h.Handed, c)
 	}
@@ -166,27 +166,27 @@ func (h *Holding) Announced(p event.Position) {
 }
 
 // Park gives the ownership up until there is another event.
-func (h *Holding) Park() {
-	h.leave(departure{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.Generation, env) }})
+func (h *Ownership) Park() {
+	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.Generation, env) }})
 }
 
 // Disable gives the ownership up for good: the endpoint said it is gone.
-func (h *Holding) Disable() {
-	h.leave(departure{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.Generation, env) }})
+func (h *Ownership) Disable() {
+	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.Generation, env) }})
 }
 
-func (h *Holding) leave(d departure) {
+func (h *Ownership) leave(d releaseRequest) {
 	h.k.mu.Lock()
 	gone := h.gone
 	h.k.mu.Unlock()
 	if !gone {
-		h.k.depart(d)
+		h.k.queueRelease(d)
 	}
 }
 
 // handed is how far events may have been delivered by the next owner's lights:
 // what this one was told is still so.
-func (h *Holding) handed(delivered event.Position) event.Position {
+func (h *Ownership) handed(delivered event.Position) event.Position {
 	all := append(event.Position(nil), delivered...)
 	for _, c := range h.Handed {
 		if at, ok := h.Position.Of(c.Channel); !ok || at.Epoch != c.Epoch || at.Offset < c.Offset {
@@ -196,21 +196,21 @@ func (h *Holding) handed(delivered event.Position) event.Position {
 	return all
 }
 
-func (h *Holding) isGone() bool {
+func (h *Ownership) isGone() bool {
 	h.k.mu.Lock()
 	defer h.k.mu.Unlock()
 	return h.gone
 }
 
 // end tells the holder that the ownership is somebody else's.
-func (h *Holding) end(code wire.CloseCode, reason string) {
+func (h *Ownership) end(code wire.CloseCode, reason string) {
 	if h.drop() {
 		h.holder.Ended(code, reason)
 	}
 }
 
-// drop forgets the holding and tells whether it was there.
-func (h *Holding) drop() bool {
+// drop forgets the ownership and tells whether it was there.
+func (h *Ownership) drop() bool {
 	k := h.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -218,14 +218,14 @@ func (h *Holding) drop() bool {
 		return false
 	}
 	h.gone, h.next = true, nil
-	if k.holdings[h.Name] == h {
-		delete(k.holdings, h.Name)
+	if k.ownerships[h.Name] == h {
+		delete(k.ownerships, h.Name)
 	}
 	return true
 }
 
 // reload reads the definition again.
-func (h *Holding) reload() {
+func (h *Ownership) reload() {
 	ctx, cancel := context.WithTimeout(context.Background(), h.k.o.TTL/2)
 	defer cancel()
 	s, err := h.k.Load(ctx, h.Name)

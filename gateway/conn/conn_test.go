@@ -1,4 +1,4 @@
-package line_test
+package conn_test
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/longline-push/longline/gateway/line"
+	"github.com/longline-push/longline/gateway/conn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,7 +46,7 @@ func wait(t *testing.T, c chan struct{}, what string) {
 }
 
 // connect returns a started socket and its peer.
-func connect(t *testing.T, o *owner) (*line.Socket, *net.TCPConn) {
+func connect(t *testing.T, o *owner) (*conn.Socket, *net.TCPConn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -57,12 +57,12 @@ func connect(t *testing.T, o *owner) (*line.Socket, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := listener.Accept()
+	accepted, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var p line.Poller
-	s := p.Wrap(conn)
+	var p conn.Poller
+	s := p.Wrap(accepted)
 	if s == nil {
 		t.Fatalf("a TCP connection is no socket on %s", runtime.GOOS)
 	}
@@ -168,7 +168,7 @@ func TestAControlFrameNeverBlocksNorSplitsAnEvent(t *testing.T) {
 
 func TestReadingComesAndGoes(t *testing.T) {
 	o := newOwner()
-	var s *line.Socket
+	var s *conn.Socket
 	var mu sync.Mutex
 	var got []byte
 	o.read = func() {
@@ -179,7 +179,7 @@ func TestReadingComesAndGoes(t *testing.T) {
 			mu.Lock()
 			got = append(got, b[:n]...)
 			mu.Unlock()
-			if errors.Is(err, line.ErrWouldBlock) {
+			if errors.Is(err, conn.ErrWouldBlock) {
 				return
 			}
 			if err != nil {
@@ -231,7 +231,7 @@ func TestStream(t *testing.T) {
 	var got []byte
 	gate := make(chan struct{}, 10)
 	ended := 0
-	s := line.NewStream(o, func(b []byte) error {
+	s := conn.NewStream(o, func(b []byte) error {
 		<-gate
 		mu.Lock()
 		got = append(got, b...)
@@ -262,7 +262,7 @@ func TestStream(t *testing.T) {
 func TestAStreamWhoseWriteFailsIsDead(t *testing.T) {
 	o := newOwner()
 	ended := make(chan struct{})
-	s := line.NewStream(o, func([]byte) error { return io.ErrClosedPipe }, func() { close(ended) })
+	s := conn.NewStream(o, func([]byte) error { return io.ErrClosedPipe }, func() { close(ended) })
 	s.Send([][]byte{[]byte("a")}, 1)
 	<-ended
 	s.Wait()

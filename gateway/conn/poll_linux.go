@@ -1,4 +1,4 @@
-package line
+package conn
 
 import (
 	"fmt"
@@ -240,19 +240,19 @@ func (s *Socket) recv(b []byte) (int, error) {
 	}
 }
 
-// mostBuffers is how many buffers one writev takes (IOV_MAX).
-const mostBuffers = 1024
+// maxBuffers is how many buffers one writev takes (IOV_MAX).
+const maxBuffers = 1024
 
-var vectorPool = sync.Pool{New: func() any { return new([mostBuffers]unix.Iovec) }}
+var vectorPool = sync.Pool{New: func() any { return new([maxBuffers]unix.Iovec) }}
 
 // writev hands as many bytes to the socket as it takes at once. sent tells
 // whether that was all.
 func writev(fd int, bufs [][]byte) (n int, sent bool, err error) {
-	vectors := vectorPool.Get().(*[mostBuffers]unix.Iovec)
+	vectors := vectorPool.Get().(*[maxBuffers]unix.Iovec)
 	defer vectorPool.Put(vectors)
 	for len(bufs) > 0 {
 		taken, filled, total := 0, 0, 0
-		for taken < len(bufs) && filled < mostBuffers {
+		for taken < len(bufs) && filled < maxBuffers {
 			if b := bufs[taken]; len(b) > 0 {
 				vectors[filled].Base = &b[0]
 				vectors[filled].SetLen(len(b))

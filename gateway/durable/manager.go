@@ -19,7 +19,7 @@ import (
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// Options of a Keeper. Zero values take the defaults.
+// Options of a Manager. Zero values take the defaults.
 type Options struct {
 	Broker broker.Durable
 	Logger *slog.Logger // slog.Default()
@@ -32,8 +32,8 @@ type Options struct {
 }
 
 // Holder is who delivers the events of a subscription that the node owns. Its
-// methods are called by the keeper, one at a time, and must not block nor call
-// the keeper back, except from a goroutine of their own.
+// methods are called by the manager, one at a time, and must not block nor call
+// the manager back, except from a goroutine of their own.
 type Holder interface {
 	// Ended: the ownership is gone; nothing the holder does counts any more.
 	// A connection is closed with the code and reason.
@@ -47,8 +47,8 @@ type Holder interface {
 	// Redrive: dead letters wait to be delivered again.
 	Redrive()
 	// Suspended: the node lost its broker. Nothing may be delivered, calls in
-	// flight are cancelled. The Holding is gone; what was held may be acquired
-	// anew once Keeper.Ready says so.
+	// flight are cancelled. The Ownership is gone; what was held may be acquired
+	// anew once Manager.Ready says so.
 	Suspended()
 }
 
@@ -62,45 +62,45 @@ type Settler interface {
 	Rejected(c event.Cursor)
 }
 
-// Keeper is a node's part in the ownership of subscriptions: it holds the
+// Manager is a node's part in the ownership of subscriptions: it holds the
 // node's lease, the subscriptions it owns and their acknowledgements, and says
 // what became of those of nodes that died. All methods may be called by many
 // goroutines at once; Run must run beside them.
-type Keeper struct {
+type Manager struct {
 	o    Options
 	seed maphash.Seed
 
 	taking [256]sync.Mutex // by a hash of the subscription's name; locked before mu
 
-	mu       sync.Mutex
-	node     string // this incarnation; "" while there is none
-	ready    chan struct{}
-	known    map[string]bool // other nodes: whether they are alive
-	names    map[string]string
-	holdings map[string]*Holding
-	standing map[string][]chan struct{} // who stands by for a subscription here
-	looks    uint64
-	quiet    time.Time  // nothing is claimed before
-	dirty    []*Holding // with moves to commit
-	open     int        // acks among them
-	leaving  []departure
+	mu         sync.Mutex
+	node       string // this incarnation; "" while there is none
+	ready      chan struct{}
+	known      map[string]bool // other nodes: whether they are alive
+	names      map[string]string
+	ownerships map[string]*Ownership
+	standing   map[string][]chan struct{} // who stands by for a subscription here
+	looks      uint64
+	quiet      time.Time    // nothing is claimed before
+	dirty      []*Ownership // with moves to commit
+	open       int          // acks among them
+	leaving    []releaseRequest
 
 	flushNow chan struct{}
 	looking  atomic.Bool
 	running  sync.WaitGroup
 }
 
-// departure is a release that is to be stored.
-type departure struct {
-	h      *Holding
+// releaseRequest is a release that is to be stored.
+type releaseRequest struct {
+	h      *Ownership
 	handed event.Position
 	doubt  bool // more than handed may have been delivered
 	after  time.Duration
 	how    func(State, Env) (Change, error) // nil: Release
 }
 
-// New makes a keeper, which owns nothing until Run has joined.
-func New(o Options) *Keeper {
+// New makes a manager, which owns nothing until Run has joined.
+func New(o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -110,9 +110,9 @@ func New(o Options) *Keeper {
 	if o.Tell == nil {
 		o.Tell = func(string, string, any) {}
 	}
-	return &Keeper{
+	return &Manager{
 		o: o, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
-		holdings: make(map[string]*Holding), standing: make(map[string][]chan struct{}),
+		ownerships: make(map[string]*Ownership), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
 }
@@ -129,21 +129,21 @@ type Claim struct {
 var ErrSuspended = fmt.Errorf("the node has lost its lease: %w", broker.ErrUnavailable)
 
 // Ready returns a channel that is closed while the node may own something.
-func (k *Keeper) Ready() <-chan struct{} {
+func (k *Manager) Ready() <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ready
 }
 
 // Node returns the ID of the node's present incarnation, "" if it has none.
-func (k *Keeper) Node() string {
+func (k *Manager) Node() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.node
 }
 
 // NodeName is a node's name for people, or its ID if that isn't known.
-func (k *Keeper) NodeName(id string) string {
+func (k *Manager) NodeName(id string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if id == k.node {
@@ -156,7 +156,7 @@ func (k *Keeper) NodeName(id string) string {
 }
 
 // Load returns a subscription as it is now; broker.ErrNotFound.
-func (k *Keeper) Load(ctx context.Context, name string) (State, error) {
+func (k *Manager) Load(ctx context.Context, name string) (State, error) {
 	s, err := k.o.Broker.Load(ctx, name)
 	if err != nil {
 		return State{}, err
@@ -167,7 +167,7 @@ func (k *Keeper) Load(ctx context.Context, name string) (State, error) {
 // Acquire attaches a client to a subscription for holder. A callback that owns
 // it is asked to yield, which may take YieldTime. ErrHeld if another consumer
 // is attached, ErrAlways if nobody can be, ErrSuspended, broker errors.
-func (k *Keeper) Acquire(ctx context.Context, name string, c Claim, holder Holder) (*Holding, error) {
+func (k *Manager) Acquire(ctx context.Context, name string, c Claim, holder Holder) (*Ownership, error) {
 	var deadline time.Time // of a yield
 	for {
 		env, node, err := k.env(ctx)
@@ -212,11 +212,11 @@ func (k *Keeper) Acquire(ctx context.Context, name string, c Claim, holder Holde
 const yieldLook = 100 * time.Millisecond
 
 // Await returns when it may be worth to acquire a held subscription again.
-func (k *Keeper) Await(ctx context.Context, name string) error {
+func (k *Manager) Await(ctx context.Context, name string) error {
 	return k.awaitFree(ctx, name, time.Second+rand.N(time.Second))
 }
 
-func (k *Keeper) awaitFree(ctx context.Context, name string, most time.Duration) error {
+func (k *Manager) awaitFree(ctx context.Context, name string, most time.Duration) error {
 	free := make(chan struct{}, 1)
 	k.mu.Lock()
 	k.standing[name] = append(k.standing[name], free)
@@ -233,7 +233,7 @@ func (k *Keeper) awaitFree(ctx context.Context, name string, most time.Duration)
 	return nil
 }
 
-func (k *Keeper) unstand(name string, free chan struct{}) {
+func (k *Manager) unstand(name string, free chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	list := k.standing[name]
@@ -250,7 +250,7 @@ func (k *Keeper) unstand(name string, free chan struct{}) {
 	}
 }
 
-func (k *Keeper) freed(name string) {
+func (k *Manager) freed(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range k.standing[name] {
@@ -262,9 +262,9 @@ func (k *Keeper) freed(name string) {
 }
 
 // Due decides about a subscription that the broker handed out as due. It
-// returns a Holding where it was claimed for a callback, for holder to serve;
+// returns a Ownership where it was claimed for a callback, for holder to serve;
 // served says that its ticket is done with.
-func (k *Keeper) Due(ctx context.Context, name string, holder func(State) Holder) (h *Holding, served bool, err error) {
+func (k *Manager) Due(ctx context.Context, name string, holder func(State) Holder) (h *Ownership, served bool, err error) {
 	for {
 		env, node, err := k.env(ctx)
 		if err != nil {
@@ -302,13 +302,13 @@ func (k *Keeper) Due(ctx context.Context, name string, holder func(State) Holder
 }
 
 // take stores a change that makes this node the owner. One take of a
-// subscription is under way at a time: each ends the holding it replaced before
+// subscription is under way at a time: each ends the ownership it replaced before
 // its own begins, so that what that one delivered is known by then.
-func (k *Keeper) take(ctx context.Context, s State, c Change, holder Holder, node string) (*Holding, error) {
+func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, node string) (*Ownership, error) {
 	turn := &k.taking[maphash.String(k.seed, s.Name)%uint64(len(k.taking))]
 	turn.Lock()
 	defer turn.Unlock()
-	h := &Holding{
+	h := &Ownership{
 		k: k, Name: s.Name, Generation: c.Generation, Doubt: s.Doubt(), holder: holder, node: node,
 		Position: append(event.Position(nil), s.Position...), State: s,
 	}
@@ -322,21 +322,21 @@ func (k *Keeper) take(ctx context.Context, s State, c Change, holder Holder, nod
 		k.mu.Unlock()
 		return nil, ErrSuspended
 	}
-	before := k.holdings[s.Name]
-	k.holdings[s.Name] = h
+	before := k.ownerships[s.Name]
+	k.ownerships[s.Name] = h
 	k.mu.Unlock()
 	if err := k.Store(ctx, s, c); err != nil {
 		k.mu.Lock()
-		if k.holdings[s.Name] == h {
-			if delete(k.holdings, s.Name); before != nil && !before.gone {
-				k.holdings[s.Name] = before
+		if k.ownerships[s.Name] == h {
+			if delete(k.ownerships, s.Name); before != nil && !before.gone {
+				k.ownerships[s.Name] = before
 			}
 		}
 		k.mu.Unlock()
 		if !errors.Is(err, broker.ErrConflict) {
 			// It may have taken effect: then nobody would serve it until this
 			// incarnation ends.
-			k.depart(departure{h: h})
+			k.queueRelease(releaseRequest{h: h})
 		}
 		return nil, err
 	}
@@ -354,7 +354,7 @@ func (k *Keeper) take(ctx context.Context, s State, c Change, holder Holder, nod
 
 // Store stores a change and sends what it has to tell. broker.ErrConflict: the
 // state was not the present one.
-func (k *Keeper) Store(ctx context.Context, s State, c Change) error {
+func (k *Manager) Store(ctx context.Context, s State, c Change) error {
 	if c.Delete {
 		if err := k.o.Broker.Delete(ctx, s.Name, s.Version); err != nil && !errors.Is(err, broker.ErrNotFound) {
 			return err
@@ -381,7 +381,7 @@ func (k *Keeper) Store(ctx context.Context, s State, c Change) error {
 // Change loads a subscription, asks the rule what to make of it, and stores
 // that, as often as it takes. The rule is asked with force once a callback in
 // flight had its time to yield.
-func (k *Keeper) Change(ctx context.Context, name string, rule func(s State, force bool, env Env) (Change, error)) error {
+func (k *Manager) Change(ctx context.Context, name string, rule func(s State, force bool, env Env) (Change, error)) error {
 	var deadline time.Time
 	for {
 		env, _, err := k.env(ctx)
@@ -419,7 +419,7 @@ func (k *Keeper) Change(ctx context.Context, name string, rule func(s State, for
 
 // Ack acknowledges for whoever owns the subscription, on whatever node. With a
 // connection it counts only while that one does: broker.ErrFenced if not.
-func (k *Keeper) Ack(ctx context.Context, s State, to event.Position, connection string) error {
+func (k *Manager) Ack(ctx context.Context, s State, to event.Position, connection string) error {
 	if connection != "" && (s.Owner == nil || s.Owner.Connection != connection) {
 		return broker.ErrFenced
 	}
@@ -442,7 +442,7 @@ var ErrUnattached = errors.New("no connection is attached")
 // Reject makes a dead letter of an event, at c, for the connection that owns
 // the subscription on whatever node, which goes on without it: ErrUnattached
 // if none does. connection is as for Ack.
-func (k *Keeper) Reject(ctx context.Context, s State, c event.Cursor, dead DeadLetter, connection string) error {
+func (k *Manager) Reject(ctx context.Context, s State, c event.Cursor, dead DeadLetter, connection string) error {
 	switch {
 	case connection != "" && (s.Owner == nil || s.Owner.Connection != connection):
 		return broker.ErrFenced
@@ -459,7 +459,7 @@ func (k *Keeper) Reject(ctx context.Context, s State, c event.Cursor, dead DeadL
 
 // Redriven tells a subscription's owner that dead letters were put back. Where
 // nobody owns it, a callback that is parked is woken.
-func (k *Keeper) Redriven(ctx context.Context, name string) error {
+func (k *Manager) Redriven(ctx context.Context, name string) error {
 	return k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
 		if s.Version == 0 {
 			return Change{}, broker.ErrNotFound
@@ -473,7 +473,7 @@ func (k *Keeper) Redriven(ctx context.Context, name string) error {
 }
 
 // env is what a rule is asked with, and this incarnation.
-func (k *Keeper) env(ctx context.Context) (Env, string, error) {
+func (k *Manager) env(ctx context.Context) (Env, string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.node == "" {
@@ -485,7 +485,7 @@ func (k *Keeper) env(ctx context.Context) (Env, string, error) {
 	return Env{Now: time.Now(), Alive: k.alive}, k.node, nil
 }
 
-func (k *Keeper) alive(node string) bool {
+func (k *Manager) alive(node string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return node == k.node || k.known[node]
@@ -493,7 +493,7 @@ func (k *Keeper) alive(node string) bool {
 
 // refresh learns of a node that this one hasn't heard of. A new node must not
 // be taken for a dead one.
-func (k *Keeper) refresh(ctx context.Context, node string) {
+func (k *Manager) refresh(ctx context.Context, node string) {
 	k.mu.Lock()
 	_, known := k.known[node]
 	known = known || node == k.node
@@ -514,7 +514,7 @@ func (k *Keeper) refresh(ctx context.Context, node string) {
 	}
 }
 
-func (k *Keeper) learnLocked(nodes []broker.Node) {
+func (k *Manager) learnLocked(nodes []broker.Node) {
 	clear(k.known)
 	clear(k.names)
 	for _, n := range nodes {
@@ -523,7 +523,7 @@ func (k *Keeper) learnLocked(nodes []broker.Node) {
 }
 
 // send sends a message to a node; to this one it goes directly.
-func (k *Keeper) send(ctx context.Context, to string, m Message) {
+func (k *Manager) send(ctx context.Context, to string, m Message) {
 	if to == k.Node() {
 		k.receive(m)
 		return
@@ -534,16 +534,16 @@ func (k *Keeper) send(ctx context.Context, to string, m Message) {
 }
 
 // listen takes what other nodes send.
-func (k *Keeper) listen(b []byte) {
+func (k *Manager) listen(b []byte) {
 	var m Message
 	if json.Unmarshal(b, &m) == nil {
 		k.receive(m)
 	}
 }
 
-func (k *Keeper) receive(m Message) {
+func (k *Manager) receive(m Message) {
 	k.mu.Lock()
-	h := k.holdings[m.Name]
+	h := k.ownerships[m.Name]
 	k.mu.Unlock()
 	if h == nil || h.Generation != m.Generation {
 		return

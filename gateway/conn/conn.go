@@ -1,11 +1,11 @@
-// Package line carries a session's bytes over a connection taken from
+// Package conn carries a session's bytes over a connection taken from
 // net/http. Nobody waits in it: a write hands over what the socket takes at
 // once, and an idle line has neither a reader nor a writer goroutine.
 //
 // On Linux a plain TCP connection is watched by a Poller; everywhere else, and
 // under TLS and HTTP/2, a line falls back to a goroutine per read or write
 // under way (see Stream).
-package line
+package conn
 
 import (
 	"errors"
@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Line takes frames for one peer. Its methods may be called by any goroutine.
-type Line interface {
+// Conn takes frames for one peer. Its methods may be called by any goroutine.
+type Conn interface {
 	// Send hands over frames, each of stride consecutive buffers, and returns
 	// how many of them the peer took or will take: a frame that was begun is
 	// kept and goes out first. blocked means that no more is taken for now;
@@ -39,7 +39,7 @@ type Owner interface {
 }
 
 // errClosed is what Send returns on a line that was closed.
-var errClosed = errors.New("line is closed")
+var errClosed = errors.New("connection is closed")
 
 // ErrWouldBlock is what Socket.Read returns between messages when nothing has
 // come in: the reader goes away and Owner.Read is called anew.
@@ -56,7 +56,7 @@ const (
 	again // more came in while busy
 )
 
-// Socket is a Line over a TCP connection whose reads and writes are raw. It is
+// Socket is a Conn over a TCP connection whose reads and writes are raw. It is
 // a net.Conn too, for the WebSocket library: its Read may block (inside a
 // message), its Write never does.
 type Socket struct {
@@ -78,9 +78,9 @@ type Socket struct {
 	dead      bool   // closed; fd must not be used
 }
 
-var _ Line = (*Socket)(nil)
+var _ Conn = (*Socket)(nil)
 
-// Send implements Line.
+// Send implements Conn.
 func (s *Socket) Send(bufs [][]byte, stride int) (frames int, blocked bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,7 +221,7 @@ func (s *Socket) SaidClose() bool {
 	return s.saidClose
 }
 
-// Finish implements Line. The peer sees the end of the stream; the socket
+// Finish implements Conn. The peer sees the end of the stream; the socket
 // itself is closed when the peer has ended its side too, or by Close.
 func (s *Socket) Finish() {
 	s.mu.Lock()
@@ -241,7 +241,7 @@ func (s *Socket) shutdownLocked() {
 	}
 }
 
-// Close implements Line and net.Conn.
+// Close implements Conn and net.Conn.
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

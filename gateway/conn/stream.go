@@ -1,17 +1,17 @@
-package line
+package conn
 
 import (
 	"sync"
 )
 
-// Stream is a Line over anything that can only be written to with waiting: TLS
+// Stream is a Conn over anything that can only be written to with waiting: TLS
 // in process, HTTP/2. A goroutine writes while there is something to write.
 type Stream struct {
 	write func([]byte) error // hands all bytes over and flushes them
 	end   func()             // closes what is written to
 
 	mu        sync.Mutex
-	owner     Owner // until the line is closed
+	owner     Owner // until the connection is closed
 	buf       []byte
 	extra     []byte // control frames that came while busy
 	saidClose bool
@@ -21,7 +21,7 @@ type Stream struct {
 	idle      sync.Cond // busy became false
 }
 
-var _ Line = (*Stream)(nil)
+var _ Conn = (*Stream)(nil)
 
 // NewStream returns a line whose bytes go to write, called by one goroutine at
 // a time; end is called once, when the line is done with it, and makes a write
@@ -32,7 +32,7 @@ func NewStream(owner Owner, write func([]byte) error, end func()) *Stream {
 	return s
 }
 
-// Send implements Line: it takes everything, or nothing while a write is under
+// Send implements Conn: it takes everything, or nothing while a write is under
 // way.
 func (s *Stream) Send(bufs [][]byte, stride int) (frames int, blocked bool, err error) {
 	s.mu.Lock()
@@ -110,7 +110,7 @@ func (s *Stream) run() {
 	}
 }
 
-// Finish implements Line.
+// Finish implements Conn.
 func (s *Stream) Finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +120,7 @@ func (s *Stream) Finish() {
 	}
 }
 
-// Close implements Line.
+// Close implements Conn.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
