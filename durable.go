@@ -15,6 +15,7 @@ import (
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // durability is what a node has for durable subscriptions: who owns them, and
@@ -84,7 +85,7 @@ func (d *durability) run(b gateway.Broker, feeds *feed.Feeds, logger *slog.Logge
 }
 
 // private opens what of a callback is kept encrypted.
-func (d *durability) private(s durable.State) ([]callback.Secret, map[string]string, error) {
+func (d *durability) private(s durable.State) ([]webhook.Secret, map[string]string, error) {
 	p, err := d.vault.Open(s.Name, s.Sealed)
 	if err != nil {
 		return nil, nil, err

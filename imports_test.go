@@ -29,6 +29,7 @@ func TestImportsPointDown(t *testing.T) {
 		"gateway/feed":    {"broker", "event", "gateway/wire"},
 		"gateway/publish": {"broker", "event", "gateway/wire", "gateway/auth"},
 		"gateway/console": {},
+		"gateway/webhook": {"event"},
 		// The SDK needs no gateway.
 		"client/go": {"event", "gateway/wire"},
 	}

@@ -12,7 +12,7 @@ import (
 
 	longline "github.com/longline-push/longline/client/go"
 	"github.com/longline-push/longline/event"
-	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // listenCmd prints events, or forwards them to a local URL as a callback
@@ -81,7 +81,7 @@ func (c *listenCmd) Run(env *environment) error {
 type forwarder struct {
 	to           string
 	subscription string
-	secret       callback.Secret
+	secret       webhook.Secret
 	client       *http.Client
 
 	mu       sync.Mutex
@@ -98,10 +98,10 @@ func (c *listenCmd) forwarder(env *environment) (*forwarder, error) {
 	}
 	text := c.Secret
 	if text == "" {
-		text = callback.NewSecret()
+		text = webhook.NewSecret()
 		fmt.Fprintf(env.stderr, "signing with %s\n", text)
 	}
-	secret, err := callback.ParseSecret(text)
+	secret, err := webhook.ParseSecret(text)
 	if err != nil {
 		return nil, usage("--secret", "not a secret; want whsec_ and the base64 of 24 to 64 bytes")
 	}
@@ -132,7 +132,7 @@ func (f *forwarder) forward(ctx context.Context, e longline.Event) error {
 		return err
 	}
 	err = fmt.Errorf("%s answered %d", f.to, status)
-	if callback.Refuses(status) && attempt >= refusedTries {
+	if webhook.Refuses(status) && attempt >= refusedTries {
 		f.forget(e)
 		return longline.Reject(err)
 	}
@@ -150,9 +150,9 @@ func (f *forwarder) post(ctx context.Context, e longline.Event, attempt int) (st
 	if err != nil {
 		return 0, fmt.Errorf("forward event %s: %w", e.ID, err)
 	}
-	m := callback.NewMessage(f.subscription, []callback.Event{{Cursor: at, ID: e.ID, JSON: e.Raw}}, false)
+	m := webhook.NewMessage(f.subscription, []webhook.Event{{Cursor: at, ID: e.ID, JSON: e.Raw}}, false)
 	m.Attempt = attempt
-	req, err := callback.NewRequest(ctx, f.to, m, []callback.Secret{f.secret}, time.Now())
+	req, err := webhook.NewRequest(ctx, f.to, m, []webhook.Secret{f.secret}, time.Now())
 	if err != nil {
 		return 0, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // receiverEnv makes this test binary a receiver of callbacks, for benchmarks:
@@ -93,7 +94,7 @@ func BenchmarkPost(b *testing.B) {
 			to := startReceiver(b)
 			e := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: time.Millisecond})
 			body := fmt.Appendf(nil, `{"specversion":"1.0","id":"0198f2aa-1c5e-7d40-9a51-0a6d6d1b7f01","type":"email.opened","data":%q}`, strings.Repeat("x", 200))
-			secret, err := callback.ParseSecret(callback.NewSecret())
+			secret, err := webhook.ParseSecret(webhook.NewSecret())
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -105,7 +106,7 @@ func BenchmarkPost(b *testing.B) {
 				m := &endless{newMemory(), uint64(b.N/endpoints + 1), body}
 				if _, err := e.Deliver(callback.Subscription{
 					Name: fmt.Sprint("crm-", i), URL: fmt.Sprintf("http://%s/%d", to, i), Position: event.Position{cursor(0)},
-					Secrets: []callback.Secret{secret},
+					Secrets: []webhook.Secret{secret},
 				}, m, m, func(r callback.Result) { ended <- r }); err != nil {
 					b.Fatal(err)
 				}

@@ -8,8 +8,8 @@
 //	                   └── again, split ─────────────────┘
 //
 // The worker reads what its window takes (queue.go: order, lanes, batches,
-// poison), sends one unit after another (message.go, exchange.go), waits as
-// the endpoint's health demands (trouble.go), and acknowledges the contiguous
+// poison), sends one unit after another (exchange.go), waits as
+// the endpoint's health demands (health.go), and acknowledges the contiguous
 // prefix (commit.go). Nothing is shared between workers but connections and a
 // budget for parallel calls, so that no endpoint waits for another's.
 package callback
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/webhook"
 	"golang.org/x/time/rate"
 )
 
@@ -38,7 +39,7 @@ type Subscription struct {
 
 	URL         string
 	Headers     map[string]string // the user's own, checked
-	Secrets     []Secret          // the newest first
+	Secrets     []webhook.Secret  // the newest first
 	Rate        float64           // calls a second; 0: as fast as answered
 	ByKey       bool              // order by key, else by channel
 	Concurrency int               // calls in flight where ByKey; 0: 1
@@ -73,10 +74,10 @@ type Options struct {
 // Engine runs the callbacks of a node. All methods may be called by many
 // goroutines at once.
 type Engine struct {
-	opt  Options
-	via  http.RoundTripper
-	pool *http.Transport // via, if it is ours to close
-	lots *lots
+	opt   Options
+	via   http.RoundTripper
+	pool  *http.Transport // via, if it is ours to close
+	quota *quota
 
 	mu      sync.Mutex
 	workers map[*Worker]struct{}
@@ -105,7 +106,7 @@ func New(o Options) *Engine {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
-	e := &Engine{opt: o, via: o.Transport, lots: &lots{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
+	e := &Engine{opt: o, via: o.Transport, quota: &quota{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
 	if e.via == nil {
 		e.pool = o.Dialing.Transport()
 		e.via = e.pool
@@ -167,7 +168,7 @@ func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(
 	e.running.Add(1)
 	e.opt.Metrics.Active.Inc()
 	if sub.Concurrency > 1 {
-		e.lots.join()
+		e.quota.join()
 	}
 	go w.run()
 	return w, nil
@@ -242,7 +243,7 @@ func (e *Engine) leave(w *Worker) {
 	e.mu.Unlock()
 	e.setActive(-1)
 	if w.sub.Concurrency > 1 {
-		e.lots.leave()
+		e.quota.leave()
 	}
 	e.running.Done()
 }

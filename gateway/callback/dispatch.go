@@ -13,6 +13,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // DispatcherOptions of NewDispatcher; all but Logger are required.
@@ -22,17 +23,17 @@ type DispatcherOptions struct {
 	Feeds    *feed.Feeds
 	Engine   *Engine
 	// Private returns what of a callback is kept sealed.
-	Private func(s durable.State) (secrets []Secret, headers map[string]string, err error)
+	Private func(s durable.State) (secrets []webhook.Secret, headers map[string]string, err error)
 	Logger  *slog.Logger // nil: none
 }
 
 // Dispatcher claims subscriptions whose callback is due, as long as the node
 // has room, and hands them to the engine. Run must run for it to do so.
 type Dispatcher struct {
-	o     DispatcherOptions
-	pace  *rate.Limiter
-	mu    sync.Mutex
-	posts map[*post]struct{}
+	o          DispatcherOptions
+	pace       *rate.Limiter
+	mu         sync.Mutex
+	deliveries map[*delivery]struct{}
 }
 
 // How subscriptions are claimed: in small batches, at a pace that spreads what
@@ -50,7 +51,7 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Dispatcher{o: o, pace: rate.NewLimiter(claimPace, 4*claimBatch), posts: map[*post]struct{}{}}
+	return &Dispatcher{o: o, pace: rate.NewLimiter(claimPace, 4*claimBatch), deliveries: map[*delivery]struct{}{}}
 }
 
 // Run claims what becomes due until ctx ends. What was claimed is delivered
@@ -123,9 +124,9 @@ func (d *Dispatcher) claim(ctx context.Context) error {
 
 // serve sees to one subscription that is due, and tells whether that is done.
 func (d *Dispatcher) serve(ctx context.Context, name string) (served bool, err error) {
-	var p *post
+	var p *delivery
 	h, served, err := d.o.Manager.Due(ctx, name, func(s durable.State) durable.Holder {
-		p = &post{d: d, name: name, started: !s.Parked}
+		p = &delivery{d: d, name: name, started: !s.Parked}
 		return p
 	})
 	if h != nil {
@@ -146,12 +147,12 @@ func (d *Dispatcher) keepNotes(ctx context.Context) {
 		case <-tick.C:
 		}
 		d.mu.Lock()
-		posts := make([]*post, 0, len(d.posts))
-		for p := range d.posts {
-			posts = append(posts, p)
+		deliveries := make([]*delivery, 0, len(d.deliveries))
+		for p := range d.deliveries {
+			deliveries = append(deliveries, p)
 		}
 		d.mu.Unlock()
-		for _, p := range posts {
+		for _, p := range deliveries {
 			if ctx.Err() == nil {
 				p.noteIfDue(ctx, time.Now())
 			}
@@ -159,12 +160,12 @@ func (d *Dispatcher) keepNotes(ctx context.Context) {
 	}
 }
 
-func (d *Dispatcher) add(p *post, there bool) {
+func (d *Dispatcher) add(p *delivery, there bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if there {
-		d.posts[p] = struct{}{}
+		d.deliveries[p] = struct{}{}
 	} else {
-		delete(d.posts, p)
+		delete(d.deliveries, p)
 	}
 }

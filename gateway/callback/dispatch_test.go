@@ -20,6 +20,7 @@ import (
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -49,7 +50,7 @@ func newNode(t *testing.T) *gatewayNode {
 	n.engine = callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: 50 * time.Millisecond})
 	d := callback.NewDispatcher(callback.DispatcherOptions{
 		Manager: n.manager, Schedule: b, Feeds: feeds, Engine: n.engine,
-		Private: func(durable.State) ([]callback.Secret, map[string]string, error) {
+		Private: func(durable.State) ([]webhook.Secret, map[string]string, error) {
 			return nil, map[string]string{"X-Tenant": "42"}, nil
 		},
 	})

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // maxAnswer is how much of an answer is read, after decompression.
@@ -152,20 +154,10 @@ func (a *answer) verdict(ctx context.Context) verdict {
 		return accepted
 	case a.status == http.StatusGone:
 		return gone
-	case Refuses(a.status):
+	case webhook.Refuses(a.status):
 		return refused
 	}
 	return trouble
-}
-
-// Refuses tells whether a status refuses the event that was sent, rather than
-// say that the endpoint is in trouble or gone.
-func Refuses(status int) bool {
-	switch status {
-	case 401, 403, 404, 405, 407, 408, 410, 425, 429:
-		return false
-	}
-	return status/100 == 4
 }
 
 // describe says what was wrong in words fit for the subscription's owner:

@@ -4,6 +4,5 @@ package callback
 var (
 	ParseRetryAfter = parseRetryAfter
 	ParseRejected   = parseRejected
-	HeaderText      = headerText
 	Backoff         = backoff
 )

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // maxBatchBytes bounds a batch's body; an event larger than that goes alone.
@@ -77,7 +78,7 @@ type placement struct {
 // unit is what one call carries, with the history of its attempts.
 type unit struct {
 	items     []*item
-	msg       Message
+	msg       webhook.Message
 	made      bool // msg is
 	batch     bool // an array
 	probe     bool // out of turn: it holds no lane

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // How often an event that a well endpoint refuses is tried, and how far apart.
@@ -31,12 +32,12 @@ func (w *Worker) send(u *unit) {
 
 func (w *Worker) call(u *unit) answer {
 	if !u.made {
-		events := make([]Event, len(u.items))
+		events := make([]webhook.Event, len(u.items))
 		for i, it := range u.items {
-			events[i] = it.ev
-			events[i].Redelivery = it.ev.Redelivery || it.ev.Redriven
+			e := &it.ev
+			events[i] = webhook.Event{Cursor: e.Cursor, ID: e.ID, JSON: e.JSON, Redelivery: e.Redelivery || e.Redriven}
 		}
-		u.msg, u.made = NewMessage(w.sub.Name, events, u.batch), true
+		u.msg, u.made = webhook.NewMessage(w.sub.Name, events, u.batch), true
 	}
 	m := u.msg
 	m.Attempt = u.attempts
@@ -44,7 +45,7 @@ func (w *Worker) call(u *unit) answer {
 	lastBody := w.log.lastBody()
 	w.mu.Unlock()
 	w.e.opt.Metrics.InFlight.Inc()
-	r := newRequest(w.calls, w.url, w.headers, &m, w.sub.Secrets, time.Now())
+	r := webhook.Request(w.calls, w.url, w.headers, &m, w.sub.Secrets, time.Now())
 	a := exchange(w.calls, w.e.via, r, w.sub.Timeout, lastBody)
 	w.e.opt.Metrics.InFlight.Dec()
 	return a
@@ -120,7 +121,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 func (w *Worker) landedLocked() {
 	w.inFlight--
 	if w.inFlight > 0 {
-		w.e.lots.put()
+		w.e.quota.put()
 	}
 }
 

@@ -332,7 +332,7 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	if !well {
 		return nil, start, w.inFlight == 0
 	}
-	if w.inFlight > 0 && !w.e.lots.take(w.inFlight-1) {
+	if w.inFlight > 0 && !w.e.quota.take(w.inFlight-1) {
 		return nil, now.Add(20 * time.Millisecond), false
 	}
 	if u = w.q.another(); u == nil {
@@ -340,7 +340,7 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	}
 	if u == nil {
 		if w.inFlight > 0 {
-			w.e.lots.put()
+			w.e.quota.put()
 		}
 		return nil, at, w.inFlight == 0 && w.q.blocked()
 	}

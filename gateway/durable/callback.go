@@ -1,13 +1,14 @@
 package durable
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // check names the first field that is wrong, without the leading "callback.".
@@ -50,7 +51,7 @@ func (c *Callback) check(window int) error {
 		}
 	}
 	if c.Secret != "" {
-		if err := CheckSecret(c.Secret); err != nil {
+		if _, err := webhook.ParseSecret(c.Secret); err != nil {
 			return fmt.Errorf("secret: %w", err)
 		}
 	}
@@ -128,20 +129,4 @@ func headerValue(s string) bool {
 		}
 	}
 	return true
-}
-
-// SecretPrefix begins a secret's text, by Standard Webhooks; base64 follows.
-const SecretPrefix = "whsec_"
-
-// CheckSecret returns nil for whsec_ and the base64 of 24 to 64 bytes.
-func CheckSecret(s string) error {
-	text, ok := strings.CutPrefix(s, SecretPrefix)
-	if !ok {
-		return errors.New("want whsec_ and the base64 of 24 to 64 bytes")
-	}
-	key, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(key) < 24 || len(key) > 64 {
-		return errors.New("want whsec_ and the base64 of 24 to 64 bytes")
-	}
-	return nil
 }

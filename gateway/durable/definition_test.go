@@ -12,6 +12,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -73,12 +74,12 @@ func TestVault(t *testing.T) {
 	}
 	now := time.Now()
 	for range 20 {
-		p.Rotate(durable.NewSecret(), now, time.Hour)
+		p.Rotate(webhook.NewSecret(), now, time.Hour)
 	}
 	if len(p.Secrets) != 8 || !p.Secrets[0].Until.IsZero() || !p.Secrets[1].Until.Equal(now.Add(time.Hour)) {
 		t.Errorf("after many rotations: %v, want the newest for good and few others for an hour", p.Secrets)
 	}
-	p.Rotate(durable.NewSecret(), now.Add(2*time.Hour), time.Hour)
+	p.Rotate(webhook.NewSecret(), now.Add(2*time.Hour), time.Hour)
 	if len(p.Secrets) != 2 {
 		t.Errorf("%d secrets, want those that have ended gone", len(p.Secrets))
 	}

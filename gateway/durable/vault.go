@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,13 +47,6 @@ type Secret struct {
 
 // String keeps secrets and headers out of logs.
 func (p Private) String() string { return "[private]" }
-
-// NewSecret makes up a secret's text.
-func NewSecret() string {
-	key := make([]byte, 32)
-	rand.Read(key) // never fails, see crypto/rand
-	return SecretPrefix + base64.StdEncoding.EncodeToString(key)
-}
 
 // Rotate puts a new secret first; the one before signs on for a while.
 func (p *Private) Rotate(text string, now time.Time, overlap time.Duration) {

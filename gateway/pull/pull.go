@@ -35,23 +35,23 @@ type Puller struct {
 	o Options
 
 	mu     sync.Mutex
-	visits map[string]*visit // by subscription
+	leases map[string]*pullLease // by subscription
 	closed bool
-	timers sync.WaitGroup // of visits that wait for their next pull
+	timers sync.WaitGroup // of leases that wait for their next pull
 }
 
 // New makes a Puller.
-func New(o Options) *Puller { return &Puller{o: o, visits: make(map[string]*visit)} }
+func New(o Options) *Puller { return &Puller{o: o, leases: make(map[string]*pullLease)} }
 
 // Close releases what is held. No pull may be under way.
 func (p *Puller) Close() {
 	p.mu.Lock()
 	p.closed = true
-	all := p.visits
-	p.visits = nil
+	all := p.leases
+	p.leases = nil
 	p.mu.Unlock()
-	for _, v := range all {
-		v.leave()
+	for _, l := range all {
+		l.leave()
 	}
 	p.timers.Wait()
 }
@@ -121,15 +121,15 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 			return err
 		}
 	}
-	v, err := p.attach(r.Context(), q)
+	l, err := p.attach(r.Context(), q)
 	if err != nil {
 		return err
 	}
-	out, err := v.pull(r.Context(), q)
+	out, err := l.pull(r.Context(), q)
 	if err != nil || out.count == 0 {
-		v.leave()
+		l.leave()
 	} else {
-		v.hold(q.hold)
+		l.hold(q.hold)
 	}
 	if err != nil {
 		return err
@@ -158,24 +158,24 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 		}
 	}
 	p.mu.Lock()
-	v := p.visits[q.name]
+	l := p.leases[q.name]
 	p.mu.Unlock()
-	if v != nil {
-		return v.ackedAgain(ctx)
+	if l != nil {
+		return l.ackedAgain(ctx)
 	}
 	return nil
 }
 
-// attach returns the visit of this consumer, which owns the subscription.
-func (p *Puller) attach(ctx context.Context, q request) (*visit, error) {
+// attach returns the lease of this consumer, which owns the subscription.
+func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
 	p.mu.Lock()
-	v := p.visits[q.name]
+	l := p.leases[q.name]
 	p.mu.Unlock()
-	if v != nil && v.consumer == q.consumer && v.enter() {
-		return v, nil
+	if l != nil && l.consumer == q.consumer && l.enter() {
+		return l, nil
 	}
-	v = &visit{p: p, name: q.name, consumer: q.consumer, wake: make(chan struct{}, 1), over: make(chan struct{}), busy: true}
-	h, err := p.o.Manager.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, v)
+	l = &pullLease{p: p, name: q.name, consumer: q.consumer, wake: make(chan struct{}, 1), over: make(chan struct{}), busy: true}
+	h, err := p.o.Manager.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, l)
 	switch {
 	case errors.Is(err, durable.ErrHeld):
 		e := wire.Conflict("another consumer is attached to subscription %q", q.name)
@@ -186,22 +186,22 @@ func (p *Puller) attach(ctx context.Context, q request) (*visit, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := v.begin(ctx, h); err != nil {
-		v.leave()
+	if err := l.begin(ctx, h); err != nil {
+		l.leave()
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		go v.leave()
+		go l.leave()
 		return nil, wire.Unavailable(time.Second, "the node is shutting down")
 	}
-	p.visits[q.name] = v
-	return v, nil
+	p.leases[q.name] = l
+	return l, nil
 }
 
-// visit is somebody who pulls, as the owner of a subscription.
-type visit struct {
+// pullLease is somebody who pulls, as the owner of a subscription.
+type pullLease struct {
 	p              *Puller
 	name, consumer string
 	wake           chan struct{} // there may be more to read
@@ -225,175 +225,175 @@ type visit struct {
 }
 
 var (
-	_ durable.Holder = (*visit)(nil)
-	_ feed.Member    = (*visit)(nil)
+	_ durable.Holder = (*pullLease)(nil)
+	_ feed.Member    = (*pullLease)(nil)
 )
 
-func (v *visit) begin(ctx context.Context, h *durable.Ownership) error {
+func (l *pullLease) begin(ctx context.Context, h *durable.Ownership) error {
 	def := h.State.Definition
-	v.mu.Lock()
-	v.ownership, v.state, v.at = h, h.State, slices.Clone(h.Position)
-	v.mu.Unlock()
+	l.mu.Lock()
+	l.ownership, l.state, l.at = h, h.State, slices.Clone(h.Position)
+	l.mu.Unlock()
 	var err error
-	if v.filter, err = v.p.o.Hub.FilterOf(def.Types); err != nil {
+	if l.filter, err = l.p.o.Hub.FilterOf(def.Types); err != nil {
 		return err
 	}
 	for _, channel := range def.Channels {
-		f, err := v.p.o.Hub.Feeds().Open(ctx, channel)
+		f, err := l.p.o.Hub.Feeds().Open(ctx, channel)
 		if err != nil {
 			return err
 		}
-		f.Join(v)
-		v.feeds = append(v.feeds, f)
+		f.Join(l)
+		l.feeds = append(l.feeds, f)
 	}
 	if h.State.Redriving > 0 {
-		v.again, err = h.LettersAgain(ctx)
+		l.again, err = h.LettersAgain(ctx)
 	}
 	return err
 }
 
-// enter takes the visit for a pull, unless one is under way or it has ended.
-func (v *visit) enter() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.busy || v.ended {
+// enter takes the lease for a pull, unless one is under way or it has ended.
+func (l *pullLease) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy || l.ended {
 		return false
 	}
-	v.busy = true
-	v.stopLocked()
+	l.busy = true
+	l.stopLocked()
 	return true
 }
 
 // hold keeps the subscription for the next pull.
-func (v *visit) hold(d time.Duration) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.busy, v.keep = false, d
-	if !v.ended {
-		v.p.timers.Add(1)
-		v.expires = time.AfterFunc(d, func() { defer v.p.timers.Done(); v.leave() })
+func (l *pullLease) hold(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy, l.keep = false, d
+	if !l.ended {
+		l.p.timers.Add(1)
+		l.expires = time.AfterFunc(d, func() { defer l.p.timers.Done(); l.leave() })
 	}
 }
 
-func (v *visit) stopLocked() {
-	if v.expires != nil && v.expires.Stop() {
-		v.p.timers.Done()
+func (l *pullLease) stopLocked() {
+	if l.expires != nil && l.expires.Stop() {
+		l.p.timers.Done()
 	}
-	v.expires = nil
+	l.expires = nil
 }
 
 // leave gives the subscription up.
-func (v *visit) leave() {
-	if !v.finish() {
+func (l *pullLease) leave() {
+	if !l.finish() {
 		return
 	}
-	v.mu.Lock()
-	h, given := v.ownership, v.given
-	v.mu.Unlock()
+	l.mu.Lock()
+	h, given := l.ownership, l.given
+	l.mu.Unlock()
 	if h != nil {
 		h.Release(given, 0)
 	}
 }
 
 // finish lets go of everything but the ownership; false if that was done.
-func (v *visit) finish() bool {
-	v.mu.Lock()
-	if v.ended {
-		v.mu.Unlock()
+func (l *pullLease) finish() bool {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
 		return false
 	}
-	v.ended = true
-	close(v.over)
-	v.stopLocked()
-	feeds := v.feeds
-	v.mu.Unlock()
+	l.ended = true
+	close(l.over)
+	l.stopLocked()
+	feeds := l.feeds
+	l.mu.Unlock()
 	for _, f := range feeds {
-		f.Leave(v)
+		f.Leave(l)
 		f.Release()
 	}
-	v.p.mu.Lock()
-	if v.p.visits[v.name] == v {
-		delete(v.p.visits, v.name)
+	l.p.mu.Lock()
+	if l.p.leases[l.name] == l {
+		delete(l.p.leases, l.name)
 	}
-	v.p.mu.Unlock()
+	l.p.mu.Unlock()
 	return true
 }
 
 // Mark implements feed.Member: a pull waits by itself.
-func (v *visit) Mark() bool {
+func (l *pullLease) Mark() bool {
 	select {
-	case v.wake <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 	return false
 }
 
 // Ended implements durable.Holder.
-func (v *visit) Ended(wire.CloseCode, string) { go v.finish() }
+func (l *pullLease) Ended(wire.CloseCode, string) { go l.finish() }
 
 // Suspended implements durable.Holder.
-func (v *visit) Suspended() { go v.finish() }
+func (l *pullLease) Suspended() { go l.finish() }
 
 // Yield implements durable.Holder: whoever pulls yields to nobody.
-func (v *visit) Yield() {}
+func (l *pullLease) Yield() {}
 
 // Changed implements durable.Holder.
-func (v *visit) Changed(s durable.State) {
-	v.mu.Lock()
-	v.state.Record = s.Record
-	v.mu.Unlock()
-	v.Mark()
+func (l *pullLease) Changed(s durable.State) {
+	l.mu.Lock()
+	l.state.Record = s.Record
+	l.mu.Unlock()
+	l.Mark()
 }
 
 // Acked implements durable.Holder. An acknowledgement renews the hold.
-func (v *visit) Acked(p event.Position) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (l *pullLease) Acked(p event.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	moved := false
 	for _, c := range p {
-		i := slices.IndexFunc(v.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
-		if i >= 0 && (v.at[i].Epoch != c.Epoch || v.at[i].Offset < c.Offset) {
-			v.at[i], moved = c, true
+		i := slices.IndexFunc(l.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
+		if i >= 0 && (l.at[i].Epoch != c.Epoch || l.at[i].Offset < c.Offset) {
+			l.at[i], moved = c, true
 		}
 	}
-	if moved && !v.busy && !v.ended && v.expires != nil && v.expires.Stop() {
-		v.expires.Reset(v.keep)
+	if moved && !l.busy && !l.ended && l.expires != nil && l.expires.Stop() {
+		l.expires.Reset(l.keep)
 	}
 }
 
 // Redrive implements durable.Holder: the next pull finds them.
-func (v *visit) Redrive() {
+func (l *pullLease) Redrive() {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		letters, err := v.ownership.LettersAgain(ctx)
+		letters, err := l.ownership.LettersAgain(ctx)
 		if err != nil {
 			return
 		}
-		v.mu.Lock()
-		v.again, v.told = letters, 0
-		v.mu.Unlock()
-		v.Mark()
+		l.mu.Lock()
+		l.again, l.told = letters, 0
+		l.mu.Unlock()
+		l.Mark()
 	}()
 }
 
 // ackedAgain removes the dead letters that were given with the last pull.
-func (v *visit) ackedAgain(ctx context.Context) error {
-	v.mu.Lock()
+func (l *pullLease) ackedAgain(ctx context.Context) error {
+	l.mu.Lock()
 	var ids []string
-	for _, l := range v.again[:v.told] {
-		ids = append(ids, l.ID)
+	for _, letter := range l.again[:l.told] {
+		ids = append(ids, letter.ID)
 	}
-	h := v.ownership
-	v.mu.Unlock()
+	h := l.ownership
+	l.mu.Unlock()
 	if len(ids) == 0 {
 		return nil
 	}
 	if err := h.Remove(ctx, ids); err != nil {
 		return err
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.again, v.told = v.again[min(len(ids), len(v.again)):], 0
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.again, l.told = l.again[min(len(ids), len(l.again)):], 0
 	return nil
 }

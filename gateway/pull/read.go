@@ -21,34 +21,34 @@ type answer struct {
 
 // pull reads what follows the acknowledged position, waiting for something if
 // there is nothing.
-func (v *visit) pull(ctx context.Context, q request) (answer, error) {
+func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.wait+readTime)
 	defer cancel()
 	enough := time.NewTimer(q.wait)
 	defer enough.Stop()
 	for {
-		a, err := v.read(ctx, q.max)
+		a, err := l.read(ctx, q.max)
 		if err != nil {
 			return a, err
 		}
 		if a.count == 0 && q.wait > 0 {
 			select {
-			case <-v.wake:
+			case <-l.wake:
 				continue
-			case <-v.over:
+			case <-l.over:
 			case <-enough.C:
 			case <-ctx.Done():
 			}
 		}
 		a.bytes = append(a.bytes, `],"cursor":"`...)
 		a.bytes = append(a.at.Append(a.bytes), "\"}\n"...)
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.ended {
-			return a, wire.Conflict("subscription %q was taken over by another connection of this consumer, or changed; pull again", v.name)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.ended {
+			return a, wire.Conflict("subscription %q was taken over by another connection of this consumer, or changed; pull again", l.name)
 		}
 		if a.count > 0 {
-			v.given = a.at
+			l.given = a.at
 		}
 		return a, nil
 	}
@@ -58,33 +58,33 @@ func (v *visit) pull(ctx context.Context, q request) (answer, error) {
 const readTime = 5 * time.Second
 
 // read reads one page, dead letters that were put back first.
-func (v *visit) read(ctx context.Context, limit int) (answer, error) {
-	v.mu.Lock()
-	a := answer{bytes: []byte(`{"events":[`), at: slices.Clone(v.at)}
-	paused := v.state.Paused
-	v.told = 0
+func (l *pullLease) read(ctx context.Context, limit int) (answer, error) {
+	l.mu.Lock()
+	a := answer{bytes: []byte(`{"events":[`), at: slices.Clone(l.at)}
+	paused := l.state.Paused
+	l.told = 0
 	if !paused {
-		for _, l := range v.again[:min(limit, len(v.again))] {
-			a.add(l.Event)
-			v.told++
+		for _, letter := range l.again[:min(limit, len(l.again))] {
+			a.add(letter.Event)
+			l.told++
 		}
 	}
-	v.mu.Unlock()
+	l.mu.Unlock()
 	if paused {
 		return a, nil
 	}
-	for _, f := range v.feeds {
+	for _, f := range l.feeds {
 		i := slices.IndexFunc(a.at, func(c event.Cursor) bool { return c.Channel == f.Channel() })
 		if i < 0 {
 			s := f.State()
 			a.at, i = append(a.at, event.Cursor{Channel: f.Channel(), Epoch: s.Epoch, Offset: s.Head}), len(a.at)
 		}
 		before := a.count
-		if err := v.readChannel(ctx, f, &a, i, limit); err != nil {
+		if err := l.readChannel(ctx, f, &a, i, limit); err != nil {
 			return a, err
 		}
 		if a.count == before && a.at[i].Offset > 0 {
-			v.moved(a.at[i]) // over what the types left out
+			l.moved(a.at[i]) // over what the types left out
 		}
 	}
 	return a, nil
@@ -98,14 +98,14 @@ func (a *answer) add(text []byte) {
 }
 
 // readChannel appends a channel's events and moves its cursor over them.
-func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, limit int) error {
+func (l *pullLease) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, limit int) error {
 	var items []*feed.Item
 	for a.count < limit && len(a.bytes) < maxBytes {
 		var view feed.View
 		c := &a.at[i]
 		items, view = f.Take(items[:0], c.Epoch, c.Offset, limit, maxBytes)
 		if view.State.Epoch != c.Epoch {
-			v.relocate(c, view.State)
+			l.relocate(c, view.State)
 			continue
 		}
 		if view.Behind {
@@ -116,7 +116,7 @@ func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, lim
 			case err != nil:
 				return err
 			case page.State.Epoch != c.Epoch:
-				v.relocate(c, page.State)
+				l.relocate(c, page.State)
 				continue
 			}
 			items = append(items[:0], page.After(c.Offset)...)
@@ -125,7 +125,7 @@ func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, lim
 				first = items[0].Offset
 			}
 			if first > c.Offset+1 {
-				v.gap(*c, first-1, wire.GapRetention)
+				l.gap(*c, first-1, wire.GapRetention)
 				c.Offset = first - 1
 			}
 		}
@@ -137,7 +137,7 @@ func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, lim
 				return nil
 			}
 			c.Offset = item.Offset
-			if v.filter.Match(item.Type()) {
+			if l.filter.Match(item.Type()) {
 				a.add(item.JSON())
 			}
 		}
@@ -146,28 +146,28 @@ func (v *visit) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, lim
 }
 
 // relocate moves a cursor of another epoch to where that is now.
-func (v *visit) relocate(c *event.Cursor, state broker.State) {
+func (l *pullLease) relocate(c *event.Cursor, state broker.State) {
 	offset, kind := state.Locate(c.Epoch, c.Offset)
 	to := event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}
 	if kind != broker.Here {
-		v.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
+		l.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
 	}
 	*c = to
 }
 
-func (v *visit) gap(c event.Cursor, to uint64, reason string) {
+func (l *pullLease) gap(c event.Cursor, to uint64, reason string) {
 	end := c
 	end.Offset = to
-	v.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
+	l.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
 }
 
 // moved commits a cursor that no given event stands before.
-func (v *visit) moved(c event.Cursor) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	i := slices.IndexFunc(v.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
-	if i >= 0 && v.at[i] != c {
-		v.at[i] = c
-		v.ownership.Advance(c, 0)
+func (l *pullLease) moved(c event.Cursor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
+	if i >= 0 && l.at[i] != c {
+		l.at[i] = c
+		l.ownership.Advance(c, 0)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/subscriptions"
+	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -146,7 +147,7 @@ func TestDefinitionComesBack(t *testing.T) {
 	a, me := newAPI(t), token(t, customer)
 	out := a.want(201, me, "PUT", "/v1/subscriptions/crm-42", `{"channels":["acct-42"],"types":["email.*"],"callback":{"url":"http://127.0.0.1:9/x","headers":{"X-Tenant":"42"}}}`)
 	made, _ := at(out, "callback", "secret").(string)
-	if err := durable.CheckSecret(made); err != nil {
+	if _, err := webhook.ParseSecret(made); err != nil {
 		t.Errorf("made secret %q: %v", made, err)
 	}
 	for _, what := range []struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -123,7 +124,7 @@ func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	}
 	attempt, err := a.o.Engine.Try(r.Context(),
 		callback.Subscription{Name: s.Name, URL: cb.URL, Headers: p.Headers, Secrets: secrets, Timeout: time.Duration(cb.Timeout)},
-		callback.Message{Subscription: s.Name, ID: id.String(), Cursor: s.Position.String(), Body: text, Attempt: 1})
+		webhook.Message{Subscription: s.Name, ID: id.String(), Cursor: s.Position.String(), Body: text, Attempt: 1})
 	if err != nil {
 		return err
 	}
@@ -136,9 +137,9 @@ func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 }
 
 // CallbackSecrets are sealed secrets as a callback signs with them.
-func CallbackSecrets(p durable.Private) (list []callback.Secret, err error) {
+func CallbackSecrets(p durable.Private) (list []webhook.Secret, err error) {
 	for _, s := range p.Secrets {
-		parsed, err := callback.ParseSecret(s.Text)
+		parsed, err := webhook.ParseSecret(s.Text)
 		if err != nil {
 			return nil, err
 		}

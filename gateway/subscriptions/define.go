@@ -10,6 +10,7 @@ import (
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -151,7 +152,7 @@ func secrets(c *durable.Callback, had durable.Private) (p durable.Private, made 
 	case c.Secret != "" && (len(p.Secrets) == 0 || p.Secrets[0].Text != c.Secret):
 		p.Secrets = []durable.Secret{{Text: c.Secret}}
 	case c.Secret == "" && len(p.Secrets) == 0:
-		made = durable.NewSecret()
+		made = webhook.NewSecret()
 		p.Secrets = []durable.Secret{{Text: made}}
 	}
 	return p, made
@@ -184,9 +185,9 @@ func (a *API) rotate(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		}
 	}
 	if in.Secret == "" {
-		in.Secret = durable.NewSecret()
+		in.Secret = webhook.NewSecret()
 	}
-	if err := durable.CheckSecret(in.Secret); err != nil {
+	if _, err := webhook.ParseSecret(in.Secret); err != nil {
 		return wire.BadRequest("secret: %v", err)
 	}
 	err = a.change(r, g, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {

@@ -1,4 +1,6 @@
-package callback
+// Package webhook makes the request that a callback is: what it says, and the
+// signature by which its receiver knows that the gateway said it.
+package webhook
 
 import (
 	"bytes"
@@ -9,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,6 +23,15 @@ const (
 	typeEvent = "application/cloudevents+json"
 	typeBatch = "application/cloudevents-batch+json"
 )
+
+// Event is an event to deliver. Its bytes are only read.
+type Event struct {
+	Cursor event.Cursor
+	ID     string
+	JSON   []byte // as every transport sends it
+	// Redelivery: another owner may have delivered it before.
+	Redelivery bool
+}
 
 // Message is what one callback says: one event or a batch, and the place it
 // has in its subscription. It is the same on every attempt but for Attempt.
@@ -76,7 +88,13 @@ func batchID(first, last event.Cursor) string {
 func newest(events []Event) event.Position {
 	var p event.Position
 	for i := range events {
-		p = further(p, events[i].Cursor)
+		c := events[i].Cursor
+		at := slices.IndexFunc(p, func(o event.Cursor) bool { return o.Channel == c.Channel })
+		if at < 0 {
+			p = append(p, c)
+		} else if p[at].Epoch != c.Epoch || p[at].Offset < c.Offset {
+			p[at] = c
+		}
 	}
 	return p
 }
@@ -110,14 +128,14 @@ func headerText(s string) string {
 func NewRequest(ctx context.Context, to string, m Message, secrets []Secret, at time.Time) (*http.Request, error) {
 	u, err := url.Parse(to)
 	if err != nil {
-		return nil, fmt.Errorf("parse callback URL: %w", err)
+		return nil, fmt.Errorf("parse a callback's URL: %w", err)
 	}
-	return newRequest(ctx, u, nil, &m, secrets, at), nil
+	return Request(ctx, u, nil, &m, secrets, at), nil
 }
 
-// newRequest is NewRequest with the parsed URL and headers of the user's,
-// which are only read.
-func newRequest(ctx context.Context, u *url.URL, extra http.Header, m *Message, secrets []Secret, at time.Time) *http.Request {
+// Request is NewRequest with the parsed URL and headers of the user's, which
+// are only read.
+func Request(ctx context.Context, u *url.URL, extra http.Header, m *Message, secrets []Secret, at time.Time) *http.Request {
 	h := make(http.Header, 10+len(extra))
 	for name, values := range extra {
 		h[name] = values

@@ -26,9 +26,9 @@ const (
 	noteWell    = 10 * time.Second
 )
 
-// post is a claimed subscription: the manager's Holder and the worker's
+// delivery is a claimed subscription: the manager's Holder and the worker's
 // Progress in one.
-type post struct {
+type delivery struct {
 	d       *Dispatcher
 	name    string
 	started bool // the callback takes over, rather than going on after a pause in events
@@ -46,12 +46,12 @@ type post struct {
 }
 
 var (
-	_ durable.Holder = (*post)(nil)
-	_ Progress       = (*post)(nil)
+	_ durable.Holder = (*delivery)(nil)
+	_ Progress       = (*delivery)(nil)
 )
 
 // begin starts to deliver what was claimed.
-func (p *post) begin(ctx context.Context, h *durable.Ownership) {
+func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 	p.h = h
 	def := h.State.Definition
 	secrets, headers, err := p.d.o.Private(h.State)
@@ -99,7 +99,7 @@ func (p *post) begin(ctx context.Context, h *durable.Ownership) {
 }
 
 // place completes a position: a channel that it lacks starts at its head.
-func (p *post) place(ctx context.Context, at event.Position, channels []string) (event.Position, error) {
+func (p *delivery) place(ctx context.Context, at event.Position, channels []string) (event.Position, error) {
 	var placed event.Position
 	for _, channel := range channels {
 		c, ok := at.Of(channel)
@@ -139,7 +139,7 @@ func matcher(types []string) func(string) bool {
 }
 
 // with calls f with the worker, now or when there is one.
-func (p *post) with(f func(*Worker)) {
+func (p *delivery) with(f func(*Worker)) {
 	p.mu.Lock()
 	w := p.worker
 	if w == nil {
@@ -152,13 +152,13 @@ func (p *post) with(f func(*Worker)) {
 }
 
 // Ended implements durable.Holder.
-func (p *post) Ended(wire.CloseCode, string) { p.with((*Worker).Fence) }
+func (p *delivery) Ended(wire.CloseCode, string) { p.with((*Worker).Fence) }
 
 // Suspended implements durable.Holder.
-func (p *post) Suspended() { p.with((*Worker).Halt) }
+func (p *delivery) Suspended() { p.with((*Worker).Halt) }
 
 // Yield implements durable.Holder. Whoever asked has the grace to come.
-func (p *post) Yield() {
+func (p *delivery) Yield() {
 	p.with(func(w *Worker) {
 		p.mu.Lock()
 		p.after = max(time.Duration(p.h.State.Definition.Callback.Grace), durable.YieldTime)
@@ -169,16 +169,16 @@ func (p *post) Yield() {
 
 // Changed implements durable.Holder: the callback is claimed anew, and so goes
 // on by the new definition.
-func (p *post) Changed(durable.State) { p.with(func(w *Worker) { w.Yield(Patience) }) }
+func (p *delivery) Changed(durable.State) { p.with(func(w *Worker) { w.Yield(Patience) }) }
 
 // Acked implements durable.Holder.
-func (p *post) Acked(to event.Position) { p.with(func(w *Worker) { w.Acknowledged(to) }) }
+func (p *delivery) Acked(to event.Position) { p.with(func(w *Worker) { w.Acknowledged(to) }) }
 
 // Redrive implements durable.Holder.
-func (p *post) Redrive() { p.with(func(*Worker) { p.source.redrive() }) }
+func (p *delivery) Redrive() { p.with(func(*Worker) { p.source.redrive() }) }
 
 // end gives up the ownership as the worker's end demands.
-func (p *post) end(r Result) {
+func (p *delivery) end(r Result) {
 	p.mu.Lock()
 	p.ended = true
 	p.d.add(p, false)
@@ -201,10 +201,10 @@ func (p *post) end(r Result) {
 }
 
 // Advance implements Progress.
-func (p *post) Advance(ctx context.Context, to event.Position) error { return p.h.Commit(ctx, to) }
+func (p *delivery) Advance(ctx context.Context, to event.Position) error { return p.h.Commit(ctx, to) }
 
 // Bury implements Progress.
-func (p *post) Bury(ctx context.Context, letters []Letter) error {
+func (p *delivery) Bury(ctx context.Context, letters []Letter) error {
 	dead := make([]durable.DeadLetter, len(letters))
 	ids := make([]string, len(letters))
 	for i, l := range letters {
@@ -219,7 +219,7 @@ func (p *post) Bury(ctx context.Context, letters []Letter) error {
 }
 
 // Redriven implements Progress.
-func (p *post) Redriven(ctx context.Context, ids []string) error {
+func (p *delivery) Redriven(ctx context.Context, ids []string) error {
 	err := p.h.Remove(ctx, ids)
 	if err == nil {
 		p.source.settled(ids)
@@ -228,7 +228,7 @@ func (p *post) Redriven(ctx context.Context, ids []string) error {
 }
 
 // Notify implements Progress.
-func (p *post) Notify(n Notice) {
+func (p *delivery) Notify(n Notice) {
 	var data any = n.Status
 	switch n.Kind {
 	case GapFound:
@@ -240,7 +240,7 @@ func (p *post) Notify(n Notice) {
 }
 
 // noteIfDue keeps a note if there is something new and it is time.
-func (p *post) noteIfDue(ctx context.Context, now time.Time) {
+func (p *delivery) noteIfDue(ctx context.Context, now time.Time) {
 	p.mu.Lock()
 	w, calls, noted := p.worker, p.calls, p.noted
 	p.mu.Unlock()
@@ -260,7 +260,7 @@ func (p *post) noteIfDue(ctx context.Context, now time.Time) {
 	p.setNote(ctx, w.Status(), w.Attempts())
 }
 
-func (p *post) setNote(ctx context.Context, s Status, attempts []Attempt) {
+func (p *delivery) setNote(ctx context.Context, s Status, attempts []Attempt) {
 	for {
 		note, err := json.Marshal(Note{Status: s, Attempts: attempts})
 		if err != nil {

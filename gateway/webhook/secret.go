@@ -1,4 +1,4 @@
-package callback
+package webhook
 
 import (
 	"crypto/hmac"
@@ -25,7 +25,7 @@ type Secret struct {
 
 // ParseSecret reads whsec_ and the base64 of 24 to 64 bytes.
 func ParseSecret(text string) (Secret, error) {
-	errShape := errors.New("secret: want whsec_ and the base64 of 24 to 64 bytes")
+	errShape := errors.New("want whsec_ and the base64 of 24 to 64 bytes")
 	encoded, ok := strings.CutPrefix(text, SecretPrefix)
 	if !ok {
 		return Secret{}, errShape
