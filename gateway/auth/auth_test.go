@@ -356,6 +356,31 @@ func TestVerifiedTokenIsRememberedUntilItExpires(t *testing.T) {
 	wantUnauthorized(t, err, "expired")
 }
 
+func TestRememberedTokensAreBoundedByTheirBytes(t *testing.T) {
+	v := newVerifier(t, auth.Options{Remembered: 16 << 10})
+	mint := func(subject string) string {
+		return must(auth.Mint(secret, auth.Mintage{Subject: subject, TTL: time.Minute}, time.Now()))
+	}
+	verify := func(token string) *auth.Grant { return must(v.Verify(t.Context(), token)) }
+	small := mint("small")
+	first := verify(small)
+	large := mint(strings.Repeat("l", 10_000)) // and a third more in base64
+	if verify(large); verify(small) != first {
+		t.Error("the small token was forgotten though there was room for both")
+	}
+	verify(mint(strings.Repeat("m", 10_000)))
+	if verify(small) != first {
+		t.Error("the token that was used last was forgotten before an older one")
+	}
+	verify(large)
+	for i := range 100 {
+		verify(mint(fmt.Sprint(i)))
+	}
+	if verify(small) == first {
+		t.Error("all tokens are remembered, however many bytes they have")
+	}
+}
+
 func TestRememberedTokenCostsNoAllocation(t *testing.T) {
 	v := newVerifier(t, auth.Options{})
 	token := must(auth.Mint(secret, auth.Mintage{TTL: time.Minute}, time.Now()))

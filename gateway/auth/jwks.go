@@ -2,14 +2,18 @@ package auth
 
 import (
 	"context"
+	"crypto"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/sync/singleflight"
@@ -61,10 +65,62 @@ func JWKS(ctx context.Context, location string, log *slog.Logger) (Keys, error) 
 	var looks singleflight.Group
 	k.find = func(t *jwt.Token) (any, error) {
 		kid, _ := t.Header["kid"].(string)
-		key, err, _ := looks.Do(t.Method.Alg()+" "+kid, func() (any, error) { return keys.Keyfunc(t) })
+		key, err, _ := looks.Do(t.Method.Alg()+" "+kid, func() (any, error) { return keyIn(ctx, keys.Storage(), t) })
 		return key, err
 	}
 	return k, nil
+}
+
+// keyIn returns the set's key for a token, or, if that doesn't say which, all
+// that may have signed it.
+func keyIn(ctx context.Context, set jwkset.Storage, t *jwt.Token) (any, error) {
+	kid, named := t.Header["kid"]
+	if !named {
+		all, err := set.KeyReadAll(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var may jwt.VerificationKeySet
+		for _, k := range all {
+			if key, err := verifying(k, t.Method); err == nil {
+				may.Keys = append(may.Keys, key)
+			}
+		}
+		return may, nil
+	}
+	name, ok := kid.(string)
+	if !ok {
+		return nil, errors.New("kid is not a string")
+	}
+	k, err := set.KeyRead(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return verifying(k, t.Method)
+}
+
+// verifying returns what of a key verifies by a method, or why it must not: it
+// is for something else (RFC 7517 §4.2–4.4) or not good for the method
+// (RFC 7518 §3.3–3.5).
+func verifying(k jwkset.JWK, by jwt.SigningMethod) (crypto.PublicKey, error) {
+	says := k.Marshal()
+	switch {
+	case says.USE != "" && says.USE != jwkset.UseSig:
+		return nil, fmt.Errorf("key is for use %q", says.USE)
+	case len(says.KEYOPS) > 0 && !slices.Contains(says.KEYOPS, jwkset.KeyOpsVerify):
+		return nil, fmt.Errorf("key_ops %q without verify", says.KEYOPS)
+	case says.ALG != "" && says.ALG.String() != by.Alg():
+		return nil, fmt.Errorf("key is for alg %q", says.ALG)
+	}
+	key := k.Key()
+	if private, ok := key.(interface{ Public() crypto.PublicKey }); ok {
+		key = private.Public()
+	}
+	methods, err := methodsOf(key)
+	if err == nil && !slices.Contains(methods, by.Alg()) {
+		err = fmt.Errorf("key serves %q", methods)
+	}
+	return key, err
 }
 
 // jwksFile is a key set in a file, read again when it changed.
@@ -73,7 +129,7 @@ type jwksFile struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	keys    keyfunc.Keyfunc
+	keys    jwkset.Storage
 	looked  time.Time
 	changed time.Time // of the file, as loaded
 }
@@ -101,7 +157,7 @@ func (f *jwksFile) loadLocked(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%s is not a JSON Web Key Set (RFC 7517)", f.path)
 	}
-	f.keys, f.changed = keys, info.ModTime()
+	f.keys, f.changed = keys.Storage(), info.ModTime()
 	return nil
 }
 
@@ -112,10 +168,10 @@ func (f *jwksFile) find(t *jwt.Token) (any, error) {
 	if now.Sub(f.looked) > jwksRefresh {
 		f.reloadLocked(now)
 	}
-	key, err := f.keys.Keyfunc(t)
+	key, err := keyIn(context.Background(), f.keys, t)
 	if err != nil && now.Sub(f.looked) > jwksUnknown {
 		f.reloadLocked(now)
-		key, err = f.keys.Keyfunc(t)
+		key, err = keyIn(context.Background(), f.keys, t)
 	}
 	return key, err
 }

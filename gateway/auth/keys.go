@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -68,20 +69,38 @@ func PublicKey(text []byte) (Keys, error) {
 	if err != nil {
 		return Keys{}, fmt.Errorf("PEM block %q can't be read; %s", block.Type, want)
 	}
+	methods, err := methodsOf(key)
+	if err != nil {
+		return Keys{}, fmt.Errorf("%v; %s", err, want)
+	}
+	return fixed(key, methods), nil
+}
+
+// minRSA is the smallest modulus taken, in bits (RFC 7518 §3.3, §3.5).
+const minRSA = 2048
+
+// methodsOf are the algorithms that a public key may verify. An elliptic
+// curve's key serves the one algorithm of its curve.
+func methodsOf(key any) ([]string, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
-		if key.N.BitLen() >= 2048 {
-			return fixed(key, rsaMethods), nil
+		if bits := key.N.BitLen(); bits < minRSA {
+			return nil, fmt.Errorf("RSA key of %d bits", bits)
 		}
+		return rsaMethods, nil
 	case *ecdsa.PublicKey:
-		method, ok := map[int]string{256: "ES256", 384: "ES384", 521: "ES512"}[key.Curve.Params().BitSize]
-		if ok {
-			return fixed(key, []string{method}), nil
+		switch key.Curve {
+		case elliptic.P256():
+			return []string{"ES256"}, nil
+		case elliptic.P384():
+			return []string{"ES384"}, nil
+		case elliptic.P521():
+			return []string{"ES512"}, nil
 		}
 	case ed25519.PublicKey:
-		return fixed(key, []string{"EdDSA"}), nil
+		return []string{"EdDSA"}, nil
 	}
-	return Keys{}, fmt.Errorf("key of a kind that is not taken; %s", want)
+	return nil, errors.New("key of a kind that is not taken")
 }
 
 func parsePublic(block *pem.Block) (any, error) {

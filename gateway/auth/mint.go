@@ -38,11 +38,9 @@ func Mint(secret []byte, m Mintage, now time.Time) (string, error) {
 	if _, err := parseNames(m.Subscriptions); err != nil {
 		return "", err
 	}
-	c := claims{
-		RegisteredClaims: jwt.RegisteredClaims{
-			Subject: m.Subject, ID: uuid.NewString(), Issuer: m.Issuer,
-			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(m.TTL)),
-		},
+	c := &claims{
+		Subject: m.Subject, ID: uuid.NewString(), Issuer: m.Issuer,
+		IssuedAt: secondsOf(now), Expires: secondsOf(now.Add(m.TTL)),
 		Longline: rights{
 			Subscribe: m.Subscribe, Publish: m.Publish, Subscriptions: m.Subscriptions,
 			Admin: m.Admin, MaxConnections: m.MaxConnections,

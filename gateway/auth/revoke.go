@@ -62,8 +62,9 @@ type Revocations struct {
 	hook   func(Revocation)
 	wake   chan struct{}
 
+	loaded chan struct{} // closed by Run once it has read all there are
+
 	mu       sync.RWMutex
-	loaded   bool
 	tokens   map[string]struct{}
 	subjects map[string]int64 // Unix milliseconds: issued before
 }
@@ -78,7 +79,7 @@ func NewRevocations(log RevocationLog, logger *slog.Logger, hook func(Revocation
 	}
 	return &Revocations{
 		log: log, logger: logger, hook: hook, wake: make(chan struct{}, 1),
-		tokens: make(map[string]struct{}), subjects: make(map[string]int64),
+		loaded: make(chan struct{}), tokens: make(map[string]struct{}), subjects: make(map[string]int64),
 	}
 }
 
@@ -107,8 +108,8 @@ func (v *Revocations) Revoke(ctx context.Context, r Revocation) error {
 // was lost.
 const lookEvery = time.Second
 
-// Run follows revocations until ctx ends. Until it has read all there are, no
-// token counts.
+// Run follows revocations until ctx ends. It is called once. Until it has read
+// all there are, no token counts.
 func (v *Revocations) Run(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -174,9 +175,11 @@ func (v *Revocations) catchUp(ctx context.Context, at *place) error {
 			v.apply(r)
 		}
 	}
-	v.mu.Lock()
-	v.loaded = true
-	v.mu.Unlock()
+	select {
+	case <-v.loaded:
+	default:
+		close(v.loaded)
+	}
 	return nil
 }
 
@@ -215,14 +218,37 @@ func (v *Revocations) apply(r Revocation) {
 	v.hook(r)
 }
 
-func (v *Revocations) ready() error {
+// readyWithin is how long a request waits for revocations to be known. A node
+// that has just begun to listen knows them within that, unless its broker is
+// away.
+const readyWithin = 2 * time.Second
+
+// ready returns nil once revocations are known.
+func (v *Revocations) ready(ctx context.Context) error {
 	if v == nil {
 		return nil
 	}
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	if !v.loaded {
+	select {
+	case <-v.loaded:
+		return nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	select {
+	case <-v.loaded:
+		return nil
+	case <-ctx.Done():
 		return wire.Unavailable(lookEvery, "revoked tokens are not known yet; the broker can't be reached")
+	}
+}
+
+// Check returns an unauthorized *wire.Error if the grant's token was revoked.
+// Of a revocation that is becoming known either Check tells, or the hook is
+// called after Check returned.
+func (v *Revocations) Check(g *Grant) error {
+	if v.covers(g) {
+		return wire.Unauthorized("token was revoked")
 	}
 	return nil
 }

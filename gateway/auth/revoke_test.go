@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -161,6 +162,57 @@ func TestNoTokenCountsUntilRevocationsAreKnown(t *testing.T) {
 	}
 	if err := n.revocations.Revoke(t.Context(), auth.Revocation{TokenID: "x"}); wire.From(err).Code != wire.CodeUnavailable {
 		t.Errorf("revoking during an outage: %v, want unavailable", err)
+	}
+}
+
+// late is a broker whose first answer takes a while, as after a start.
+type late struct {
+	auth.RevocationLog
+	after time.Duration
+}
+
+func (l late) Follow(ctx context.Context, _ string, _ broker.Follower) (broker.State, error) {
+	select {
+	case <-ctx.Done():
+		return broker.State{}, ctx.Err()
+	case <-time.After(l.after):
+		return broker.State{}, nil
+	}
+}
+
+func (late) Unfollow(string, broker.Follower) {}
+
+func (late) Read(context.Context, string, uint64, broker.Limit) (broker.Page, error) {
+	return broker.Page{}, broker.ErrNotFound
+}
+
+func TestFirstRequestsWaitForRevocations(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		after, waits time.Duration
+		gives        time.Duration // up by itself
+		code         wire.Code
+	}{
+		{"known soon", 1500 * time.Millisecond, 1500 * time.Millisecond, time.Minute, ""},
+		{"known late", 10 * time.Second, 2 * time.Second, time.Minute, wire.CodeUnavailable},
+		{"the client leaves", 10 * time.Second, time.Second, time.Second, wire.CodeUnavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t, late{after: tt.after})
+				token := must(auth.Mint(secret, auth.Mintage{TTL: time.Hour}, time.Now()))
+				ctx, cancel := context.WithTimeout(t.Context(), tt.gives)
+				defer cancel()
+				began := time.Now()
+				_, err := n.Verify(ctx, token)
+				if got := time.Since(began); got != tt.waits {
+					t.Errorf("waited %v, want %v", got, tt.waits)
+				}
+				if tt.code == "" && err != nil || tt.code != "" && (err == nil || wire.From(err).Code != tt.code) {
+					t.Errorf("got %v, want %q", err, tt.code)
+				}
+			})
+		})
 	}
 }
 

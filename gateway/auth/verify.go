@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -26,7 +25,8 @@ type Options struct {
 	Origins Origins
 	// Revocations are the tokens that don't count any more. nil: none.
 	Revocations *Revocations
-	// Remembered is how many verified tokens are remembered. 0: 4,096.
+	// Remembered is how many bytes verified tokens may be remembered by. 0:
+	// 8 MiB, some 10,000 tokens.
 	Remembered int
 	// Now is the clock. nil: time.Now.
 	Now func() time.Time
@@ -42,12 +42,7 @@ type Verifier struct {
 	now         func() time.Time
 
 	interned   interned
-	remembered *lru.Cache[[sha256.Size]byte, verified]
-}
-
-type verified struct {
-	grant *Grant
-	until int64 // Unix seconds
+	remembered *memory
 }
 
 // rememberRotating bounds how long a key that left its set is still trusted.
@@ -56,7 +51,7 @@ const rememberRotating = jwksRefresh
 // NewVerifier checks the options.
 func NewVerifier(o Options) (*Verifier, error) {
 	if o.Remembered <= 0 {
-		o.Remembered = 4096
+		o.Remembered = 8 << 20
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -73,10 +68,7 @@ func NewVerifier(o Options) (*Verifier, error) {
 	if len(v.methods) == 0 {
 		return nil, errors.New("no key to verify tokens with")
 	}
-	var err error
-	if v.remembered, err = lru.New[[sha256.Size]byte, verified](o.Remembered); err != nil {
-		return nil, err
-	}
+	v.remembered = newMemory(o.Remembered)
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(v.methods), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
 		jwt.WithLeeway(Leeway), jwt.WithTimeFunc(o.Now), jwt.WithStrictDecoding(),
@@ -91,50 +83,40 @@ func NewVerifier(o Options) (*Verifier, error) {
 	return v, nil
 }
 
-// claims is a token's payload.
-type claims struct {
-	jwt.RegisteredClaims
-	Longline rights `json:"longline"`
-}
-
-type rights struct {
-	Subscribe      []string `json:"subscribe,omitempty"`
-	Publish        []string `json:"publish,omitempty"`
-	Subscriptions  []string `json:"subscriptions,omitempty"`
-	Admin          bool     `json:"admin,omitempty"`
-	MaxConnections int      `json:"max_connections,omitempty"`
-}
-
 // maxToken bounds what is worth looking at; a request's header ends there too.
 const maxToken = 16 << 10
 
 // Verify returns what a token allows, or a *wire.Error that says what is wrong
-// with it: unauthorized, or unavailable while revocations aren't known yet.
-func (v *Verifier) Verify(_ context.Context, token string) (*Grant, error) {
+// with it: unauthorized, or unavailable where revocations aren't known yet and
+// don't become so within 2 s or ctx.
+func (v *Verifier) Verify(ctx context.Context, token string) (*Grant, error) {
 	if len(token) > maxToken {
 		return nil, wire.Unauthorized("token of %d bytes; want at most %d", len(token), maxToken)
 	}
-	if err := v.revocations.ready(); err != nil {
+	if err := v.revocations.ready(ctx); err != nil {
 		return nil, err
 	}
 	now := v.now()
 	key := sha256.Sum256([]byte(token))
-	known, ok := v.remembered.Get(key)
-	if !ok || now.Unix() >= known.until {
-		grant, until, err := v.verify(token, now)
-		if err != nil {
-			v.remembered.Remove(key)
+	grant := v.remembered.get(key, now.Unix())
+	if grant == nil {
+		var until int64
+		var err error
+		if grant, until, err = v.verify(token, now); err != nil {
 			return nil, err
 		}
-		known = verified{grant, until}
-		v.remembered.Add(key, known)
+		v.remembered.put(key, verified{grant, until, len(token)})
 	}
 	// Asked each time, so that what is remembered needs no clearing.
-	if v.revocations.covers(known.grant) {
-		v.remembered.Remove(key)
-		return nil, wire.Unauthorized("token was revoked")
+	if err := v.revocations.Check(grant); err != nil {
+		v.remembered.forget(key)
+		return nil, err
 	}
-	return known.grant, nil
+	return grant, nil
+}
+
+func malformed() error {
+	return wire.Unauthorized("token is malformed; want a JWT (RFC 7519) whose longline claim holds the rights: base64url without line breaks, times as numbers, names in their exact case and once")
 }
 
 // errCritical refuses tokens with extensions that whoever doesn't understand
@@ -142,6 +124,9 @@ func (v *Verifier) Verify(_ context.Context, token string) (*Grant, error) {
 var errCritical = errors.New("critical extension")
 
 func (v *Verifier) verify(token string, now time.Time) (*Grant, int64, error) {
+	if err := checkCompact(token); err != nil {
+		return nil, 0, malformed()
+	}
 	var c claims
 	var rotating bool
 	parsed, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
@@ -150,7 +135,7 @@ func (v *Verifier) verify(token string, now time.Time) (*Grant, int64, error) {
 		}
 		for _, k := range v.keys {
 			if slices.Contains(k.methods, t.Method.Alg()) {
-				rotating = k.rotating
+				t.Method, rotating = strict(t.Method), k.rotating
 				return k.find(t)
 			}
 		}
@@ -162,10 +147,10 @@ func (v *Verifier) verify(token string, now time.Time) (*Grant, int64, error) {
 	g := &Grant{
 		Subject: c.Subject, TokenID: c.ID,
 		MaxConnections: max(c.Longline.MaxConnections, 0), Admin: c.Longline.Admin,
-		expires: c.ExpiresAt.Unix(),
+		expires: int64(*c.Expires),
 	}
 	if c.IssuedAt != nil {
-		g.issued = c.IssuedAt.Unix()
+		g.issued = int64(*c.IssuedAt)
 	}
 	if g.subscribe, err = v.interned.parseChannels(c.Longline.Subscribe); err != nil {
 		return nil, 0, wire.Unauthorized("token's longline.subscribe: %v", err)
@@ -197,14 +182,14 @@ func (v *Verifier) explain(t *jwt.Token, c *claims, err error) error {
 	case errors.Is(err, errCritical):
 		return wire.Unauthorized("token's header has crit; no extension that must be understood is taken")
 	case errors.Is(err, jwt.ErrTokenMalformed):
-		return wire.Unauthorized("token is malformed; want a JWT (RFC 7519) whose longline claim holds the rights")
+		return malformed()
 	case errors.Is(err, jwt.ErrTokenUnverifiable):
-		return wire.Unauthorized("token names key %.80q (kid), which is not known here", kid)
+		return wire.Unauthorized("token names key %.80q (kid), which is not known here, or not one that may verify its %s signature", kid, alg)
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return wire.Unauthorized("token's signature does not fit the key")
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return wire.Unauthorized("token expired at %s", c.ExpiresAt.UTC().Format(time.RFC3339))
-	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing) && c.ExpiresAt == nil:
+		return wire.Unauthorized("token expired at %s", c.Expires.time().UTC().Format(time.RFC3339))
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing) && c.Expires == nil:
 		return wire.Unauthorized("token has no exp; want one, in seconds since 1970")
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return wire.Unauthorized("token is not valid yet (nbf, iat); check the clocks")
