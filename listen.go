@@ -46,7 +46,7 @@ func (c *listenCmd) Run(env *environment) error {
 	if err != nil {
 		return err
 	}
-	o := longline.LineOptions{
+	o := longline.SubscriptionOptions{
 		Consumer: c.Consumer,
 		Handler:  func(_ context.Context, e longline.Event) error { return printLine(env, e.Raw) },
 		OnGap: func(g longline.Gap) {
@@ -64,7 +64,7 @@ func (c *listenCmd) Run(env *environment) error {
 		defer f.client.CloseIdleConnections()
 		o.Handler, o.Tries, o.MaxBackoff = f.forward, -1, 15*time.Second
 	}
-	var line *longline.Line
+	var line *longline.Subscription
 	if c.Subscription != "" {
 		line, err = client.Attach(c.Subscription, o)
 	} else {

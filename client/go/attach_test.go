@@ -55,7 +55,7 @@ func TestAttachKeepsOrderPerKey(t *testing.T) {
 				last = publish(t, c, "acct-42", n+1, 1000, 97)
 			}
 			count := newCounter(t)
-			end := runLine(t, mustAttach(t, c, "crm", LineOptions{Concurrency: 8, Handler: count.handle}))
+			end := runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{Concurrency: 8, Handler: count.handle}))
 			count.wantOnce(most)
 			wantPosition(t, c, "crm", last)
 			if err := end(); err != nil {
@@ -76,7 +76,7 @@ func TestAttachAcrossAKilledGateway(t *testing.T) {
 				time.Sleep(time.Millisecond) // a handler that takes its time
 				return nil
 			}
-			runLine(t, mustAttach(t, c, "crm", LineOptions{Concurrency: 4, Handler: count.handle, OnState: watch.tell}))
+			runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{Concurrency: 4, Handler: count.handle, OnState: watch.tell}))
 			watch.wantLive(t)
 			publish(t, c, "acct-42", 1, 500, 11)
 			until(t, "some are handled", func() bool { return count.count() > 100 })
@@ -97,7 +97,7 @@ func TestAttachBatches(t *testing.T) {
 	last := publish(t, c, "acct-42", 1, 1000, 0)
 	var mu sync.Mutex
 	total, most := 0, 0
-	runLine(t, mustAttach(t, c, "crm", LineOptions{BatchSize: 200, BatchWait: 100 * time.Millisecond, Concurrency: 4, BatchHandler: func(_ context.Context, events []Event) error {
+	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{BatchSize: 200, BatchWait: 100 * time.Millisecond, Concurrency: 4, BatchHandler: func(_ context.Context, events []Event) error {
 		mu.Lock()
 		defer mu.Unlock()
 		total += len(events)
@@ -113,7 +113,7 @@ func TestAttachBatches(t *testing.T) {
 }
 
 // A handler that fails is called again; one that fails to the end has its
-// event dead-lettered, and the line goes on.
+// event dead-lettered, and the subscription goes on.
 func TestHandlerFailsThenRejects(t *testing.T) {
 	g := newGateway(t)
 	c := g.client(t, Options{Transport: WebSocket})
@@ -137,7 +137,7 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 		return nil
 	}
 	var rejected atomic.Int32
-	runLine(t, mustAttach(t, c, "crm", LineOptions{
+	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{
 		Handler: count.handle, Tries: 4, MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond,
 		OnReject: func(Event, error) { rejected.Add(1) },
 	}))
@@ -184,7 +184,7 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 }
 
 // Over SSE a gateway may not take refusals; OnReject is told either way, and
-// the line goes on.
+// the subscription goes on.
 func TestRejectOverSSE(t *testing.T) {
 	g := newGateway(t)
 	c := g.client(t, Options{Transport: SSE})
@@ -197,7 +197,7 @@ func TestRejectOverSSE(t *testing.T) {
 		}
 		return nil
 	}
-	runLine(t, mustAttach(t, c, "crm", LineOptions{Handler: count.handle, OnReject: func(e Event, err error) {
+	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: count.handle, OnReject: func(e Event, err error) {
 		rejected <- string(e.Data) + " " + err.Error()
 	}}))
 	wantPosition(t, c, "crm", publish(t, c, "acct-42", 1, 5, 0))
@@ -218,7 +218,7 @@ func TestTakeoverAndStandby(t *testing.T) {
 			count := newCounter(t)
 			attach := func(consumer string) (*watcher, chan error, context.CancelFunc) {
 				watch := newWatcher()
-				l := mustAttach(t, c, "crm", LineOptions{Consumer: consumer, Handler: count.handle, OnState: watch.tell})
+				l := mustAttach(t, c, "crm", SubscriptionOptions{Consumer: consumer, Handler: count.handle, OnState: watch.tell})
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				go func() { ended <- l.Run(ctx) }()
@@ -227,7 +227,7 @@ func TestTakeoverAndStandby(t *testing.T) {
 			}
 			first, firstEnded, _ := attach("one")
 			first.wantLive(t)
-			// Acknowledged, so that the next line, which knows nothing of this
+			// Acknowledged, so that the next subscription, which knows nothing of this
 			// one, does not get it again.
 			wantPosition(t, c, "crm", publish(t, c, "acct-42", 1, 10, 0))
 			count.wantOnce(10)
@@ -240,11 +240,11 @@ func TestTakeoverAndStandby(t *testing.T) {
 			select {
 			case err := <-firstEnded:
 				if !errors.Is(err, ErrTakenOver) {
-					t.Errorf("the first line ended with %v, want ErrTakenOver", err)
+					t.Errorf("the first subscription ended with %v, want ErrTakenOver", err)
 				}
 				firstEnded <- err
 			case <-time.After(30 * time.Second):
-				t.Fatal("the first line was not taken over")
+				t.Fatal("the first subscription was not taken over")
 			}
 			wantPosition(t, c, "crm", publish(t, c, "acct-42", 11, 10, 0))
 			count.wantOnce(20)
@@ -274,14 +274,14 @@ func TestSlowHandlerHoldsTheWindow(t *testing.T) {
 	var before, after runtime.MemStats
 	release := make(chan struct{})
 	var handled atomic.Int32
-	l := mustAttach(t, c, "crm", LineOptions{Window: 50, Handler: func(context.Context, Event) error {
+	l := mustAttach(t, c, "crm", SubscriptionOptions{Window: 50, Handler: func(context.Context, Event) error {
 		<-release
 		handled.Add(1)
 		return nil
 	}})
 	watch := newWatcher()
 	l.options.OnState = watch.tell
-	runLine(t, l)
+	runSubscription(t, l)
 	watch.wantLive(t)
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -314,23 +314,23 @@ func TestGapIsTold(t *testing.T) {
 	c := g.client(t, Options{})
 	admin := g.client(t, Options{Token: mint(t, "admin", time.Hour, map[string]any{"admin": true})})
 	publish(t, c, "acct-42", 1, 5, 0)
-	first := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{Handler: nothing})
-	end := runLine(t, first)
+	first := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{Handler: nothing})
+	end := runSubscription(t, first)
 	until(t, "five came", func() bool { return len(first.Position()) > 0 && first.Position()[len(first.Position())-1] == '5' })
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
-	// The log is dropped: what the line knows is of another epoch.
+	// The log is dropped: what the subscription knows is of another epoch.
 	if err := admin.Do(t.Context(), http.MethodDelete, "/v1/channels/acct-42", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, c, "acct-42", 6, 3, 0)
 	var gaps []Gap
 	count := newCounter(t)
-	second := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: first.Position()}, LineOptions{
+	second := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: first.Position()}, SubscriptionOptions{
 		Handler: count.handle, OnGap: func(g Gap) { gaps = append(gaps, g) },
 	})
-	end = runLine(t, second)
+	end = runSubscription(t, second)
 	until(t, "the new log's events come", func() bool { return count.count() == 3 })
 	if err := end(); err != nil {
 		t.Fatal(err)
@@ -348,12 +348,12 @@ func TestSeekBackReplays(t *testing.T) {
 	last := publish(t, c, "acct-42", 1, 20, 0)
 	count, watch := newCounter(t), newWatcher()
 	count.ordered = false
-	l := mustAttach(t, c, "crm", LineOptions{Handler: count.handle, OnState: watch.tell})
-	runLine(t, l)
+	l := mustAttach(t, c, "crm", SubscriptionOptions{Handler: count.handle, OnState: watch.tell})
+	runSubscription(t, l)
 	watch.wantLive(t)
 	count.wantOnce(20)
 	wantPosition(t, c, "crm", last)
-	// The line can tell a replay from a lost acknowledgement only some time
+	// The subscription can tell a replay from a lost acknowledgement only some time
 	// after it sent that.
 	until(t, "some time went by", func() bool {
 		l.moved.mu.Lock()
@@ -382,9 +382,9 @@ func TestLiveCallbackLive(t *testing.T) {
 	c := g.client(t, Options{})
 	count, watch := newCounter(t), newWatcher()
 
-	var line atomic.Pointer[Line]
+	var sub atomic.Pointer[Subscription]
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		line.Load().CallbackHandler().ServeHTTP(w, r)
+		sub.Load().CallbackHandler().ServeHTTP(w, r)
 	}))
 	defer endpoint.Close()
 	answer := subscription(t, c, "crm", map[string]any{
@@ -395,12 +395,12 @@ func TestLiveCallbackLive(t *testing.T) {
 	if secret == "" {
 		t.Fatalf("got no secret in %v", answer)
 	}
-	l := mustAttach(t, c, "crm", LineOptions{Handler: count.handle, OnState: watch.tell, Secrets: []string{secret}})
-	line.Store(l)
+	l := mustAttach(t, c, "crm", SubscriptionOptions{Handler: count.handle, OnState: watch.tell, Secrets: []string{secret}})
+	sub.Store(l)
 
 	n := 0
 	for round := range 3 {
-		end := runLine(t, l)
+		end := runSubscription(t, l)
 		watch.wantLive(t)
 		publish(t, c, "acct-42", n+1, 50, 5)
 		n += 50
@@ -432,7 +432,7 @@ func TestAttachIsRefused(t *testing.T) {
 		} {
 			t.Run(string(transport)+": "+test.name, func(t *testing.T) {
 				c := g.client(t, Options{Transport: transport, Token: mint(t, "x", time.Hour, test.rights)})
-				wantEnd(t, mustAttach(t, c, test.subscription, LineOptions{Handler: nothing}), test.want)
+				wantEnd(t, mustAttach(t, c, test.subscription, SubscriptionOptions{Handler: nothing}), test.want)
 			})
 		}
 	}

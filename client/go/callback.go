@@ -77,18 +77,18 @@ func verify(h http.Header, body []byte, secrets [][]byte, now time.Time) error {
 	return nil
 }
 
-// CallbackHandler takes the subscription's callbacks and has the line's
-// handler handle their events, within the line's Concurrency and Rate, keys
+// CallbackHandler takes the subscription's callbacks and has the subscription's
+// handler handle their events, within the subscription's Concurrency and Rate, keys
 // in order. It works whether Run is running or not. It needs
-// LineOptions.Secrets.
+// SubscriptionOptions.Secrets.
 //
 // It answers 204 when all is handled; 401 to what isn't signed well; 422 to
 // an event that was rejected, for batches 200 with the ids; 500, or 503 with
 // Retry-After, if the handler failed, and the gateway will try again. "longline.test" events are
 // answered without the handler.
-func (l *Line) CallbackHandler() http.Handler { return http.HandlerFunc(l.serveCallback) }
+func (l *Subscription) CallbackHandler() http.Handler { return http.HandlerFunc(l.serveCallback) }
 
-func (l *Line) serveCallback(w http.ResponseWriter, r *http.Request) {
+func (l *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "callbacks are posted", http.StatusMethodNotAllowed)
@@ -152,7 +152,7 @@ func parseCallback(contentType string, body []byte) (events []Event, batch bool,
 }
 
 // process has the events handled and waits for it.
-func (l *Line) process(ctx context.Context, events []Event, again bool) (rejected []string, refusal, err error) {
+func (l *Subscription) process(ctx context.Context, events []Event, again bool) (rejected []string, refusal, err error) {
 	verdicts := make([]chan verdict, len(events))
 	for i, e := range events {
 		verdicts[i] = make(chan verdict, 1)
@@ -160,7 +160,7 @@ func (l *Line) process(ctx context.Context, events []Event, again bool) (rejecte
 			verdicts[i] <- verdict{handled: true}
 			continue
 		}
-		l.desk.addCall(e, again, verdicts[i])
+		l.dispatcher.addCall(e, again, verdicts[i])
 	}
 	for i, e := range events {
 		select {

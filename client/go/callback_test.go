@@ -20,8 +20,8 @@ import (
 
 const testSecret = "whsec_YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcywgb2s="
 
-// newCallbackLine is a line that nobody runs, with its callbacks' endpoint.
-func newCallbackLine(t *testing.T, o LineOptions) *httptest.Server {
+// newCallbackSubscription is a subscription that nobody runs, with its callbacks' endpoint.
+func newCallbackSubscription(t *testing.T, o SubscriptionOptions) *httptest.Server {
 	t.Helper()
 	c, err := New("http://gateway.test", Options{})
 	if err != nil {
@@ -100,7 +100,7 @@ func TestCallbackAnswers(t *testing.T) {
 		}
 		return nil
 	}}
-	server := newCallbackLine(t, LineOptions{Concurrency: 4, Handler: one(&r)})
+	server := newCallbackSubscription(t, SubscriptionOptions{Concurrency: 4, Handler: one(&r)})
 	event := func(id int, typ string) Event {
 		e := testEvent(id, "")
 		e.Type = typ
@@ -165,7 +165,7 @@ func one(r *recorder) Handler {
 func TestCallbackComesAgainMeanwhile(t *testing.T) {
 	release := make(chan struct{})
 	r := recorder{reply: func(Event) error { <-release; return nil }}
-	server := newCallbackLine(t, LineOptions{Handler: one(&r)})
+	server := newCallbackSubscription(t, SubscriptionOptions{Handler: one(&r)})
 	var calls sync.WaitGroup
 	for attempt := range 3 {
 		calls.Go(func() {
@@ -191,7 +191,7 @@ func TestCallbackWithoutSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(mustAttach(t, c, "crm", LineOptions{Handler: nothing}).CallbackHandler())
+	server := httptest.NewServer(mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}).CallbackHandler())
 	defer server.Close()
 	if status, _ := callback(t, server.URL, nil, testEvent(1, "")); status != 401 {
 		t.Errorf("got %d, want 401", status)

@@ -19,7 +19,7 @@ import (
 // Event is a CloudEvents 1.0 event. Its DataAs method decodes the data.
 type Event = event.Event
 
-// Transport is how a line's events come.
+// Transport is how a subscription's events come.
 type Transport string
 
 const (
@@ -36,7 +36,7 @@ type Options struct {
 	// Token is sent with every request and connection.
 	Token string
 	// TokenFunc is called, instead, for each connection and before a token
-	// expires, so that a line outlives its tokens. It may be called by
+	// expires, so that a subscription outlives its tokens. It may be called by
 	// several goroutines at once.
 	TokenFunc func(context.Context) (string, error)
 
@@ -58,7 +58,7 @@ type Options struct {
 	// PublishTimeout bounds Publish with all its retries. Default: 1 min.
 	PublishTimeout time.Duration
 	// MaxFrame is the largest frame taken, in bytes. A larger one ends the
-	// line with ErrTooLarge. Default: 16 MiB.
+	// subscription with ErrTooLarge. Default: 16 MiB.
 	MaxFrame int64
 }
 

@@ -27,12 +27,12 @@ type path struct {
 }
 
 // connect makes a connection that got as far as its hello, or to stand by.
-func (l *Line) connect(ctx context.Context) (*session, error) {
+func (l *Subscription) connect(ctx context.Context) (*session, error) {
 	token, err := l.client.token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{line: l, token: token, endAcks: func() {}}
+	s := &session{sub: l, token: token, endAcks: func() {}}
 	c := l.client
 	transport := c.options.Transport
 	if transport == Auto {
@@ -78,7 +78,7 @@ func blocked(err error) bool {
 }
 
 // dial connects by one transport and reads the first frame.
-func (l *Line) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
+func (l *Subscription) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
 	query := l.query(t)
 	header := http.Header{}
 	if token != "" {
@@ -141,7 +141,7 @@ func (l *Line) dial(ctx context.Context, t Transport, token string) (conn, frame
 // What is longer is subscribed to once connected.
 const longestQuery = 6000
 
-func (l *Line) query(t Transport) url.Values {
+func (l *Subscription) query(t Transport) url.Values {
 	q := url.Values{}
 	if l.name != "" {
 		q.Set("subscription", l.name)

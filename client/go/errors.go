@@ -26,7 +26,7 @@ var (
 	ErrTimeout      = &Error{Code: "timeout"}
 	ErrInternal     = &Error{Code: "internal"}
 
-	// ErrTakenOver ends a line whose subscription the same consumer attached
+	// ErrTakenOver ends a subscription whose subscription the same consumer attached
 	// to again, elsewhere.
 	ErrTakenOver = &Error{Code: "taken_over"}
 	// ErrMalformed is a frame, an event or a callback body that can't be read.
@@ -171,7 +171,7 @@ func retryAfter(value string, now time.Time) time.Duration {
 }
 
 // Reject tells that an event can't be handled, now or later. A handler that
-// returns it is not tried again: the event is dead-lettered and the line goes
+// returns it is not tried again: the event is dead-lettered and the subscription goes
 // on. A batch handler may name the ids of the events it means; the others
 // count as handled. Without ids all of the batch is meant.
 func Reject(err error, ids ...string) error {
@@ -182,7 +182,7 @@ func Reject(err error, ids ...string) error {
 }
 
 // RetryAfter tells when to try an event again, for a handler whose own peer
-// said so, e.g. by Retry-After. The line waits at least that long; a callback
+// said so, e.g. by Retry-After. The subscription waits at least that long; a callback
 // is answered with it. It counts as a try.
 func RetryAfter(err error, wait time.Duration) error {
 	if err == nil {

@@ -40,7 +40,7 @@ func Example() {
 	}
 
 	// The integration.
-	line, err := client.Attach("crm-42", longline.LineOptions{
+	sub, err := client.Attach("crm-42", longline.SubscriptionOptions{
 		Handler: func(ctx context.Context, e longline.Event) error {
 			var data struct{ Campaign string }
 			if err := e.DataAs(&data); err != nil {
@@ -54,14 +54,14 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := line.Run(ctx); err != nil {
+	if err := sub.Run(ctx); err != nil {
 		log.Fatal(err)
 	}
 	// Output: email.opened alice@example.com autumn
 }
 
 // Whatever appears in a channel, as a loop.
-func ExampleLine_Events() {
+func ExampleSubscription_Events() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	client, err := longline.New(os.Getenv("LONGLINE_URL"), longline.Options{Token: os.Getenv("LONGLINE_TOKEN")})
@@ -77,11 +77,11 @@ func ExampleLine_Events() {
 			log.Fatal(err)
 		}
 	}
-	line, err := client.Subscribe(longline.Selection{Channels: []string{"clock"}, Since: "earliest"}, longline.LineOptions{})
+	sub, err := client.Subscribe(longline.Selection{Channels: []string{"clock"}, Since: "earliest"}, longline.SubscriptionOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	for e, err := range line.Events(ctx) {
+	for e, err := range sub.Events(ctx) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func ExampleClient_Attach_batches() {
 	}
 
 	arrived := make(chan int, 4)
-	line, err := client.Attach("slow-crm", longline.LineOptions{
+	sub, err := client.Attach("slow-crm", longline.SubscriptionOptions{
 		BatchSize:   200,
 		BatchWait:   500 * time.Millisecond,
 		Concurrency: 4,
@@ -140,19 +140,19 @@ func ExampleClient_Attach_batches() {
 		fmt.Println(<-arrived, <-arrived)
 		cancel()
 	}()
-	if err := line.Run(ctx); err != nil {
+	if err := sub.Run(ctx); err != nil {
 		log.Fatal(err)
 	}
 	// Output: 200 200
 }
 
-// The same handler for the line and for callbacks, in one process.
-func ExampleLine_CallbackHandler() {
+// The same handler for the subscription and for callbacks, in one process.
+func ExampleSubscription_CallbackHandler() {
 	client, err := longline.New("https://push.example.com", longline.Options{Token: os.Getenv("LONGLINE_TOKEN")})
 	if err != nil {
 		log.Fatal(err)
 	}
-	line, err := client.Attach("crm-42", longline.LineOptions{
+	sub, err := client.Attach("crm-42", longline.SubscriptionOptions{
 		Handler: func(ctx context.Context, e longline.Event) error { return nil },
 		Secrets: []string{"whsec_YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcywgb2s="}, // as the subscription's PUT returned it
 	})
@@ -160,24 +160,24 @@ func ExampleLine_CallbackHandler() {
 		log.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/longline", line.CallbackHandler())
+	mux.Handle("/longline", sub.CallbackHandler())
 	// go http.ListenAndServe(":8000", mux)
-	// err = line.Run(ctx)
+	// err = sub.Run(ctx)
 }
 
-// Errors that end a line say what to do.
+// Errors that end a subscription say what to do.
 func ExampleError() {
 	client, err := longline.New(os.Getenv("LONGLINE_URL"), longline.Options{Token: "not a token"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	line, err := client.Attach("crm-42", longline.LineOptions{
+	sub, err := client.Attach("crm-42", longline.SubscriptionOptions{
 		Handler: func(context.Context, longline.Event) error { return nil },
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = line.Run(context.Background())
+	err = sub.Run(context.Background())
 	switch {
 	case errors.Is(err, longline.ErrUnauthorized):
 		fmt.Println("get another token")

@@ -45,7 +45,7 @@ func say(t *testing.T, ws *websocket.Conn, frames ...string) {
 	t.Helper()
 	for _, f := range frames {
 		if err := ws.Write(context.Background(), websocket.MessageText, []byte(f)); err != nil {
-			t.Logf("write: %v", err) // the line hung up, which may be right
+			t.Logf("write: %v", err) // the subscription hung up, which may be right
 			return
 		}
 	}
@@ -82,7 +82,7 @@ func TestFaultyFramesAreTypedErrors(t *testing.T) {
 				say(t, ws, fakeHello, frame)
 				stay(ws)
 			})
-			wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), ErrMalformed)
+			wantEnd(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}), ErrMalformed)
 			if got := connections.Load(); got != maxMalformed {
 				t.Errorf("connected %d times, want %d tries", got, maxMalformed)
 			}
@@ -93,10 +93,10 @@ func TestFaultyFramesAreTypedErrors(t *testing.T) {
 func TestBinaryAndOversizedFrames(t *testing.T) {
 	c := fakeGateway(t, func(n int, ws *websocket.Conn) {
 		say(t, ws, fakeHello)
-		ws.Write(context.Background(), websocket.MessageBinary, []byte(fakeUnknown)) // the line may hang up first
+		ws.Write(context.Background(), websocket.MessageBinary, []byte(fakeUnknown)) // the subscription may hang up first
 		stay(ws)
 	})
-	wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), ErrMalformed)
+	wantEnd(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}), ErrMalformed)
 
 	c = fakeGateway(t, func(n int, ws *websocket.Conn) {
 		say(t, ws, fakeHello)
@@ -104,7 +104,7 @@ func TestBinaryAndOversizedFrames(t *testing.T) {
 		stay(ws)
 	})
 	c.options.MaxFrame = 1 << 20
-	wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), ErrTooLarge)
+	wantEnd(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}), ErrTooLarge)
 }
 
 func TestSomethingElseAnswers(t *testing.T) {
@@ -112,7 +112,7 @@ func TestSomethingElseAnswers(t *testing.T) {
 		say(t, ws, `{"op":"ok"}`)
 		stay(ws)
 	})
-	wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), ErrMalformed)
+	wantEnd(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}), ErrMalformed)
 }
 
 // Nobody answers at all after the handshake.
@@ -120,7 +120,7 @@ func TestNoHello(t *testing.T) {
 	c := fakeGateway(t, func(n int, ws *websocket.Conn) { stay(ws) })
 	c.options.ConnectTimeout = 50 * time.Millisecond
 	watch := newWatcher()
-	end := runLine(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing, OnState: watch.tell}))
+	end := runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing, OnState: watch.tell}))
 	until(t, "the attempt is given up", func() bool {
 		watch.mu.Lock()
 		defer watch.mu.Unlock()
@@ -136,15 +136,15 @@ func TestNoHello(t *testing.T) {
 	}
 }
 
-// Closed without a goodbye: by the code alone the line knows whether to come
+// Closed without a goodbye: by the code alone the subscription knows whether to come
 // back.
 func TestCloseWithoutBye(t *testing.T) {
 	for code, want := range map[websocket.StatusCode]error{4403: ErrForbidden, 4409: ErrTakenOver, 4404: ErrNotFound} {
 		c := fakeGateway(t, func(n int, ws *websocket.Conn) {
 			say(t, ws, fakeHello)
-			ws.Close(code, "") // an error means that the line was faster
+			ws.Close(code, "") // an error means that the subscription was faster
 		})
-		wantEnd(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}), want)
+		wantEnd(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}), want)
 	}
 	var again atomic.Bool
 	c := fakeGateway(t, func(n int, ws *websocket.Conn) {
@@ -156,8 +156,8 @@ func TestCloseWithoutBye(t *testing.T) {
 		again.Store(true)
 		stay(ws)
 	})
-	runLine(t, mustAttach(t, c, "crm", LineOptions{Handler: nothing}))
-	until(t, "the line is back", again.Load)
+	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{Handler: nothing}))
+	until(t, "the subscription is back", again.Load)
 }
 
 // Cut in the middle of deliveries, a hundred times: each event is handled
@@ -199,13 +199,13 @@ func TestManyCuts(t *testing.T) {
 		}
 	})
 	var handled sync.Map
-	l := mustAttach(t, c, "crm", LineOptions{Concurrency: 4, Handler: func(_ context.Context, e Event) error {
+	l := mustAttach(t, c, "crm", SubscriptionOptions{Concurrency: 4, Handler: func(_ context.Context, e Event) error {
 		if _, twice := handled.LoadOrStore(e.ID, true); twice {
 			t.Errorf("got event %s twice", e.ID)
 		}
 		return nil
 	}})
-	end := runLine(t, l)
+	end := runSubscription(t, l)
 	until(t, "all is acknowledged", func() bool {
 		mu.Lock()
 		defer mu.Unlock()

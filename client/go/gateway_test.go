@@ -297,7 +297,7 @@ func (c *counter) wantOnce(n int) {
 	}
 }
 
-// watcher notes a line's states.
+// watcher notes a subscription's states.
 type watcher struct {
 	mu     sync.Mutex
 	states []State
@@ -329,13 +329,13 @@ func (w *watcher) wantLive(t testing.TB) {
 	select {
 	case <-w.live:
 	case <-time.After(30 * time.Second):
-		t.Fatalf("waited 30 s in vain for the line to be live; it is %+v", w.last())
+		t.Fatalf("waited 30 s in vain for the subscription to be live; it is %+v", w.last())
 	}
 }
 
-// runLine runs the line until the test ends or end is called, which returns
+// runSubscription runs the subscription until the test ends or end is called, which returns
 // what Run did.
-func runLine(t testing.TB, l *Line) (end func() error) {
+func runSubscription(t testing.TB, l *Subscription) (end func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -349,7 +349,7 @@ func runLine(t testing.TB, l *Line) (end func() error) {
 }
 
 // wantEnd waits for Run to return by itself, with that error.
-func wantEnd(t testing.TB, l *Line, want error) {
+func wantEnd(t testing.TB, l *Subscription, want error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -358,7 +358,7 @@ func wantEnd(t testing.TB, l *Line, want error) {
 	}
 }
 
-func mustSubscribe(t testing.TB, c *Client, s Selection, o LineOptions) *Line {
+func mustSubscribe(t testing.TB, c *Client, s Selection, o SubscriptionOptions) *Subscription {
 	t.Helper()
 	l, err := c.Subscribe(s, o)
 	if err != nil {
@@ -367,7 +367,7 @@ func mustSubscribe(t testing.TB, c *Client, s Selection, o LineOptions) *Line {
 	return l
 }
 
-func mustAttach(t testing.TB, c *Client, name string, o LineOptions) *Line {
+func mustAttach(t testing.TB, c *Client, name string, o SubscriptionOptions) *Subscription {
 	t.Helper()
 	l, err := c.Attach(name, o)
 	if err != nil {

@@ -15,10 +15,10 @@ type pulled struct {
 
 var errLeft = errors.New("the loop was left")
 
-// Events runs the line and yields its events one by one, for a line without
+// Events runs the subscription and yields its events one by one, for a subscription without
 // handler:
 //
-//	for e, err := range line.Events(ctx) {
+//	for e, err := range sub.Events(ctx) {
 //		if err != nil {
 //			return err // final, as from Run
 //		}
@@ -26,18 +26,18 @@ var errLeft = errors.New("the loop was left")
 //	}
 //
 // An event is done when the loop asks for the next one; the one at which the
-// loop is left counts as not done, and comes again on a durable line.
-func (l *Line) Events(ctx context.Context) iter.Seq2[Event, error] {
+// loop is left counts as not done, and comes again on a durable subscription.
+func (l *Subscription) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		if l.options.Handler != nil || l.options.BatchHandler != nil {
-			yield(Event{}, &Error{Code: ErrBadRequest.Code, Detail: "line has a handler, so its events can't be ranged over"})
+			yield(Event{}, &Error{Code: ErrBadRequest.Code, Detail: "subscription has a handler, so its events can't be ranged over"})
 			return
 		}
 		ch := make(chan pulled)
 		l.mu.Lock()
 		if l.pulled != nil {
 			l.mu.Unlock()
-			yield(Event{}, &Error{Code: ErrConflict.Code, Detail: "line is running already"})
+			yield(Event{}, &Error{Code: ErrConflict.Code, Detail: "subscription is running already"})
 			return
 		}
 		l.pulled = ch
@@ -73,8 +73,8 @@ func (l *Line) Events(ctx context.Context) iter.Seq2[Event, error] {
 	}
 }
 
-// pull is the handler of a line that is ranged over.
-func (l *Line) pull(ctx context.Context, e Event) error {
+// pull is the handler of a subscription that is ranged over.
+func (l *Subscription) pull(ctx context.Context, e Event) error {
 	l.mu.Lock()
 	ch := l.pulled
 	l.mu.Unlock()

@@ -50,9 +50,9 @@ const (
 	awhile   = 5 * time.Second
 )
 
-// session is one connection of a line, from its hello on.
+// session is one connection of a subscription, from its hello on.
 type session struct {
-	line   *Line
+	sub    *Subscription
 	conn   conn
 	first  frame
 	token  string
@@ -65,10 +65,10 @@ type session struct {
 	// owned by the reader
 	again     map[string]event.Cursor // announced as possibly coming twice
 	window    int
-	delivered bool // events, since the ledger was begun
+	delivered bool // events, since the tracker was begun
 
 	mu      sync.Mutex
-	endAcks func() // ends the acknowledging of the present ledger; never nil
+	endAcks func() // ends the acknowledging of the present tracker; never nil
 }
 
 // run works until the connection ends, which is an error, or ctx does.
@@ -87,7 +87,7 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 	case err = <-ended:
 	case <-ctx.Done():
 		s.stopping.Store(true)
-		s.line.drain(cancel, context.Cause(ctx))
+		s.sub.drain(cancel, context.Cause(ctx))
 		s.flushAcks()
 		s.conn.close(true)
 		<-ended
@@ -97,8 +97,8 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 	s.flushAcks()
 	watch.Wait()
 	s.useful = s.useful || time.Since(begun) > awhile
-	if s.line.name != "" {
-		s.line.desk.drop(true)
+	if s.sub.name != "" {
+		s.sub.dispatcher.drop(true)
 	}
 	return err
 }
@@ -120,22 +120,22 @@ func (s *session) receive(ctx context.Context) error {
 	}
 }
 
-// take puts an event on the desk, once there is room.
+// take puts an event on the dispatcher, once there is room.
 func (s *session) take(ctx context.Context, e Event) error {
 	s.useful, s.delivered = true, true
 	if s.stopping.Load() {
 		return nil
 	}
-	l := s.line.current()
+	l := s.sub.current()
 	en := l.add(e.Channel, e.Cursor)
 	// A dead letter was put back to be handled, whatever became of it before.
-	s.line.desk.addLive(e, en, !en.single && s.twice(&e))
+	s.sub.dispatcher.addLive(e, en, !en.single && s.twice(&e))
 	if s.window <= 0 {
 		return nil
 	}
 	room := l.full(s.window)
-	if room == nil || s.line.name != "" && l.full(2*s.window) == nil {
-		return nil // the gateway itself keeps to a durable line's window
+	if room == nil || s.sub.name != "" && l.full(2*s.window) == nil {
+		return nil // the gateway itself keeps to a durable subscription's window
 	}
 	t := time.NewTimer(patience)
 	defer t.Stop()
@@ -172,7 +172,7 @@ func (s *session) twice(e *Event) bool {
 }
 
 func (s *session) control(ctx context.Context, f frame) error {
-	l := s.line
+	l := s.sub
 	switch f.op {
 	case "hello":
 		s.hello(ctx, f.control)
@@ -216,7 +216,7 @@ func (s *session) control(ctx context.Context, f frame) error {
 
 // hello begins: it comes first, or after a time of standing by.
 func (s *session) hello(ctx context.Context, c control) {
-	l := s.line
+	l := s.sub
 	s.window = l.options.Window
 	if c.Window > 0 {
 		s.window = c.Window
@@ -224,7 +224,7 @@ func (s *session) hello(ctx context.Context, c control) {
 	s.heartbeat.Store(c.HeartbeatMS)
 	if l.name != "" {
 		if l.moved.back(c.Cursor, time.Now()) {
-			l.desk.forget()
+			l.dispatcher.forget()
 		}
 		s.begin(ctx, c.Cursor)
 	} else {
@@ -242,12 +242,12 @@ func (s *session) hello(ctx context.Context, c control) {
 // begin has what is delivered from now on acknowledged by itself.
 func (s *session) begin(ctx context.Context, position string) {
 	s.flushAcks()
-	l := s.line
-	l.desk.drop(true)
-	fresh := newLedger()
+	l := s.sub
+	l.dispatcher.drop(true)
+	fresh := newAckTracker()
 	fresh.stepAll(position)
 	l.mu.Lock()
-	l.ledger = fresh
+	l.tracker = fresh
 	l.mu.Unlock()
 	s.delivered = false
 
@@ -288,10 +288,10 @@ func (s *session) refused(f frame) error {
 		e.final = !e.Temporary()
 		return e
 	case refAuth:
-		s.line.client.log.Warn("token not renewed, connecting again with it", "error", e)
+		s.sub.client.log.Warn("token not renewed, connecting again with it", "error", e)
 		return errRenewal
 	}
-	s.line.client.log.Warn("the gateway refused", "error", e)
+	s.sub.client.log.Warn("the gateway refused", "error", e)
 	return nil
 }
 
@@ -311,7 +311,7 @@ func byeError(c control) *Error {
 
 // acknowledge tells the gateway what is done: every ackEvery, or as soon as
 // much is.
-func (s *session) acknowledge(ctx context.Context, l *ledger) {
+func (s *session) acknowledge(ctx context.Context, l *ackTracker) {
 	for {
 		select {
 		case <-l.changed:
@@ -335,11 +335,11 @@ func (s *session) acknowledge(ctx context.Context, l *ledger) {
 
 // flush sends what is due and returns whether it could. Refusals go first:
 // an acknowledgement would cover them.
-func (s *session) flush(ctx context.Context, l *ledger) bool {
+func (s *session) flush(ctx context.Context, l *ackTracker) bool {
 	rejects, acks, position := l.due()
 	if position != "" {
 		acks = append(acks, position)
-		s.line.moved.acked(position, time.Now())
+		s.sub.moved.acked(position, time.Now())
 	}
 	var err error
 	for i := 0; i < len(rejects) && err == nil; i++ {
@@ -349,7 +349,7 @@ func (s *session) flush(ctx context.Context, l *ledger) bool {
 		err = s.conn.ack(ctx, acks[i])
 	}
 	if err != nil && ctx.Err() == nil {
-		s.line.client.log.Warn("acknowledgement not sent, connecting again", "error", err)
+		s.sub.client.log.Warn("acknowledgement not sent, connecting again", "error", err)
 		s.conn.close(false)
 	}
 	return err == nil
@@ -374,12 +374,12 @@ func (s *session) watch(ctx context.Context) {
 				every = standard
 			}
 			if time.Since(s.conn.alive()) > 2*every+5*time.Second {
-				s.line.client.log.Warn("connection is silent, connecting again")
+				s.sub.client.log.Warn("connection is silent, connecting again")
 				s.conn.close(false)
 				return
 			}
 		case expires = <-s.expires:
-			if s.line.client.options.TokenFunc != nil {
+			if s.sub.client.options.TokenFunc != nil {
 				renewal.Reset(renewIn(time.Until(expires)))
 			}
 		case <-renewal.C:
@@ -388,7 +388,7 @@ func (s *session) watch(ctx context.Context) {
 				s.conn.close(false) // the next connection takes the new one
 				return
 			case err != nil:
-				s.line.client.log.Warn("token not renewed", "error", err)
+				s.sub.client.log.Warn("token not renewed", "error", err)
 				fallthrough
 			case next == "": // the same token still
 				renewal.Reset(max(time.Until(expires)/2, time.Second))
@@ -428,7 +428,7 @@ func expiry(token string) time.Time {
 
 // renew gets and sends another token; "" if there is none yet.
 func (s *session) renew(ctx context.Context) (string, error) {
-	token, err := s.line.client.token(ctx)
+	token, err := s.sub.client.token(ctx)
 	if err != nil || token == s.token {
 		return "", err
 	}
@@ -436,7 +436,7 @@ func (s *session) renew(ctx context.Context) (string, error) {
 }
 
 // position returns where to resume, or where to begin.
-func (l *Line) since() string {
+func (l *Subscription) since() string {
 	received := l.current().received()
 	if received == "" {
 		return l.selection.Since

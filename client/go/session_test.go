@@ -98,24 +98,24 @@ func helloFrame(cursor string, window int) frame {
 	return frame{op: "hello", control: control{Connection: "c-1", Cursor: cursor, Window: window, HeartbeatMS: 25000}}
 }
 
-// testLine is a line whose connections the test makes. Each call of connect
+// testSubscription is a subscription whose connections the test makes. Each call of connect
 // takes the next of conns; an error there is what the attempt ends with.
-type testLine struct {
-	*Line
+type testSubscription struct {
+	*Subscription
 	conns  chan any // *memConn or error
 	mu     sync.Mutex
 	states []State
 	gaps   []Gap
 }
 
-func newTestLine(t *testing.T, name string, c Options, o LineOptions) *testLine {
+func newTestSubscription(t *testing.T, name string, c Options, o SubscriptionOptions) *testSubscription {
 	t.Helper()
 	c.Transport = WebSocket
 	client, err := New("http://gateway.test", c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tl := &testLine{conns: make(chan any, 100)}
+	tl := &testSubscription{conns: make(chan any, 100)}
 	o.OnState = func(s State) {
 		tl.mu.Lock()
 		defer tl.mu.Unlock()
@@ -123,9 +123,9 @@ func newTestLine(t *testing.T, name string, c Options, o LineOptions) *testLine 
 	}
 	o.OnGap = func(g Gap) { tl.gaps = append(tl.gaps, g) }
 	if name == "" {
-		tl.Line, err = client.Subscribe(Selection{Channels: []string{"a"}}, o)
+		tl.Subscription, err = client.Subscribe(Selection{Channels: []string{"a"}}, o)
 	} else {
-		tl.Line, err = client.Attach(name, o)
+		tl.Subscription, err = client.Attach(name, o)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func newTestLine(t *testing.T, name string, c Options, o LineOptions) *testLine 
 	return tl
 }
 
-func (tl *testLine) phases() []Phase {
+func (tl *testSubscription) phases() []Phase {
 	tl.mu.Lock()
 	defer tl.mu.Unlock()
 	var phases []Phase
@@ -156,9 +156,9 @@ func (tl *testLine) phases() []Phase {
 	return phases
 }
 
-// start runs the line and returns how to end it; its error is what Run
+// start runs the subscription and returns how to end it; its error is what Run
 // returned.
-func (tl *testLine) start() (end func() error) {
+func (tl *testSubscription) start() (end func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- tl.Run(ctx) }()
@@ -172,7 +172,7 @@ func nothing(context.Context, Event) error { return nil }
 
 func TestAcknowledgementsAreFewForManyEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing})
 		c := newMemConn()
 		c.frames <- helloFrame("a@k-0", 10000)
 		l.conns <- c
@@ -200,7 +200,7 @@ func TestAcknowledgementsAreFewForManyEvents(t *testing.T) {
 func TestShutdownLetsHandlersEndAndAcknowledges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var handled []string
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: func(ctx context.Context, e Event) error {
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: func(ctx context.Context, e Event) error {
 			if !sleep(ctx, 5*time.Second) {
 				t.Error("the handler's context ended within the grace")
 			}
@@ -226,7 +226,7 @@ func TestShutdownLetsHandlersEndAndAcknowledges(t *testing.T) {
 func TestHandlersContextEndsAfterTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		l := newTestLine(t, "crm", Options{}, LineOptions{Grace: 3 * time.Second, Handler: func(ctx context.Context, e Event) error {
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Grace: 3 * time.Second, Handler: func(ctx context.Context, e Event) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}})
@@ -250,7 +250,7 @@ func TestHandlersContextEndsAfterTheGrace(t *testing.T) {
 
 func TestLineReconnectsAndObeysRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing})
 		first, second := newMemConn(), newMemConn()
 		first.frames <- helloFrame("a@k-0", 256)
 		first.frames <- frame{op: "bye", control: control{Code: []byte("1012"), RetryMS: 1500, Reconnect: true}}
@@ -291,7 +291,7 @@ func TestFinalErrorsEndTheLine(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var handlerEnded error
-				l := newTestLine(t, "crm", Options{Token: "t"}, LineOptions{Handler: func(ctx context.Context, e Event) error {
+				l := newTestSubscription(t, "crm", Options{Token: "t"}, SubscriptionOptions{Handler: func(ctx context.Context, e Event) error {
 					<-ctx.Done()
 					handlerEnded = context.Cause(ctx)
 					return ctx.Err()
@@ -317,7 +317,7 @@ func TestFinalErrorsEndTheLine(t *testing.T) {
 
 func TestMalformedThreeTimesIsFinal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing})
 		for range maxMalformed {
 			l.conns <- error(malformed("frame is not one JSON object"))
 		}
@@ -330,10 +330,10 @@ func TestMalformedThreeTimesIsFinal(t *testing.T) {
 func TestTokenIsAskedForAgainOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		l := newTestLine(t, "crm", Options{TokenFunc: func(context.Context) (string, error) {
+		l := newTestSubscription(t, "crm", Options{TokenFunc: func(context.Context) (string, error) {
 			asked++
 			return fmt.Sprint("token ", asked), nil
-		}}, LineOptions{Handler: nothing})
+		}}, SubscriptionOptions{Handler: nothing})
 		unauthorized := &Error{Code: "unauthorized", final: true}
 		l.conns <- unauthorized
 		l.conns <- unauthorized
@@ -349,17 +349,17 @@ func TestTokenIsAskedForAgainOnce(t *testing.T) {
 func TestTokenIsRenewedInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		l := newTestLine(t, "crm", Options{TokenFunc: func(context.Context) (string, error) {
+		l := newTestSubscription(t, "crm", Options{TokenFunc: func(context.Context) (string, error) {
 			asked++
 			return fmt.Sprint("token ", asked), nil
-		}}, LineOptions{Handler: nothing})
+		}}, SubscriptionOptions{Handler: nothing})
 		c := newMemConn()
 		h := helloFrame("a@k-0", 256)
 		h.Expires = time.Now().Add(10 * time.Minute)
 		c.frames <- h
 		l.conns <- c
 		end := l.start()
-		for range 9 { // a frame now and then, so that the line isn't silent
+		for range 9 { // a frame now and then, so that the subscription isn't silent
 			for range 2 {
 				pass(30*time.Second - time.Millisecond)
 				c.frames <- frame{op: "position", control: control{Cursor: "a@k-1"}}
@@ -378,7 +378,7 @@ func TestTokenIsRenewedInPlace(t *testing.T) {
 
 func TestSilentConnectionIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing})
 		for range 2 {
 			c := newMemConn()
 			c.frames <- helloFrame("a@k-0", 256)
@@ -393,13 +393,13 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 	})
 }
 
-// A handler that can't keep up: the line reads a window, hangs up, and comes
+// A handler that can't keep up: the subscription reads a window, hangs up, and comes
 // back when half of it is done.
 func TestSlowHandlerOnAnEphemeralLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var handled []string
-		l := newTestLine(t, "", Options{}, LineOptions{Window: 8, Handler: func(ctx context.Context, e Event) error {
+		l := newTestSubscription(t, "", Options{}, SubscriptionOptions{Window: 8, Handler: func(ctx context.Context, e Event) error {
 			sleep(ctx, 10*time.Second)
 			mu.Lock()
 			defer mu.Unlock()
@@ -435,7 +435,7 @@ func TestSlowHandlerOnAnEphemeralLine(t *testing.T) {
 
 func TestGapsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "", Options{}, SubscriptionOptions{Handler: nothing})
 		c := newMemConn()
 		c.frames <- helloFrame("a@k-0", 0)
 		c.frames <- frame{op: "gap", control: control{Channel: "a", From: "a@k-0", To: "a@k-7", Reason: "retention"}}
@@ -455,7 +455,7 @@ func TestGapsAreTold(t *testing.T) {
 
 func TestStandbyThenLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{Handler: nothing})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing})
 		c := newMemConn()
 		c.frames <- frame{op: "standby"}
 		l.conns <- c
@@ -476,7 +476,7 @@ func TestStandbyThenLive(t *testing.T) {
 
 func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{})
 		c := newMemConn()
 		c.frames <- helloFrame("a@k-0", 256)
 		for n := 1; n <= 5; n++ {
@@ -501,7 +501,7 @@ func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 
 func TestIteratorYieldsTheFinalError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestLine(t, "crm", Options{}, LineOptions{})
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{})
 		l.conns <- error(&Error{Code: "not_found", final: true})
 		for _, err := range l.Events(context.Background()) {
 			if !errors.Is(err, ErrNotFound) {
@@ -533,9 +533,9 @@ func (c *feedConn) read() (frame, error) {
 	return decodeFrame(c.text)
 }
 
-// The whole way from a frame's bytes to the handler and the ledger, for one
-// line of a no-op handler.
-func BenchmarkLine(b *testing.B) {
+// The whole way from a frame's bytes to the handler and the tracker, for one
+// subscription with a no-op handler.
+func BenchmarkSubscription(b *testing.B) {
 	for _, name := range []string{"", "crm"} {
 		for _, concurrency := range []int{1, 8} {
 			kind := "ephemeral"
@@ -552,7 +552,7 @@ func BenchmarkLine(b *testing.B) {
 				handled := make(chan struct{}, 1)
 				var mu sync.Mutex
 				n := 0
-				o := LineOptions{Concurrency: concurrency, Window: 10000, Handler: func(context.Context, Event) error {
+				o := SubscriptionOptions{Concurrency: concurrency, Window: 10000, Handler: func(context.Context, Event) error {
 					mu.Lock()
 					defer mu.Unlock()
 					if n++; n == b.N {
@@ -560,7 +560,7 @@ func BenchmarkLine(b *testing.B) {
 					}
 					return nil
 				}}
-				var l *Line
+				var l *Subscription
 				if name == "" {
 					l, err = client.Subscribe(Selection{Channels: []string{"acct-42"}}, o)
 				} else {

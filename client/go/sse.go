@@ -20,7 +20,7 @@ import (
 // sseConn is a connection by Server-Sent Events; what goes the other way is
 // posted.
 type sseConn struct {
-	line   *Line
+	sub    *Subscription
 	cancel context.CancelCauseFunc
 	body   io.Closer
 	heard  atomic.Int64 // Unix nanoseconds
@@ -34,7 +34,7 @@ type sseConn struct {
 
 var _ conn = (*sseConn)(nil)
 
-func openSSE(ctx context.Context, cancel context.CancelCauseFunc, l *Line, q url.Values, h http.Header) (conn, error) {
+func openSSE(ctx context.Context, cancel context.CancelCauseFunc, l *Subscription, q url.Values, h http.Header) (conn, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.client.address("/v1/sse", q), nil)
 	if err != nil {
 		return nil, unreachable(err)
@@ -57,7 +57,7 @@ func openSSE(ctx context.Context, cancel context.CancelCauseFunc, l *Line, q url
 		e.final = fromGateway && !e.Temporary()
 		return nil, e
 	}
-	c := &sseConn{line: l, cancel: cancel, body: res.Body}
+	c := &sseConn{sub: l, cancel: cancel, body: res.Body}
 	c.pull(&heardReader{res.Body, &c.heard}, l.client.options.MaxFrame)
 	return c, nil
 }
@@ -135,9 +135,9 @@ func (c *sseConn) reject(ctx context.Context, r reject) error {
 	err := c.post(ctx, "reject", map[string]string{"cursor": r.cursor, "reason": r.reason})
 	var e *Error
 	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
-		// A gateway that takes refusals by WebSocket only. The line must go
+		// A gateway that takes refusals by WebSocket only. The subscription must go
 		// on; OnReject was told.
-		c.line.client.log.Error("event rejected, but not kept as a dead letter", "cursor", r.cursor, "reason", r.reason)
+		c.sub.client.log.Error("event rejected, but not kept as a dead letter", "cursor", r.cursor, "reason", r.reason)
 		return nil
 	}
 	return err
@@ -153,9 +153,9 @@ func (c *sseConn) post(ctx context.Context, what string, body map[string]string)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	path := "/v1/subscriptions/" + url.PathEscape(c.line.name) + "/" + what
+	path := "/v1/subscriptions/" + url.PathEscape(c.sub.name) + "/" + what
 	for n := 0; ; n++ {
-		err := c.line.client.Do(ctx, http.MethodPost, path, body, nil)
+		err := c.sub.client.Do(ctx, http.MethodPost, path, body, nil)
 		var e *Error
 		if err == nil || !errors.As(err, &e) || !e.Temporary() || n+1 >= postTries {
 			return err

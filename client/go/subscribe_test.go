@@ -24,10 +24,10 @@ func TestSubscribeAcrossAKilledGateway(t *testing.T) {
 			g := newGateway(t)
 			c := g.client(t, Options{Transport: transport})
 			count, watch := newCounter(t), newWatcher()
-			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{
+			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{
 				Concurrency: 4, Handler: count.handle, OnState: watch.tell,
 			})
-			runLine(t, l)
+			runSubscription(t, l)
 			watch.wantLive(t)
 			publish(t, c, "acct-42", 1, 200, 7)
 			count.wantOnce(200)
@@ -49,10 +49,10 @@ func TestSubscribeResumesWhereItWas(t *testing.T) {
 			c := g.client(t, Options{Transport: transport})
 			count, watch := newCounter(t), newWatcher()
 			count.ordered = false // over two channels
-			o := LineOptions{Handler: count.handle, OnState: watch.tell}
-			publish(t, c, "b", 1000, 1, 0) // before the line: not wanted
+			o := SubscriptionOptions{Handler: count.handle, OnState: watch.tell}
+			publish(t, c, "b", 1000, 1, 0) // before the subscription: not wanted
 			first := mustSubscribe(t, c, Selection{Channels: []string{"a", "b"}}, o)
-			end := runLine(t, first)
+			end := runSubscription(t, first)
 			watch.wantLive(t)
 			publish(t, c, "a", 1, 10, 0)
 			publish(t, c, "b", 11, 10, 0)
@@ -62,7 +62,7 @@ func TestSubscribeResumesWhereItWas(t *testing.T) {
 			}
 			publish(t, c, "a", 21, 10, 0)
 			second := mustSubscribe(t, c, Selection{Channels: []string{"a", "b"}, Since: first.Position()}, o)
-			runLine(t, second)
+			runSubscription(t, second)
 			count.wantOnce(30)
 		})
 	}
@@ -76,7 +76,7 @@ func TestSubscribeByTypeAndIterate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Types: []string{"email.*"}, Since: "earliest"}, LineOptions{})
+	l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Types: []string{"email.*"}, Since: "earliest"}, SubscriptionOptions{})
 	var got []string
 	for e, err := range l.Events(t.Context()) {
 		if err != nil {
@@ -106,7 +106,7 @@ func TestRefusalsAreFinalAndTyped(t *testing.T) {
 		} {
 			t.Run(string(transport)+": "+test.name, func(t *testing.T) {
 				c := g.client(t, Options{Transport: transport, Token: test.token})
-				wantEnd(t, mustSubscribe(t, c, test.selection, LineOptions{Handler: nothing}), test.want)
+				wantEnd(t, mustSubscribe(t, c, test.selection, SubscriptionOptions{Handler: nothing}), test.want)
 			})
 		}
 	}
@@ -118,11 +118,11 @@ func TestBadSelectionsAreRefusedHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []Selection{{}, {Channels: []string{"a b"}}, {Channels: []string{"a"}, Types: []string{"**.x"}}, {Channels: []string{"a"}, Lag: "drop"}} {
-		if _, err := c.Subscribe(s, LineOptions{}); !errors.Is(err, ErrBadRequest) {
+		if _, err := c.Subscribe(s, SubscriptionOptions{}); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("%+v: got %v, want ErrBadRequest", s, err)
 		}
 	}
-	for _, o := range []LineOptions{{Rate: -1}, {Window: -1}, {Handler: nothing, BatchHandler: func(context.Context, []Event) error { return nil }}, {Secrets: []string{"whsec_"}}} {
+	for _, o := range []SubscriptionOptions{{Rate: -1}, {Window: -1}, {Handler: nothing, BatchHandler: func(context.Context, []Event) error { return nil }}, {Secrets: []string{"whsec_"}}} {
 		if _, err := c.Attach("crm", o); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("%+v: got %v, want ErrBadRequest", o, err)
 		}
@@ -147,8 +147,8 @@ func TestTokenExpiresAndIsRenewed(t *testing.T) {
 			}})
 			publisher := g.client(t, Options{})
 			count, watch := newCounter(t), newWatcher()
-			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, LineOptions{Handler: count.handle, OnState: watch.tell})
-			end := runLine(t, l)
+			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, SubscriptionOptions{Handler: count.handle, OnState: watch.tell})
+			end := runSubscription(t, l)
 			watch.wantLive(t)
 			for n := 1; asked.Load() < 4; n++ {
 				publish(t, publisher, "acct-42", n, 1, 0)
@@ -192,7 +192,7 @@ func TestFallsBackToSSE(t *testing.T) {
 		t.Fatal(err)
 	}
 	count, watch := newCounter(t), newWatcher()
-	end := runLine(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, LineOptions{Handler: count.handle, OnState: watch.tell}))
+	end := runSubscription(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, SubscriptionOptions{Handler: count.handle, OnState: watch.tell}))
 	watch.wantLive(t)
 	if got := watch.last().Transport; got != SSE {
 		t.Errorf("got transport %q, want %q", got, SSE)
@@ -216,7 +216,7 @@ func TestLargeEvents(t *testing.T) {
 			if _, err := c.Publish(t.Context(), "acct-42", e); err != nil {
 				t.Fatal(err)
 			}
-			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{})
+			l := mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{})
 			for got, err := range l.Events(t.Context()) {
 				if err != nil {
 					t.Fatal(err)
@@ -227,7 +227,7 @@ func TestLargeEvents(t *testing.T) {
 				break
 			}
 			small := g.client(t, Options{Transport: transport, MaxFrame: 100 << 10})
-			wantEnd(t, mustSubscribe(t, small, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{Handler: nothing}), ErrTooLarge)
+			wantEnd(t, mustSubscribe(t, small, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{Handler: nothing}), ErrTooLarge)
 		})
 	}
 }
@@ -242,8 +242,8 @@ func TestManyChannels(t *testing.T) {
 	}
 	count, watch := newCounter(t), newWatcher()
 	count.ordered = false // over so many channels
-	l := mustSubscribe(t, c, Selection{Channels: channels}, LineOptions{Handler: count.handle, OnState: watch.tell})
-	runLine(t, l)
+	l := mustSubscribe(t, c, Selection{Channels: channels}, SubscriptionOptions{Handler: count.handle, OnState: watch.tell})
+	runSubscription(t, l)
 	watch.wantLive(t)
 	until(t, "the subscription is in place", func() bool { return strings.Count(l.Position(), "@") == len(channels) })
 	for n := range 10 {
@@ -265,7 +265,7 @@ func TestPublishTogether(t *testing.T) {
 	count := newCounter(t)
 	count.ordered = false
 	watch := newWatcher()
-	runLine(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, LineOptions{Handler: count.handle, OnState: watch.tell}))
+	runSubscription(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}}, SubscriptionOptions{Handler: count.handle, OnState: watch.tell}))
 	watch.wantLive(t)
 	var all sync.WaitGroup
 	for n := 1; n <= 300; n++ {
@@ -306,7 +306,7 @@ func TestPublishAcrossAKilledGateway(t *testing.T) {
 	c := g.client(t, Options{})
 	count := newCounter(t)
 	count.ordered = false
-	runLine(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{Handler: count.handle}))
+	runSubscription(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{Handler: count.handle}))
 	var all sync.WaitGroup
 	var next atomic.Int64
 	const most = 2000

@@ -34,7 +34,7 @@ func TestTraceContextGoesAlong(t *testing.T) {
 		t.Errorf("the caller's extensions were changed: %v", mine)
 	}
 	got := make(chan string, 1)
-	runLine(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, LineOptions{
+	runSubscription(t, mustSubscribe(t, c, Selection{Channels: []string{"acct-42"}, Since: "earliest"}, SubscriptionOptions{
 		Handler: func(ctx context.Context, e Event) error {
 			parent, _ := ctx.Value(traceKey{}).(string)
 			got <- parent + " " + e.Extension("tenant")

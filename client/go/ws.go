@@ -26,7 +26,7 @@ var _ conn = (*wsConn)(nil)
 
 const subprotocol = "longline.v1"
 
-func openWS(ctx context.Context, cancel context.CancelCauseFunc, l *Line, q url.Values, h http.Header) (conn, error) {
+func openWS(ctx context.Context, cancel context.CancelCauseFunc, l *Subscription, q url.Values, h http.Header) (conn, error) {
 	c := &wsConn{cancel: cancel, limit: l.client.options.MaxFrame}
 	c.hear()
 	ws, res, err := websocket.Dial(ctx, l.client.address("/v1/ws", q), &websocket.DialOptions{

@@ -396,7 +396,7 @@ func (e *Env) sdk(ctx context.Context, c *longline.Client, base, channel string,
 	if err := c.Do(ctx, http.MethodPut, "/v1/subscriptions/"+name, definition, nil); err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}
-	line, err := c.Attach(name, longline.LineOptions{
+	line, err := c.Attach(name, longline.SubscriptionOptions{
 		BatchSize: batchSize, Concurrency: 6, BatchWait: time.Duration(float64(200*time.Millisecond) * e.Scale),
 		BatchHandler: func(ctx context.Context, events []longline.Event) error {
 			marks := make([]probe.Mark, 0, len(events))

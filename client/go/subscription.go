@@ -21,9 +21,9 @@ type Handler func(ctx context.Context, e Event) error
 // BatchHandler handles several events, all or, by Reject with ids, some.
 type BatchHandler func(ctx context.Context, events []Event) error
 
-// LineOptions say how a line's events are handled. One of Handler and
-// BatchHandler must be set, or the line be read by Events.
-type LineOptions struct {
+// SubscriptionOptions say how a subscription's events are handled. One of Handler and
+// BatchHandler must be set, or the subscription be read by Events.
+type SubscriptionOptions struct {
 	Handler      Handler
 	BatchHandler BatchHandler
 	// BatchSize is the most events a BatchHandler gets at once. Default: 100.
@@ -49,14 +49,14 @@ type LineOptions struct {
 	MinBackoff, MaxBackoff time.Duration
 
 	// Window is how many events may be received and not done: it bounds
-	// memory. On a durable line, the default is the subscription's own; below
+	// memory. On a durable subscription, the default is the subscription's own; below
 	// 100 it also bounds throughput, since acknowledgements are sent 20 times a
-	// second or for 100 events. On an ephemeral line the default is 1024.
+	// second or for 100 events. On an ephemeral subscription the default is 1024.
 	Window int
-	// Consumer names who attaches. A second line of the same consumer takes
+	// Consumer names who attaches. A second subscription of the same consumer takes
 	// the subscription over and ends the first with ErrTakenOver; one of
 	// another consumer stands by until the first is gone. Default: one of its
-	// own for each line, so that more processes stand by for the first. Durable
+	// own for each subscription, so that more processes stand by for the first. Durable
 	// lines only.
 	Consumer string
 	// Grace is how long handlers may go on when Run's context has ended,
@@ -72,12 +72,12 @@ type LineOptions struct {
 	// Store, if set, remembers beyond this process.
 	Store Store
 
-	// OnState is told how the line is, OnGap what won't come. They are called
-	// by one goroutine and hold up the line.
+	// OnState is told how the subscription is, OnGap what won't come. They are called
+	// by one goroutine and hold up the subscription.
 	OnState func(State)
 	OnGap   func(Gap)
 	// OnReject is told which events were rejected and why; on an ephemeral
-	// line nobody else is. It may be called by several goroutines at once.
+	// subscription nobody else is. It may be called by several goroutines at once.
 	OnReject func(Event, error)
 }
 
@@ -91,14 +91,14 @@ type Store interface {
 	MarkHandled(ctx context.Context, key string) error
 }
 
-// Selection says what an ephemeral line brings.
+// Selection says what an ephemeral subscription brings.
 type Selection struct {
 	Channels []string
 	Types    []string // patterns; none: all
 	// Since is a cursor or position (exclusive), "earliest", "latest" (the
 	// default), or an RFC 3339 time.
 	Since string
-	// Lag says what happens when the line can't keep up: "catchup" (the
+	// Lag says what happens when the subscription can't keep up: "catchup" (the
 	// default) reads on from the log, "conflate" keeps the newest event per
 	// key, "latest" skips to the head, "close" closes.
 	Lag string
@@ -111,10 +111,10 @@ type Gap struct {
 	Reason            string // "retention", "reset", "conflated" or "lag"
 }
 
-// Phase is what a line is doing.
+// Phase is what a subscription is doing.
 type Phase string
 
-// The phases of a line.
+// The phases of a subscription.
 const (
 	Connecting Phase = "connecting"
 	Live       Phase = "live"    // events come
@@ -123,7 +123,7 @@ const (
 	Closed     Phase = "closed"  // Run is about to return
 )
 
-// State is how a line is.
+// State is how a subscription is.
 type State struct {
 	Phase      Phase
 	Transport  Transport     // when Live or Standby
@@ -133,33 +133,33 @@ type State struct {
 	Retry      time.Duration // when Waiting
 }
 
-// Line brings events to a handler. Make one by Client.Subscribe or
+// Subscription brings events to a handler. Make one by Client.Subscribe or
 // Client.Attach.
-type Line struct {
+type Subscription struct {
 	// static after construction
-	client    *Client
-	name      string // of the durable subscription, or ""
-	selection Selection
-	options   LineOptions
-	secrets   [][]byte
-	desk      *desk
-	moved     moved
+	client     *Client
+	name       string // of the durable subscription, or ""
+	selection  Selection
+	options    SubscriptionOptions
+	secrets    [][]byte
+	dispatcher *dispatcher
+	moved      moved
 	// open connects by one transport and reads the first frame.
 	open func(context.Context, Transport, string) (conn, frame, error)
 
 	mu      sync.Mutex
 	running bool
-	ledger  *ledger     // of the present or last connection
+	tracker *ackTracker // of the present or last connection
 	pulled  chan pulled // to Events, while it runs
 
 	// owned by Run
 	wsFailures int // in a row
 }
 
-// Subscribe makes an ephemeral line: whatever of the selection appears while
+// Subscribe makes an ephemeral subscription: whatever of the selection appears while
 // Run is running. Its place in the channels is kept in memory across
 // connections; keep Position to go on from there another time.
-func (c *Client) Subscribe(s Selection, o LineOptions) (*Line, error) {
+func (c *Client) Subscribe(s Selection, o SubscriptionOptions) (*Subscription, error) {
 	if len(s.Channels) == 0 {
 		return nil, &Error{Code: ErrBadRequest.Code, Detail: "no channels to subscribe to"}
 	}
@@ -178,20 +178,20 @@ func (c *Client) Subscribe(s Selection, o LineOptions) (*Line, error) {
 	default:
 		return nil, &Error{Code: ErrBadRequest.Code, Detail: fmt.Sprintf("lag is %q, want catchup, conflate, latest or close", s.Lag)}
 	}
-	return c.line("", s, o)
+	return c.subscription("", s, o)
 }
 
-// Attach makes a line of the durable subscription with that name, which must
+// Attach makes a subscription of the durable subscription with that name, which must
 // exist. What is handled is acknowledged; what is not comes again.
-func (c *Client) Attach(name string, o LineOptions) (*Line, error) {
+func (c *Client) Attach(name string, o SubscriptionOptions) (*Subscription, error) {
 	if name == "" {
 		return nil, &Error{Code: ErrBadRequest.Code, Detail: "no name of a subscription"}
 	}
-	return c.line(name, Selection{}, o)
+	return c.subscription(name, Selection{}, o)
 }
 
-func (c *Client) line(name string, s Selection, o LineOptions) (*Line, error) {
-	bad := func(format string, args ...any) (*Line, error) {
+func (c *Client) subscription(name string, s Selection, o SubscriptionOptions) (*Subscription, error) {
+	bad := func(format string, args ...any) (*Subscription, error) {
 		return nil, &Error{Code: ErrBadRequest.Code, Detail: fmt.Sprintf(format, args...)}
 	}
 	if o.Handler != nil && o.BatchHandler != nil {
@@ -221,10 +221,10 @@ func (c *Client) line(name string, s Selection, o LineOptions) (*Line, error) {
 	} else if o.Consumer == "" {
 		o.Consumer = newID()
 	}
-	l := &Line{client: c, name: name, selection: s, options: o, secrets: secrets, ledger: newLedger()}
-	l.ledger.mute = name == ""
+	l := &Subscription{client: c, name: name, selection: s, options: o, secrets: secrets, tracker: newAckTracker()}
+	l.tracker.mute = name == ""
 	l.open = l.dial
-	l.desk = &desk{
+	l.dispatcher = &dispatcher{
 		concurrency: o.Concurrency, batch: o.BatchSize, wait: o.BatchWait, tries: o.Tries,
 		least: o.MinBackoff, most: o.MaxBackoff, pace: newPace(o.Rate),
 		store: o.Store, dedupe: name != "", handle: l.handle, onReject: o.OnReject, log: c.log,
@@ -234,7 +234,7 @@ func (c *Client) line(name string, s Selection, o LineOptions) (*Line, error) {
 }
 
 // handle calls whichever handler there is.
-func (l *Line) handle(ctx context.Context, events []Event) error {
+func (l *Subscription) handle(ctx context.Context, events []Event) error {
 	if l.options.BatchHandler != nil {
 		return l.options.BatchHandler(ctx, events)
 	}
@@ -249,12 +249,12 @@ func (l *Line) handle(ctx context.Context, events []Event) error {
 
 // Position is how far everything is done: one cursor per channel, joined by
 // commas. Give it to Selection.Since to go on from there.
-func (l *Line) Position() string { return l.current().done() }
+func (l *Subscription) Position() string { return l.current().done() }
 
-func (l *Line) current() *ledger {
+func (l *Subscription) current() *ackTracker {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ledger
+	return l.tracker
 }
 
 // Run connects, and again whenever the connection is lost, and hands events
@@ -262,7 +262,7 @@ func (l *Line) current() *ledger {
 // handled, those in progress get Grace to end, and what is done is
 // acknowledged. It returns an error only if trying again is no use:
 // ErrForbidden, ErrNotFound, ErrTakenOver and the like.
-func (l *Line) Run(ctx context.Context) error {
+func (l *Subscription) Run(ctx context.Context) error {
 	l.mu.Lock()
 	handled := l.options.Handler != nil || l.options.BatchHandler != nil || l.pulled != nil
 	running := l.running
@@ -270,16 +270,16 @@ func (l *Line) Run(ctx context.Context) error {
 	l.mu.Unlock()
 	switch {
 	case running:
-		return &Error{Code: ErrConflict.Code, Detail: "line is running already"}
+		return &Error{Code: ErrConflict.Code, Detail: "subscription is running already"}
 	case !handled:
 		l.stopped()
-		return &Error{Code: ErrBadRequest.Code, Detail: "line has no handler"}
+		return &Error{Code: ErrBadRequest.Code, Detail: "subscription has no handler"}
 	}
 	defer l.stopped()
 
 	handling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	l.desk.begin(handling)
+	l.dispatcher.begin(handling)
 	err := l.keep(ctx, cancel)
 	if err != nil && ctx.Err() != nil && !isFinal(err) {
 		err = nil
@@ -289,45 +289,45 @@ func (l *Line) Run(ctx context.Context) error {
 	}
 	l.drain(cancel, context.Cause(ctx))
 	l.rewind()
-	l.desk.end()
+	l.dispatcher.end()
 	l.tell(State{Phase: Closed, Err: err})
 	return err
 }
 
 // drain lets the calls in progress end, which have Grace for it, and begins
 // no more.
-func (l *Line) drain(cancel context.CancelCauseFunc, cause error) {
+func (l *Subscription) drain(cancel context.CancelCauseFunc, cause error) {
 	if l.name != "" {
-		l.desk.drop(false)
+		l.dispatcher.drop(false)
 	} else {
-		l.desk.clear()
+		l.dispatcher.clear()
 	}
 	grace := time.AfterFunc(l.options.Grace, func() { cancel(cause) })
 	defer grace.Stop()
-	<-l.desk.idle()
+	<-l.dispatcher.idle()
 }
 
 // rewind goes back to what is done, so that another Run brings the rest.
-func (l *Line) rewind() {
+func (l *Subscription) rewind() {
 	if l.name != "" {
 		return // the gateway knows
 	}
-	fresh := newLedger()
+	fresh := newAckTracker()
 	fresh.mute = true
 	fresh.stepAll(l.current().done())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ledger = fresh
+	l.tracker = fresh
 }
 
-func (l *Line) stopped() {
+func (l *Subscription) stopped() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = false
 }
 
-func (l *Line) tell(s State) {
-	about := []any{"line", cmp.Or(l.name, strings.Join(l.selection.Channels, ","))}
+func (l *Subscription) tell(s State) {
+	about := []any{"subscription", cmp.Or(l.name, strings.Join(l.selection.Channels, ","))}
 	if s.Transport != "" {
 		about = append(about, "transport", string(s.Transport), "connection", s.Connection)
 	}
@@ -344,11 +344,11 @@ func (l *Line) tell(s State) {
 }
 
 // maxMalformed is how many connections in a row may end by something that
-// can't be read before the line gives up.
+// can't be read before the subscription gives up.
 const maxMalformed = 3
 
 // keep connects, over and over, until ctx ends or there is no use.
-func (l *Line) keep(ctx context.Context, cancel context.CancelCauseFunc) error {
+func (l *Subscription) keep(ctx context.Context, cancel context.CancelCauseFunc) error {
 	wait := backoff{least: l.client.options.MinBackoff, most: l.client.options.MaxBackoff}
 	refused, malformed := 0, 0 // in a row
 	for {
@@ -404,7 +404,7 @@ func isFinal(err error) bool {
 
 // catchUp waits, without a connection, until the handler has done half a
 // window, and returns whether it did before ctx ended.
-func (l *Line) catchUp(ctx context.Context) bool {
+func (l *Subscription) catchUp(ctx context.Context) bool {
 	l.tell(State{Phase: Waiting, Err: errSlow})
 	for {
 		room := l.current().full(max(l.options.Window/2, 1))

@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// ledger keeps what was received and what of it is done, per channel in the
+// tracker keeps what was received and what of it is done, per channel in the
 // order of the log. What may be acknowledged is each channel's contiguous
 // prefix of what is done. Safe for concurrent use.
 //
-// An ephemeral line has one for its life; a durable one has one for each
+// An ephemeral subscription has one for its life; a durable one has one for each
 // connection, since an acknowledgement of what this connection did not
 // deliver is an error.
-type ledger struct {
+type ackTracker struct {
 	// changed gets a token whenever there is something to acknowledge or
 	// reject.
 	changed chan struct{}
@@ -48,22 +48,22 @@ type track struct {
 
 // entry is an event received (or a step over events that won't come).
 type entry struct {
-	ledger *ledger
-	track  *track
-	cursor string
-	done   bool
-	silent bool   // a step: the position moves, nothing is acknowledged
-	single bool   // a dead letter delivered again, from behind the position
-	twin   *entry // of the same event, appended once more; settled together
+	tracker *ackTracker
+	track   *track
+	cursor  string
+	done    bool
+	silent  bool   // a step: the position moves, nothing is acknowledged
+	single  bool   // a dead letter delivered again, from behind the position
+	twin    *entry // of the same event, appended once more; settled together
 }
 
 type reject struct{ cursor, reason string }
 
-func newLedger() *ledger {
-	return &ledger{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), byName: make(map[string]*track)}
+func newAckTracker() *ackTracker {
+	return &ackTracker{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), byName: make(map[string]*track)}
 }
 
-func (l *ledger) trackLocked(channel string) *track {
+func (l *ackTracker) trackLocked(channel string) *track {
 	t := l.byName[channel]
 	if t == nil {
 		t = &track{channel: channel}
@@ -74,11 +74,11 @@ func (l *ledger) trackLocked(channel string) *track {
 }
 
 // add notes an event as received.
-func (l *ledger) add(channel, cursor string) *entry {
+func (l *ackTracker) add(channel, cursor string) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.trackLocked(channel)
-	e := &entry{ledger: l, track: t, cursor: cursor}
+	e := &entry{tracker: l, track: t, cursor: cursor}
 	l.open++
 	if e.single = behind(cursor, t.received); e.single {
 		return e
@@ -102,7 +102,7 @@ func behind(cursor, received string) bool {
 }
 
 // step notes that the position moved to cursor without events.
-func (l *ledger) step(channel, cursor string) {
+func (l *ackTracker) step(channel, cursor string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.trackLocked(channel)
@@ -111,12 +111,12 @@ func (l *ledger) step(channel, cursor string) {
 		t.done = cursor
 		return
 	}
-	t.entries = append(t.entries, &entry{ledger: l, track: t, cursor: cursor, done: true, silent: true})
+	t.entries = append(t.entries, &entry{tracker: l, track: t, cursor: cursor, done: true, silent: true})
 	l.open++
 }
 
 // stepAll is step for each cursor of a position.
-func (l *ledger) stepAll(position string) {
+func (l *ackTracker) stepAll(position string) {
 	if position == "" {
 		return
 	}
@@ -130,18 +130,18 @@ func (l *ledger) stepAll(position string) {
 // finish marks the event done.
 func (e *entry) finish() {
 	for ; e != nil; e = e.twin {
-		e.ledger.finish(e, nil)
+		e.tracker.finish(e, nil)
 	}
 }
 
 // reject marks the event done, once told to the gateway that it was refused.
 func (e *entry) reject(reason string) {
 	for ; e != nil; e = e.twin {
-		e.ledger.finish(e, &reject{cursor: e.cursor, reason: reason})
+		e.tracker.finish(e, &reject{cursor: e.cursor, reason: reason})
 	}
 }
 
-func (l *ledger) finish(e *entry, r *reject) {
+func (l *ackTracker) finish(e *entry, r *reject) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.done {
@@ -181,7 +181,7 @@ func (l *ledger) finish(e *entry, r *reject) {
 }
 
 // tellLocked tells that there is something to do, and maybe room.
-func (l *ledger) tellLocked(room bool) {
+func (l *ackTracker) tellLocked(room bool) {
 	if room && l.room != nil {
 		close(l.room)
 		l.room = nil
@@ -195,7 +195,7 @@ func (l *ledger) tellLocked(room bool) {
 // due returns what is to be told to the gateway and forgets it: the refusals,
 // which go first, the events to acknowledge on their own, and the position to
 // acknowledge, or "".
-func (l *ledger) due() (rejects []reject, singles []string, position string) {
+func (l *ackTracker) due() (rejects []reject, singles []string, position string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rejects, l.rejects = l.rejects, nil
@@ -217,7 +217,7 @@ func (l *ledger) due() (rejects []reject, singles []string, position string) {
 
 // full returns nil if fewer than most events are open, else a channel that is
 // closed when one of them has left.
-func (l *ledger) full(most int) <-chan struct{} {
+func (l *ackTracker) full(most int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open < most {
@@ -231,10 +231,12 @@ func (l *ledger) full(most int) <-chan struct{} {
 
 // received and done return the positions up to which everything was received
 // and done.
-func (l *ledger) received() string { return l.position(func(t *track) string { return t.received }) }
-func (l *ledger) done() string     { return l.position(func(t *track) string { return t.done }) }
+func (l *ackTracker) received() string {
+	return l.position(func(t *track) string { return t.received })
+}
+func (l *ackTracker) done() string { return l.position(func(t *track) string { return t.done }) }
 
-func (l *ledger) position(of func(*track) string) string {
+func (l *ackTracker) position(of func(*track) string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var cursors []string

@@ -15,13 +15,13 @@ import (
 
 var errBroken = errors.New("CRM is down")
 
-func newTestDesk(o LineOptions, handle func(context.Context, []Event) error) *desk {
+func newTestDispatcher(o SubscriptionOptions, handle func(context.Context, []Event) error) *dispatcher {
 	fill(&o.Concurrency, 1)
 	fill(&o.BatchSize, 1)
 	if o.Tries == 0 {
 		o.Tries = 3
 	}
-	d := &desk{
+	d := &dispatcher{
 		concurrency: o.Concurrency, batch: o.BatchSize, wait: o.BatchWait, tries: o.Tries,
 		least: time.Second, most: 10 * time.Second, pace: newPace(o.Rate), store: o.Store,
 		dedupe: true, handle: handle, onReject: o.OnReject, log: slog.New(slog.DiscardHandler),
@@ -37,16 +37,16 @@ func testEvent(n int, key string) Event {
 	}
 }
 
-// feed gives the desk events and returns the ledger they stand in.
-func feed(d *desk, events ...Event) *ledger {
-	l := newLedger()
+// feed gives the dispatcher events and returns the tracker they stand in.
+func feed(d *dispatcher, events ...Event) *ackTracker {
+	l := newAckTracker()
 	for _, e := range events {
 		d.addLive(e, l.add(e.Channel, e.Cursor), false)
 	}
 	return l
 }
 
-func wantDone(t *testing.T, l *ledger, want string) {
+func wantDone(t *testing.T, l *ackTracker, want string) {
 	t.Helper()
 	if got := l.done(); got != want {
 		t.Errorf("got %q done, want %q", got, want)
@@ -108,7 +108,7 @@ func TestKeysStayInOrderWhileOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var r recorder
-		d := newTestDesk(LineOptions{Concurrency: 8}, func(ctx context.Context, events []Event) error {
+		d := newTestDispatcher(SubscriptionOptions{Concurrency: 8}, func(ctx context.Context, events []Event) error {
 			if events[0].ID == "1" {
 				<-release
 			}
@@ -135,7 +135,7 @@ func TestConcurrencyOneIsLogOrder(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDesk(LineOptions{}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{}, r.handle)
 		l := feed(d, testEvent(1, "x"), testEvent(2, "y"), testEvent(3, "z"))
 		pass(time.Minute)
 		wantEqual(t, "handled", r.got(), []string{"1", "2", "2", "3"})
@@ -152,7 +152,7 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDesk(LineOptions{Concurrency: 2, Tries: 3, OnReject: func(e Event, err error) {
+		d := newTestDispatcher(SubscriptionOptions{Concurrency: 2, Tries: 3, OnReject: func(e Event, err error) {
 			if !errors.Is(err, errBroken) {
 				t.Errorf("got %v, want the handler's error", err)
 			}
@@ -180,7 +180,7 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 func TestHandlerSaysWhenToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := recorder{reply: func(Event) error { return RetryAfter(errBroken, time.Hour) }}
-		d := newTestDesk(LineOptions{Tries: 2}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Tries: 2}, r.handle)
 		l := feed(d, testEvent(1, ""))
 		pass(59 * time.Minute)
 		wantEqual(t, "within the hour", r.got(), []string{"1"})
@@ -203,7 +203,7 @@ func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDesk(LineOptions{Tries: 1}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Tries: 1}, r.handle)
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
 		wantEqual(t, "handled once each", r.got(), []string{"1", "2", "3"})
@@ -217,7 +217,7 @@ func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 func TestBatchesFillUpOrWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r recorder
-		d := newTestDesk(LineOptions{BatchSize: 3, BatchWait: time.Second}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{BatchSize: 3, BatchWait: time.Second}, r.handle)
 		feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""), testEvent(4, ""))
 		synctest.Wait()
 		wantEqual(t, "at once", r.batches(), []int{3})
@@ -240,7 +240,7 @@ func TestPoisonInABatchIsFound(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDesk(LineOptions{BatchSize: 4, Tries: 3, OnReject: func(e Event, _ error) { rejected = append(rejected, e.ID) }}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{BatchSize: 4, Tries: 3, OnReject: func(e Event, _ error) { rejected = append(rejected, e.ID) }}, r.handle)
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""), testEvent(4, ""))
 		pass(time.Minute)
 		wantEqual(t, "rejected", rejected, []string{"2"})
@@ -250,7 +250,7 @@ func TestPoisonInABatchIsFound(t *testing.T) {
 
 func TestBatchRejectsSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newTestDesk(LineOptions{BatchSize: 3}, func(context.Context, []Event) error {
+		d := newTestDispatcher(SubscriptionOptions{BatchSize: 3}, func(context.Context, []Event) error {
 			return Reject(errors.New("no such contact"), "2")
 		})
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
@@ -266,7 +266,7 @@ func TestRateLimitsCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var last time.Duration
-		d := newTestDesk(LineOptions{Rate: 5}, func(context.Context, []Event) error {
+		d := newTestDispatcher(SubscriptionOptions{Rate: 5}, func(context.Context, []Event) error {
 			last = time.Since(start)
 			return nil
 		})
@@ -289,7 +289,7 @@ func TestConnectionLostMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var r recorder
-		d := newTestDesk(LineOptions{}, func(ctx context.Context, events []Event) error {
+		d := newTestDispatcher(SubscriptionOptions{}, func(ctx context.Context, events []Event) error {
 			<-release
 			return r.handle(ctx, events)
 		})
@@ -308,8 +308,8 @@ func TestConnectionLostMeanwhile(t *testing.T) {
 func TestTriesAreCountedAcrossConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := recorder{reply: func(Event) error { return errBroken }}
-		d := newTestDesk(LineOptions{Tries: 3}, r.handle)
-		var l *ledger
+		d := newTestDispatcher(SubscriptionOptions{Tries: 3}, r.handle)
+		var l *ackTracker
 		for range 3 {
 			l = feed(d, testEvent(1, ""))
 			synctest.Wait()
@@ -326,7 +326,7 @@ func TestTriesAreCountedAcrossConnections(t *testing.T) {
 func TestAnnouncedRedeliveryIsHandledOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r recorder
-		d := newTestDesk(LineOptions{}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{}, r.handle)
 		feed(d, testEvent(1, ""))
 		synctest.Wait()
 		verdicts := make(chan verdict, 1)
@@ -346,7 +346,7 @@ func TestAnnouncedRedeliveryIsHandledOnce(t *testing.T) {
 func TestSameEventTwiceInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r recorder
-		d := newTestDesk(LineOptions{}, func(ctx context.Context, events []Event) error {
+		d := newTestDispatcher(SubscriptionOptions{}, func(ctx context.Context, events []Event) error {
 			time.Sleep(time.Second)
 			return r.handle(ctx, events)
 		})
@@ -360,7 +360,7 @@ func TestSameEventTwiceInTheLog(t *testing.T) {
 }
 
 // A callback fails without being tried here: the gateway will come again. Its
-// failures are none of the line's tries.
+// failures are none of the subscription's tries.
 func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true
@@ -370,7 +370,7 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDesk(LineOptions{Tries: 2}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Tries: 2}, r.handle)
 		for range 5 {
 			verdicts := make(chan verdict, 1)
 			d.addCall(testEvent(1, ""), false, verdicts)
@@ -415,11 +415,11 @@ func TestStoreRemembersForOtherProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &mapStore{set: make(map[string]bool)}
 		var r recorder
-		one := newTestDesk(LineOptions{Store: store}, r.handle)
-		two := newTestDesk(LineOptions{Store: store}, r.handle)
+		one := newTestDispatcher(SubscriptionOptions{Store: store}, r.handle)
+		two := newTestDispatcher(SubscriptionOptions{Store: store}, r.handle)
 		feed(one, testEvent(1, ""))
 		synctest.Wait()
-		l := newLedger()
+		l := newAckTracker()
 		two.addLive(testEvent(1, ""), l.add("a", "a@k-1"), true)
 		synctest.Wait()
 		wantEqual(t, "handled by one of the two", r.got(), []string{"1"})
@@ -427,16 +427,16 @@ func TestStoreRemembersForOtherProcesses(t *testing.T) {
 	})
 }
 
-// Whatever is thrown at the desk, each key keeps its order, each event is
+// Whatever is thrown at the dispatcher, each key keeps its order, each event is
 // handled, and nothing is left behind.
-func TestDeskInTheLongRun(t *testing.T) {
+func TestDispatcherInTheLongRun(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 2))
 			var mu sync.Mutex
 			last := make(map[string]int)
 			busy := make(map[string]bool)
-			d := newTestDesk(LineOptions{Concurrency: 1 + int(seed%8), BatchSize: 1 + int(seed%3)*4, BatchWait: time.Duration(seed%2) * time.Second, Tries: -1},
+			d := newTestDispatcher(SubscriptionOptions{Concurrency: 1 + int(seed%8), BatchSize: 1 + int(seed%3)*4, BatchWait: time.Duration(seed%2) * time.Second, Tries: -1},
 				func(_ context.Context, events []Event) error {
 					mu.Lock()
 					mine := make(map[string]bool)
@@ -467,7 +467,7 @@ func TestDeskInTheLongRun(t *testing.T) {
 					}
 					return nil
 				})
-			l := newLedger()
+			l := newAckTracker()
 			const most = 300
 			for n := 1; n <= most; n++ {
 				mu.Lock()

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// desk is where events wait for the handler, whatever brought them: one lane
+// dispatcher is where events wait for the handler, whatever brought them: one lane
 // per key, worked on by at most concurrency goroutines, which exist only
 // while there is work. Safe for concurrent use.
 //
 //	session ──add──▶ lane "alice"  ▇▇▇ ─┐
 //	session ──add──▶ lane "bob"    ▇    ├─ ready ─▶ up to N calls of the handler ─▶ settle
-//	callback ─add──▶ lane "carol"  ▇▇  ─┘                      └─ failed: lane parked, then ready again
-type desk struct {
+//	callback ─add──▶ lane "carol"  ▇▇  ─┘                      └─ failed: lane backingOff, then ready again
+type dispatcher struct {
 	// static after construction
 	concurrency int
 	batch       int           // most events in a call
@@ -40,20 +40,20 @@ type desk struct {
 	running int
 	jobs    map[identity]*job // queued or in a call, if dedupe
 	past    *memory
-	live    context.Context // of calls with events of a line; nil between runs
-	calls   int             // with events of a line
+	live    context.Context // of calls with events of a subscription; nil between runs
+	calls   int             // with events of a subscription
 	round   int             // counts clear; a lane of another round is void
 	quiet   chan struct{}   // closed when calls is 0; nil while nobody waits
 }
 
 type lane struct {
-	key    string
-	shared bool // stands in desk.lanes
-	jobs   []*job
-	taken  int         // of jobs, in a call now
-	parked *time.Timer // until the next try
-	ready  bool        // stands in desk.ready
-	round  int         // the desk's when the lane was made
+	key        string
+	shared     bool // stands in dispatcher.lanes
+	jobs       []*job
+	taken      int         // of jobs, in a call now
+	backingOff *time.Timer // until the next try
+	ready      bool        // stands in dispatcher.ready
+	round      int         // the dispatcher's when the lane was made
 }
 
 // job is an event to be handled.
@@ -64,7 +64,7 @@ type job struct {
 	since   time.Time
 	tries   int
 	again   bool // announced as possibly handled before
-	line    bool // brought by a line, whose tries are counted
+	live    bool // brought by a subscription, whose tries are counted
 	entry   *entry
 	callers []chan<- verdict
 }
@@ -76,9 +76,9 @@ type verdict struct {
 	failed  error // to be tried again
 }
 
-// addLive takes an event from a line; entry is settled when it is done. again
+// addLive takes an event from a subscription; entry is settled when it is done. again
 // says that it may have been handled before.
-func (d *desk) addLive(e Event, en *entry, again bool) {
+func (d *dispatcher) addLive(e Event, en *entry, again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	j, p := d.admitLocked(e, again)
@@ -89,14 +89,14 @@ func (d *desk) addLive(e Event, en *entry, again bool) {
 		en.reject(p.refused)
 	default:
 		en.twin = j.entry
-		j.entry, j.line = en, true
+		j.entry, j.live = en, true
 		d.startLocked()
 	}
 }
 
 // addCall takes an event from a callback; verdicts gets what became of it.
 // There must be room in it.
-func (d *desk) addCall(e Event, again bool, verdicts chan<- verdict) {
+func (d *dispatcher) addCall(e Event, again bool, verdicts chan<- verdict) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	j, p := d.admitLocked(e, again)
@@ -113,7 +113,7 @@ func (d *desk) addCall(e Event, again bool, verdicts chan<- verdict) {
 
 // admitLocked returns the event's job, a new one at the end of its lane or
 // the one it already has, or else what became of it before.
-func (d *desk) admitLocked(e Event, again bool) (*job, past) {
+func (d *dispatcher) admitLocked(e Event, again bool) (*job, past) {
 	j := &job{event: e, again: again}
 	if d.dedupe {
 		j.id = identify(&e)
@@ -143,7 +143,7 @@ func (d *desk) admitLocked(e Event, again bool) (*job, past) {
 // laneLocked returns the lane for an event. With one call at a time all go
 // through one lane, in the order of the log; with more, events without a key
 // have a lane each.
-func (d *desk) laneLocked(e *Event) *lane {
+func (d *dispatcher) laneLocked(e *Event) *lane {
 	key := e.Key
 	if d.concurrency == 1 {
 		key = ""
@@ -159,8 +159,8 @@ func (d *desk) laneLocked(e *Event) *lane {
 }
 
 // queueLocked puts a lane among the ready ones, if it is.
-func (d *desk) queueLocked(l *lane) {
-	if l.ready || l.taken > 0 || l.parked != nil {
+func (d *dispatcher) queueLocked(l *lane) {
+	if l.ready || l.taken > 0 || l.backingOff != nil {
 		return
 	}
 	if len(l.jobs) == 0 {
@@ -175,7 +175,7 @@ func (d *desk) queueLocked(l *lane) {
 }
 
 // startLocked sees to it that somebody works if there is work.
-func (d *desk) startLocked() {
+func (d *dispatcher) startLocked() {
 	if d.running < d.concurrency && len(d.ready) > 0 && d.filledLocked() {
 		d.running++
 		go d.work()
@@ -184,7 +184,7 @@ func (d *desk) startLocked() {
 
 // filledLocked tells whether a call is worth making: it would be full, or its
 // first event has waited long enough.
-func (d *desk) filledLocked() bool {
+func (d *dispatcher) filledLocked() bool {
 	if d.batch <= 1 || d.waiting >= d.batch {
 		return true
 	}
@@ -204,7 +204,7 @@ func (d *desk) filledLocked() bool {
 }
 
 // work makes calls until there is nothing to do.
-func (d *desk) work() {
+func (d *dispatcher) work() {
 	var jobs []*job
 	d.mu.Lock()
 	for {
@@ -240,7 +240,7 @@ func (d *desk) work() {
 
 // takeLocked takes the next call's events. An event on its last try goes
 // alone, so that it pays for nobody else's fault.
-func (d *desk) takeLocked(jobs []*job) []*job {
+func (d *dispatcher) takeLocked(jobs []*job) []*job {
 	if len(d.ready) == 0 || !d.filledLocked() {
 		return nil
 	}
@@ -263,18 +263,18 @@ func (d *desk) takeLocked(jobs []*job) []*job {
 }
 
 // unqueueLocked takes the first ready lane, of which n jobs go into a call.
-func (d *desk) unqueueLocked(l *lane, n int) {
+func (d *dispatcher) unqueueLocked(l *lane, n int) {
 	d.waiting -= len(l.jobs)
 	l.taken, l.ready = n, false
 	d.ready[0] = nil
 	d.ready = d.ready[1:]
 }
 
-func (d *desk) lastTry(j *job) bool {
+func (d *dispatcher) lastTry(j *job) bool {
 	return d.batch > 1 && d.tries > 0 && j.tries > 0 && j.tries+1 >= d.tries
 }
 
-func (d *desk) contextLocked(jobs []*job) (ctx context.Context, live bool) {
+func (d *dispatcher) contextLocked(jobs []*job) (ctx context.Context, live bool) {
 	if d.live == nil || !slices.ContainsFunc(jobs, func(j *job) bool { return j.entry != nil }) {
 		return context.Background(), false
 	}
@@ -283,7 +283,7 @@ func (d *desk) contextLocked(jobs []*job) (ctx context.Context, live bool) {
 }
 
 // call hands the events to the handler, but for those which the store knows.
-func (d *desk) call(ctx context.Context, jobs []*job) error {
+func (d *dispatcher) call(ctx context.Context, jobs []*job) error {
 	if wait := d.pace.take(time.Now()); wait > 0 && !sleep(ctx, wait) {
 		return ctx.Err()
 	}
@@ -320,7 +320,7 @@ func (d *desk) call(ctx context.Context, jobs []*job) error {
 
 // guarded calls the handler. A panic is an error like another: else one event
 // could end the process each time it comes.
-func (d *desk) guarded(ctx context.Context, events []Event) (err error) {
+func (d *dispatcher) guarded(ctx context.Context, events []Event) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			d.log.Error("handler panicked", "panic", v, "stack", string(debug.Stack()))
@@ -345,10 +345,10 @@ func judge(err error, id string) verdict {
 	return verdict{handled: true}
 }
 
-// settleLocked ends a call: its events are done, or their lanes are parked
+// settleLocked ends a call: its events are done, or their lanes are backingOff
 // until the next try. A call that was told to stop counts as no try. It
 // returns the events that are rejected.
-func (d *desk) settleLocked(jobs []*job, err error, stopped bool) (refused []*job) {
+func (d *dispatcher) settleLocked(jobs []*job, err error, stopped bool) (refused []*job) {
 	tries := 0
 	for i := 0; i < len(jobs); {
 		l := jobs[i].lane
@@ -375,7 +375,7 @@ func (d *desk) settleLocked(jobs []*job, err error, stopped bool) (refused []*jo
 			continue
 		}
 		l.jobs = append(kept, l.jobs[n:]...)
-		d.parkLocked(l, max(jitter(d.least, d.most, tries-1), waitOf(err)))
+		d.backOffLocked(l, max(jitter(d.least, d.most, tries-1), waitOf(err)))
 	}
 	if tries > 0 {
 		d.log.Warn("handler failed, will try again", "events", len(jobs), "tries", tries, "error", err)
@@ -384,9 +384,9 @@ func (d *desk) settleLocked(jobs []*job, err error, stopped bool) (refused []*jo
 }
 
 // finishLocked tells those who wait for an event what became of it, and
-// returns that. Failed events of a line stay, to be tried again.
-func (d *desk) finishLocked(j *job, v verdict, stopped bool) verdict {
-	if v.failed != nil && j.line && !stopped {
+// returns that. Failed events of a subscription stay, to be tried again.
+func (d *dispatcher) finishLocked(j *job, v verdict, stopped bool) verdict {
+	if v.failed != nil && j.live && !stopped {
 		j.tries++
 		if j.entry != nil && d.tries > 0 && j.tries >= d.tries {
 			v = verdict{refused: v.failed}
@@ -418,24 +418,24 @@ func (d *desk) finishLocked(j *job, v verdict, stopped bool) verdict {
 	return v
 }
 
-func (d *desk) parkLocked(l *lane, wait time.Duration) {
-	l.parked = time.AfterFunc(wait, func() {
+func (d *dispatcher) backOffLocked(l *lane, wait time.Duration) {
+	l.backingOff = time.AfterFunc(wait, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if l.parked == nil || l.round != d.round {
+		if l.backingOff == nil || l.round != d.round {
 			return // dropped meanwhile
 		}
-		l.parked = nil
+		l.backingOff = nil
 		d.queueLocked(l)
 		d.startLocked()
 	})
 }
 
-// drop forgets what a line brought and no call has begun. It is for when the
+// drop forgets what a subscription brought and no call has begun. It is for when the
 // connection is gone or going: what is not acknowledged comes again. Calls in
 // progress go on; orphan says that what they settle can't be acknowledged on
-// this connection any more. Only for a desk that dedupes.
-func (d *desk) drop(orphan bool) {
+// this connection any more. Only for a dispatcher that dedupes.
+func (d *dispatcher) drop(orphan bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	lanes := make(map[*lane]bool)
@@ -467,9 +467,9 @@ func (d *desk) drop(orphan bool) {
 		if len(kept) > 0 {
 			continue
 		}
-		if l.parked != nil {
-			l.parked.Stop()
-			l.parked = nil
+		if l.backingOff != nil {
+			l.backingOff.Stop()
+			l.backingOff = nil
 		}
 		if l.ready {
 			l.ready = false
@@ -480,15 +480,15 @@ func (d *desk) drop(orphan bool) {
 }
 
 // forget has events that come again handled again.
-func (d *desk) forget() {
+func (d *dispatcher) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.past = newMemory(d.past.most)
 }
 
-// clear forgets everything no call has begun. Only for a desk that does not
+// clear forgets everything no call has begun. Only for a dispatcher that does not
 // dedupe.
-func (d *desk) clear() {
+func (d *dispatcher) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.ready {
@@ -499,23 +499,23 @@ func (d *desk) clear() {
 	d.round++
 }
 
-// begin lets calls with a line's events use ctx.
-func (d *desk) begin(ctx context.Context) {
+// begin lets calls with a subscription's events use ctx.
+func (d *dispatcher) begin(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.live = ctx
 }
 
-// end takes no more events: there is no line.
-func (d *desk) end() {
+// end takes no more events: there is no run.
+func (d *dispatcher) end() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.live = nil
 }
 
-// idle returns a channel that is closed once no call with a line's events is
+// idle returns a channel that is closed once no call with a subscription's events is
 // in progress.
-func (d *desk) idle() <-chan struct{} {
+func (d *dispatcher) idle() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.quiet == nil {

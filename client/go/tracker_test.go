@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-func TestLedgerAcknowledgesContiguousPrefix(t *testing.T) {
-	l := newLedger()
+func TestTrackerAcknowledgesContiguousPrefix(t *testing.T) {
+	l := newAckTracker()
 	l.stepAll("a@k-10,b@k-0")
 	a11, a12, b1, a13 := l.add("a", "a@k-11"), l.add("a", "a@k-12"), l.add("b", "b@k-1"), l.add("a", "a@k-13")
 	wantDue := func(when, want string, refused ...string) {
@@ -42,8 +42,8 @@ func TestLedgerAcknowledgesContiguousPrefix(t *testing.T) {
 	}
 }
 
-func TestLedgerStepsOverWhatWontCome(t *testing.T) {
-	l := newLedger()
+func TestTrackerStepsOverWhatWontCome(t *testing.T) {
+	l := newAckTracker()
 	l.step("a", "a@k-5")
 	if got := l.done(); got != "a@k-5" {
 		t.Errorf("a step with nothing open: got %s done, want a@k-5", got)
@@ -65,8 +65,8 @@ func TestLedgerStepsOverWhatWontCome(t *testing.T) {
 	}
 }
 
-func TestLedgerTellsWhenThereIsRoom(t *testing.T) {
-	l := newLedger()
+func TestTrackerTellsWhenThereIsRoom(t *testing.T) {
+	l := newAckTracker()
 	first, second := l.add("a", "a@k-1"), l.add("a", "a@k-2")
 	room := l.full(2)
 	if room == nil {
@@ -81,14 +81,14 @@ func TestLedgerTellsWhenThereIsRoom(t *testing.T) {
 	first.finish()
 	<-room
 	if l.full(2) != nil {
-		t.Error("got no room in an empty ledger")
+		t.Error("got no room in an empty tracker")
 	}
 }
 
 // A dead letter comes again, from behind: it neither moves the position back
 // nor is covered by what comes after.
-func TestLedgerAcknowledgesDeadLettersOnTheirOwn(t *testing.T) {
-	l := newLedger()
+func TestTrackerAcknowledgesDeadLettersOnTheirOwn(t *testing.T) {
+	l := newAckTracker()
 	l.step("a", "a@k-99")
 	old := l.add("a", "a@k-5")
 	hundred := l.add("a", "a@k-100")
@@ -106,16 +106,16 @@ func TestLedgerAcknowledgesDeadLettersOnTheirOwn(t *testing.T) {
 		t.Errorf("another epoch: got %s", position)
 	}
 	if l.full(1) != nil {
-		t.Error("got no room in an empty ledger")
+		t.Error("got no room in an empty tracker")
 	}
 }
 
 // Whatever the order in which events are finished: what is acknowledged never
 // runs ahead of one that is open, and ends at the last.
-func TestLedgerInAnyOrder(t *testing.T) {
+func TestTrackerInAnyOrder(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		l := newLedger()
+		l := newAckTracker()
 		const n = 200
 		entries := make([]*entry, n)
 		for i := range entries {
