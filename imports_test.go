@@ -30,6 +30,7 @@ func TestImportsPointDown(t *testing.T) {
 		"gateway/publish": {"broker", "event", "gateway/wire", "gateway/auth"},
 		"gateway/console": {},
 		"gateway/webhook": {"event"},
+		"gateway/expr":    {},
 		// The SDK needs no gateway.
 		"client/go": {"event", "gateway/wire"},
 	}

@@ -1,0 +1,195 @@
+package expr_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/longline-push/longline/gateway/expr"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const opened = `{"specversion":"1.0","id":"1","source":"/mailshots/42","type":"email.opened","time":"2026-11-22T13:31:00.123Z",` +
+	`"subject":"alice@example.com","partitionkey":"alice@example.com","tenant":"42","retries":3,` +
+	`"data":{"amount":120,"bot":false,"name":"Zoë","items":[{"sku":"a","price":1.5},{"sku":"b","price":2}],"contact":{"id":"c-7"}}}`
+
+func mustFilter(t testing.TB, text string) *expr.Filter {
+	t.Helper()
+	f, err := expr.CompileFilter(text)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return f
+}
+
+func TestFilters(t *testing.T) {
+	for _, tt := range []struct {
+		filter string
+		want   bool
+		fails  string // part of the error of a no
+	}{
+		{`event.data.amount > 100.0 && event.type.startsWith("email.")`, true, ""},
+		{`event.data.amount > 100`, true, ""},
+		{`event.data.amount > 120`, false, ""},
+		{`!has(event.data.bot) || event.data.bot != true`, true, ""},
+		{`!has(event.data.none) || event.data.none != true`, true, ""},
+		{`event.data.none != true`, false, "none"},
+		{`event.dataschema == "x"`, false, "no dataschema"},
+		{`has(event.subject) && event.subject.endsWith("@example.com")`, true, ""},
+		{`has(event.dataschema)`, false, ""},
+		{`event.tenant == "42" && event.retries == 3`, true, ""},
+		{`event.data.items.exists(i, i.sku == "b" && i.price >= 2.0)`, true, ""},
+		{`event.data.items.all(i, i.price > 1.5)`, false, ""},
+		{`event.data["contact"].id in ["c-7", "c-8"]`, true, ""},
+		{`event.time < "2026-12-01T00:00:00Z"`, true, ""},
+		{`event.data.name.matches("^Z.ë$")`, true, ""},
+		{`event.data.?contact.?name.orValue("none") == "none"`, true, ""},
+		{`event.data.name > 5`, false, "no such overload"},
+		{`event.data`, false, "neither true nor false"},
+	} {
+		got, err := mustFilter(t, tt.filter).Match(expr.NewEvent([]byte(opened)))
+		if got != tt.want || (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+			t.Errorf("%s: %v, %v; want %v, %q", tt.filter, got, err, tt.want, tt.fails)
+		}
+	}
+}
+
+func TestWrongExpressionsNameThePlace(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{``, "empty"},
+		{strings.Repeat(" ", 1025), "1025 bytes; at most 1024"},
+		{`event.type ==`, "line 1, column 14"},
+		{"event.type == \"a\" &&\n  evnt.type == \"b\"", "line 2, column 3: undeclared reference to 'evnt'"},
+		{`event.Kind == "a"`, "undefined field 'Kind'"},
+		{`event.type > 5`, "line 1, column 12: found no matching overload"},
+		{`event.type`, "of type string; want bool"},
+		{`event.type.matches("(")`, "column 20"},
+		{`event.data.a.exists(x, event.data.b.exists(y, x == y))`, "steps"},
+		{`now() > event.time`, "undeclared reference to 'now'"},
+	} {
+		_, err := expr.CompileFilter(tt.text)
+		if _, ok := expr.IsError(err); !ok || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%.40q: %v; want %q", tt.text, err, tt.want)
+		}
+	}
+}
+
+// TestDearEvaluationsEnd: whatever the estimate let through is stopped.
+func TestDearEvaluationsEnd(t *testing.T) {
+	f := mustFilter(t, `event.data.all(x, event.data.size() > 0)`)
+	big := `{"data":[` + strings.TrimSuffix(strings.Repeat("1,", 128<<10), ",") + `]}`
+	if got, err := f.Match(expr.NewEvent([]byte(big))); err != nil || !got {
+		t.Errorf("%v, %v; an event of the largest size is within the bound", got, err)
+	}
+}
+
+func TestBodies(t *testing.T) {
+	one, err := expr.CompileBody(`{"Email": event.subject, "Opened__c": event.time, "N": event.data.amount, "Items": event.data.items.map(i, i.sku)}`, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := one.JSON(expr.NewEvent([]byte(opened)))
+	if want := `{"Email":"alice@example.com","Items":["a","b"],"N":120,"Opened__c":"2026-11-22T13:31:00.123Z"}`; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+	all, err := expr.CompileBody(`{"inputs": events.map(e, {"id": e.subject, "whole": e.data.contact})}`, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = all.JSON(expr.NewEvent([]byte(opened)), expr.NewEvent([]byte(`{"subject":"bob","data":{"contact":null}}`)))
+	if want := `{"inputs":[{"id":"alice@example.com","whole":{"id":"c-7"}},{"id":"bob","whole":null}]}`; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+	missing, err := expr.CompileBody(`{"Email": event.data.email}`, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := missing.JSON(expr.NewEvent([]byte(opened))); err == nil || !strings.Contains(err.Error(), "email") {
+		t.Errorf("%v; want an error that names email", err)
+	}
+	if _, err := expr.CompileBody(`event.subject`, true); err == nil {
+		t.Error("a batch has events, not event")
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	answer := &expr.Response{Status: 200, Headers: map[string]string{"x-left": "3"}, Body: []byte(`{"results":[{"success":true},{"success":false}]}`)}
+	two := []*expr.Event{expr.NewEvent([]byte(opened)), expr.NewEvent([]byte(opened))}
+	for _, tt := range []struct {
+		outcome string
+		batch   bool
+		want    string
+	}{
+		{`response.status == 200 ? "ack" : "retry"`, false, "[ack]"},
+		{`response.headers["x-left"] == "0" ? "retry" : "refuse"`, false, "[refuse]"},
+		{`response.body.results.map(r, r.success ? "ack" : "refuse")`, true, "[ack refuse]"},
+		{`response.status == 500 ? dyn("retry") : dyn(response.body.results.map(r, r.success ? "ack" : "refuse"))`, true, "[ack refuse]"},
+		{`"ack"`, true, "[ack ack]"},
+		{`response.body.missing`, false, "no such key: missing"},
+		{`response.body.results.map(r, "ack").filter(x, false)`, true, "0 values for 2 events"},
+		{`dyn("yes")`, false, `the outcome is "yes"; want "ack"`},
+	} {
+		o, err := expr.CompileOutcome(tt.outcome, tt.batch)
+		if err != nil {
+			t.Errorf("%s: %v", tt.outcome, err)
+			continue
+		}
+		events := two
+		if !tt.batch {
+			events = two[:1]
+		}
+		got, err := o.Of(answer, events...)
+		if text := fmt.Sprint(got); text != tt.want && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %s, %v; want %s", tt.outcome, text, err, tt.want)
+		}
+	}
+	if _, err := expr.CompileOutcome(`1`, false); err == nil || !strings.Contains(err.Error(), "of type int; want string") {
+		t.Errorf("%v; want that it is no text", err)
+	}
+}
+
+// TestFiltersAreSharedWhileInUse: the same text is the same filter, and one
+// that nobody holds is forgotten.
+func TestFiltersAreSharedWhileInUse(t *testing.T) {
+	a, b := mustFilter(t, `event.type == "shared"`), mustFilter(t, `event.type == "shared"`)
+	if a != b {
+		t.Error("one text made two filters")
+	}
+	runtime.KeepAlive(a)
+}
+
+func FuzzFilter(f *testing.F) {
+	f.Add(`event.data.items.exists(i, i.sku == "b")`, opened)
+	f.Add(`event.data.?a[0].orValue(event.tenant) == 'x'`, `{"tenant":null,"data":[]}`)
+	f.Fuzz(func(t *testing.T, text, event string) {
+		filter, err := expr.CompileFilter(text)
+		if err != nil {
+			if _, ok := expr.IsError(err); !ok {
+				t.Fatalf("%q: %v has no place", text, err)
+			}
+			return
+		}
+		if yes, err := filter.Match(expr.NewEvent([]byte(event))); yes && err != nil {
+			t.Fatalf("%q: yes, and %v", text, err)
+		}
+	})
+}
+
+func BenchmarkFilter(b *testing.B) {
+	f := mustFilter(b, `event.data.amount > 100.0 && event.type.startsWith("order.")`)
+	e := expr.NewEvent([]byte(opened))
+	b.Run("match", func(b *testing.B) {
+		for b.Loop() {
+			f.Match(e)
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		for b.Loop() {
+			f.Match(expr.NewEvent([]byte(opened)))
+		}
+	})
+}
