@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -47,7 +46,7 @@ func background(t *testing.T, args ...string) (stdout, stderr *screen, end func(
 	stdout, stderr = new(screen), new(screen)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, args, stdout, stderr) }()
+	go func() { ended <- Run(ctx, args, strings.NewReader(""), stdout, stderr) }()
 	end = sync.OnceValue(func() error {
 		cancel()
 		return <-ended
@@ -64,8 +63,14 @@ func background(t *testing.T, args ...string) (stdout, stderr *screen, end func(
 // mustRun runs a command to its end and returns what it printed.
 func mustRun(t *testing.T, args ...string) string {
 	t.Helper()
+	return mustRunWith(t, "", args...)
+}
+
+// mustRunWith is mustRun with something to read on stdin.
+func mustRunWith(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+	if err := Run(t.Context(), args, strings.NewReader(stdin), &stdout, &stderr); err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, stderr.String())
 	}
 	return stdout.String()
@@ -112,25 +117,6 @@ func waitUntil(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// withStdin has commands read text.
-func withStdin(t *testing.T, text string) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "stdin")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := os.Stdin
-	os.Stdin = f
-	t.Cleanup(func() {
-		os.Stdin = old
-		f.Close()
-	})
-}
-
 func TestPublishThenListen(t *testing.T) {
 	newCLIGateway(t)
 	out := mustRun(t, "publish", "acct-42", "--type", "email.opened", "--data", `{"ip": "203.0.113.7"}`, "--key", "alice", "--id", "e1")
@@ -138,8 +124,7 @@ func TestPublishThenListen(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &published); err != nil || published.ID != "e1" || published.Cursor == "" {
 		t.Fatalf("publish printed %q", out)
 	}
-	withStdin(t, "{\"type\":\"email.clicked\",\"id\":\"e2\"}\n\n{\"type\":\"email.opened\",\"id\":\"e3\",\"traceparent\":\"00-x\"}\n")
-	mustRun(t, "publish", "acct-42", "--ndjson")
+	mustRunWith(t, "{\"type\":\"email.clicked\",\"id\":\"e2\"}\n\n{\"type\":\"email.opened\",\"id\":\"e3\",\"traceparent\":\"00-x\"}\n", "publish", "acct-42", "--ndjson")
 
 	stdout, _, end := background(t, "listen", "--channel", "acct-42", "--since", "earliest", "--types", "email.opened")
 	waitUntil(t, "two events are printed", func() bool { return len(stdout.lines()) == 2 })
@@ -160,8 +145,7 @@ func TestPublishThenListen(t *testing.T) {
 	}
 
 	// What listen prints can be published elsewhere.
-	withStdin(t, stdout.lines()[0]+"\n")
-	mustRun(t, "publish", "copy", "--ndjson")
+	mustRunWith(t, stdout.lines()[0]+"\n", "publish", "copy", "--ndjson")
 	stdout, _, _ = background(t, "listen", "--channel", "copy", "--since", "earliest")
 	waitUntil(t, "the copy is printed", func() bool { return len(stdout.lines()) == 1 })
 	if copied := stdout.lines()[0]; !strings.Contains(copied, `"id":"e1"`) || !strings.Contains(copied, `"channel":"copy"`) {
@@ -252,7 +236,6 @@ func TestListenForwards(t *testing.T) {
 
 func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 	url := newCLIGateway(t)
-	withStdin(t, "{\"type\":\"t\"}\n{\"id\":7}\n")
 	for _, test := range []struct {
 		args   string
 		want   string
@@ -282,10 +265,11 @@ func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		err := run(ctx, strings.Fields(test.args), &stdout, &stderr)
+		stdin := strings.NewReader("{\"type\":\"t\"}\n{\"id\":7}\n")
+		err := Run(ctx, strings.Fields(test.args), stdin, &stdout, &stderr)
 		cancel()
-		if err == nil || !strings.Contains(err.Error(), test.want) || exitStatus(err) != test.status {
-			t.Errorf("%s: got %v (status %d), want an error about %s (status %d)", test.args, err, exitStatus(err), test.want, test.status)
+		if err == nil || !strings.Contains(err.Error(), test.want) || ExitStatus(err) != test.status {
+			t.Errorf("%s: got %v (status %d), want an error about %s (status %d)", test.args, err, ExitStatus(err), test.want, test.status)
 		}
 		if err != nil && strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got more than one line: %v", test.args, err)

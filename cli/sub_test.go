@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"encoding/json"
@@ -21,8 +21,7 @@ func TestSubscriptionsByCommandLine(t *testing.T) {
 	if err := json.Unmarshal([]byte(made), &definition); err != nil || len(definition.Channels) != 1 || definition.Types[0] != "email.*" || definition.Window != 64 {
 		t.Fatalf("put printed %s (%v)", made, err)
 	}
-	withStdin(t, `{"channels":["acct-43"],"start":"earliest"}`)
-	mustRun(t, "sub", "put", "crm-43", "--json", "-")
+	mustRunWith(t, `{"channels":["acct-43"],"start":"earliest"}`, "sub", "put", "crm-43", "--json", "-")
 	if listed := strings.TrimSpace(mustRun(t, "sub", "list", "--prefix", "crm-")); strings.Count(listed, "\n") != 1 || !strings.Contains(listed, "crm-43") {
 		t.Errorf("list printed %s, want two lines", listed)
 	}
@@ -75,7 +74,7 @@ func TestSubscriptionsByCommandLine(t *testing.T) {
 	mustRun(t, "sub", "resume", "crm-42")
 	mustRun(t, "sub", "delete", "crm-42")
 	var quiet screen
-	if err := run(t.Context(), []string{"sub", "get", "crm-42"}, &quiet, &quiet); err == nil || !strings.Contains(err.Error(), "not_found") {
+	if err := Run(t.Context(), []string{"sub", "get", "crm-42"}, strings.NewReader(""), &quiet, &quiet); err == nil || !strings.Contains(err.Error(), "not_found") {
 		t.Errorf("deleted: got %v, want not_found", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -13,8 +13,6 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
-	"github.com/longline-push/longline/gateway"
-	"github.com/longline-push/longline/gateway/auth"
 )
 
 // configuration is the YAML file: flags by their names, and what flags can't
@@ -172,20 +170,8 @@ func (c *configuration) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) 
 	}
 }
 
-// Channels of the gateway's own are not the configuration's business.
-var ownRetention = map[string]broker.Retention{
-	auth.RevocationChannel: {ReplayAge: forGood, ReplayEvents: 1, MaxAge: forGood, MaxBytes: 1 << 40},
-	gateway.NodesChannel:   {ReplayAge: time.Minute, ReplayEvents: 16, MaxAge: time.Minute, MaxBytes: 1 << 20},
-}
-
-// forGood is longer than any token is valid.
-const forGood = 100 * 365 * 24 * time.Hour
-
-// retentionOf is broker.Options.Retention.
+// retentionOf is node.Options.Retention.
 func (c *configuration) retentionOf(channel string) broker.Retention {
-	if r, ok := ownRetention[channel]; ok {
-		return r
-	}
 	if c != nil {
 		for _, r := range c.retention {
 			if r.pattern.Match(channel) {

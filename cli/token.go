@@ -1,14 +1,11 @@
-package main
+package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/node"
 )
 
 // tokenCmd mints tokens with the gateway's secret: the one given, or the one
@@ -52,13 +49,6 @@ func (c *tokenCmd) secret() ([]byte, error) {
 		}
 		return []byte(c.JWTSecret), nil
 	}
-	o, err := embeddedOptions(c.Broker)
-	if err != nil {
-		return nil, usage("--jwt-secret", "required unless --broker is embedded:DIR, whose gateway keeps a key of its own")
-	}
-	file := filepath.Join(o.Dir, keyFile)
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return nil, usage("--jwt-secret", "required: there is no %s, which a gateway without a key makes when it first runs", file)
-	}
-	return auth.KeepSecret(file)
+	secret, err := node.KeptSecret(c.Broker)
+	return secret, asUsage(err)
 }

@@ -1,92 +1,16 @@
-package main
+package cli
 
 import (
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/node"
 )
-
-// cli is the command line: one field a command, each in a file of its own. A
-// command's Run gets the environment.
-type cli struct {
-	Serve serveCmd `cmd:"" default:"withargs" help:"Run the gateway (what bare longline does too)."`
-	Token tokenCmd `cmd:"" help:"Mint a token with the gateway's key."`
-
-	Publish publishCmd `cmd:"" help:"Publish events to a channel."`
-	Listen  listenCmd  `cmd:"" help:"Print events as they come, or forward them to a local URL."`
-	Sub     subCmd     `cmd:"" help:"List, make, change and look into durable subscriptions."`
-
-	Version kong.VersionFlag `help:"Print the version."`
-}
-
-// usageError is a wrong flag, variable or file: exit status 2.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-// usage makes a usageError about a flag. The message says what the flag takes.
-func usage(flag, format string, args ...any) error {
-	return usageError{fmt.Errorf("%s: %s", flag, fmt.Sprintf(format, args...))}
-}
-
-func exitStatus(err error) int {
-	var u usageError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &u):
-		return 2
-	}
-	return 1
-}
-
-// exited is how kong ends the program for --help and --version.
-type exited int
-
-// parse reads args, environment and configuration file, in this order of
-// precedence, and runs the command.
-func parse(args []string, stdout, stderr io.Writer, env *environment) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			if _, ok := r.(exited); !ok {
-				panic(r)
-			}
-		}
-	}()
-	file, err := readConfig(configFile(args))
-	if err != nil {
-		return err
-	}
-	var c cli
-	c.Serve.file = file
-	parser, err := kong.New(&c,
-		kong.Name("longline"),
-		kong.Description("A push gateway: durable, ordered events over WebSocket, SSE, pull and callbacks."),
-		kong.DefaultEnvars("LONGLINE"),
-		kong.Vars{"version": version},
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.Resolvers(file),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-	)
-	if err != nil {
-		return err
-	}
-	parsed, err := parser.Parse(args)
-	if err != nil {
-		return usageError{errors.New(oneLine(err.Error()))}
-	}
-	return parsed.Run(env)
-}
-
-func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
 
 // serveCmd are the flags of serve. Each has an environment variable, --listen
 // LONGLINE_LISTEN, and a key in the configuration file, listen.
@@ -131,8 +55,63 @@ type serveCmd struct {
 	file *configuration `kong:"-"`
 }
 
-// Run implements the command.
-func (c *serveCmd) Run(env *environment) error { return c.serve(env.ctx, env) }
+// Run serves until its context ends.
+func (c *serveCmd) Run(env *environment) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	n, err := node.New(env.ctx, c.options(env))
+	if err != nil {
+		return asUsage(err)
+	}
+	c.announce(env.stdout, n)
+	err = n.Run(env.ctx)
+	return errors.Join(err, n.Shutdown())
+}
+
+// check finds flags that a node would take for others: its zero values stand
+// for defaults.
+func (c *serveCmd) check() error {
+	for flag, d := range map[string]time.Duration{"--write-timeout": c.WriteTimeout, "--drain": c.Drain, "--dedupe-window": c.DedupeWindow} {
+		if d <= 0 {
+			return usage(flag, "%v; want a time above 0, e.g. 30s", d)
+		}
+	}
+	for flag, n := range map[string]float64{"--max-connections": float64(c.MaxConnections), "--connect-rate": c.ConnectRate, "--publish-rate": c.PublishRate} {
+		if n < 0 {
+			return usage(flag, "%v; want 0 or more", n)
+		}
+	}
+	for flag, n := range map[string]int64{"--max-event": int64(c.MaxEvent), "--max-batch": int64(c.MaxBatch), "--max-body": int64(c.MaxBody)} {
+		if n < 1 || n > 1<<30 {
+			return usage(flag, "%d; want 1 to 1GiB", n)
+		}
+	}
+	return nil
+}
+
+func (c *serveCmd) options(env *environment) node.Options {
+	return node.Options{
+		Name: c.Node, Listen: c.Listen, AdminListen: c.AdminListen, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
+		Broker: c.Broker, Retention: c.file.retentionOf, MaxTotalBytes: int64(c.MaxTotalBytes), DedupeWindow: c.DedupeWindow,
+		JWTSecret: c.JWTSecret, JWTPublicKey: c.JWTPublicKey, JWKS: c.JWKS, JWTIssuer: c.JWTIssuer, JWTAudience: c.JWTAudience,
+		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin,
+		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts,
+		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
+		MaxConnections: c.MaxConnections, ConnectRate: c.ConnectRate, PublishRate: c.PublishRate, PublishBytes: int64(c.PublishBytes),
+		MaxEvent: int(c.MaxEvent), MaxBatch: c.MaxBatch, MaxBody: int(c.MaxBody), Memory: int64(c.Memory),
+		Version: version, Logger: c.logger(env.stderr),
+	}
+}
+
+// asUsage turns an option that the node doesn't take into the flag of its name.
+func asUsage(err error) error {
+	var wrong *node.OptionError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	return usage("--"+strings.Join(wrong.Options, ", --"), "%v", wrong.Err)
+}
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 	var level slog.Level
@@ -144,22 +123,30 @@ func (c *serveCmd) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// byteCount is a number of bytes, written as 512, 64KiB, 4MiB or 1GiB.
-type byteCount int64
+// announce tells a newcomer where to begin. It is on stdout because people,
+// not machines, read it; only a gateway with a key of its own says anything.
+func (c *serveCmd) announce(w io.Writer, n *node.Node) {
+	file, ok := n.Development()
+	if !ok {
+		return
+	}
+	token, err := n.Mint(auth.Mintage{Subject: "development", Admin: true, TTL: 30 * 24 * time.Hour})
+	if err != nil {
+		return // the secret was checked; there is nothing else to go wrong
+	}
+	fmt.Fprintf(w, `
+Longline is ready, with a key of its own in %s, for this machine alone.
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (b *byteCount) UnmarshalText(text []byte) error {
-	s, factor := strings.TrimSpace(string(text)), int64(1)
-	for suffix, f := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
-		if rest, ok := strings.CutSuffix(s, suffix); ok {
-			s, factor = strings.TrimSpace(rest), f
-			break
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/factor {
-		return fmt.Errorf("%q is no size; want bytes, or a number with KiB, MiB, GiB or TiB", text)
-	}
-	*b = byteCount(n * factor)
-	return nil
+  Watch a channel in the browser:
+
+    %s/#channel=acct-42&token=%s
+
+  Publish an event to it:
+
+    curl %s/v1/channels/acct-42/events \
+      -H 'Content-Type: application/json' \
+      -H 'Authorization: Bearer %s' \
+      -d '{"type":"email.opened","data":{"ip":"203.0.113.7"}}'
+
+`, file, n.URL(), token, n.URL(), token)
 }

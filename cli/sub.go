@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 )
 
@@ -125,7 +124,7 @@ func (c *subPutCmd) Run(env *environment) error {
 		definition := []byte(c.JSON)
 		if c.JSON == "-" {
 			var err error
-			if definition, err = io.ReadAll(os.Stdin); err != nil {
+			if definition, err = io.ReadAll(env.stdin); err != nil {
 				return fmt.Errorf("read definition: %w", err)
 			}
 		}

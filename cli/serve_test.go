@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,7 +35,11 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("LONGLINE_TEST_PROCESS") != "" {
 		os.Unsetenv("LONGLINE_TEST_PROCESS")
-		main()
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		err := Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+		stop()
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(ExitStatus(err))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -89,7 +94,7 @@ func start(t *testing.T, dir string, args ...string) *running {
 	r := &running{t: t, out: new(output)}
 	ended := make(chan error, 1)
 	args = append([]string{"--listen", "127.0.0.1:0", "--admin-listen", "", "--broker", "embedded:" + dir, "--drain", "5s"}, args...)
-	go func() { ended <- run(ctx, args, r.out, r.out) }()
+	go func() { ended <- Run(ctx, args, strings.NewReader(""), r.out, r.out) }()
 	var once sync.Once
 	var err error
 	r.stop = func() error {
@@ -183,7 +188,7 @@ func wantLine(t *testing.T, s *bufio.Scanner, text string) string {
 func TestNewcomerPastesTheCurl(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	r := start(t, dir)
-	if info, err := os.Stat(filepath.Join(dir, keyFile)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, "jwt.key")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key: %v, %v; want a file of mode 0600", info, err)
 	}
 	lines := r.follow("acct-42", "")
@@ -361,8 +366,8 @@ func TestWrongConfiguration(t *testing.T) {
 				args = append(args, "--listen", "127.0.0.1:0")
 			}
 			var out bytes.Buffer
-			err := run(t.Context(), args, &out, &out)
-			if got := exitStatus(err); got != tt.status {
+			err := Run(t.Context(), args, strings.NewReader(""), &out, &out)
+			if got := ExitStatus(err); got != tt.status {
 				t.Fatalf("status %d, want %d: %v", got, tt.status, err)
 			}
 			for _, want := range tt.saying {
@@ -412,7 +417,7 @@ func TestTokenIsForTheGatewayThatKeepsItsKey(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	r := start(t, dir)
 	var out bytes.Buffer
-	if err := run(t.Context(), []string{"token", "--broker", "embedded:" + dir, "--sub", "a", "--publish", "c", "--subscribe", "c,public.**", "--ttl", "1h"}, &out, io.Discard); err != nil {
+	if err := Run(t.Context(), []string{"token", "--broker", "embedded:" + dir, "--sub", "a", "--publish", "c", "--subscribe", "c,public.**", "--ttl", "1h"}, strings.NewReader(""), &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	r.token = strings.TrimSpace(out.String())
@@ -427,7 +432,7 @@ func TestTokenIsForTheGatewayThatKeepsItsKey(t *testing.T) {
 func TestHelpAndVersion(t *testing.T) {
 	for arg, want := range map[string]string{"--help": "serve", "--version": "dev"} {
 		var out bytes.Buffer
-		if err := run(t.Context(), []string{arg}, &out, &out); err != nil || !strings.Contains(out.String(), want) {
+		if err := Run(t.Context(), []string{arg}, strings.NewReader(""), &out, &out); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %v: %s", arg, err, &out)
 		}
 	}

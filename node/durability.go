@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -25,11 +25,11 @@ type durability struct {
 	vault      *durable.Vault
 	manager    *durable.Manager
 	engine     *callback.Engine
-	dispatcher *callback.Dispatcher // set by claim
+	dispatcher *callback.Dispatcher // set by run
 	api        *subscriptions.API   // set by routes, as is puller
 	puller     *pull.Puller
 
-	claiming, keeping, telling context.CancelFunc
+	claiming, keeping, telling context.CancelFunc // set by run; do nothing before
 	claims, keeps, tells       sync.WaitGroup
 }
 
@@ -38,7 +38,11 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 	if err != nil {
 		return nil, err
 	}
-	d := &durability{vault: vault, notices: durable.NewNotices(b, node, logger)}
+	idle := func() {}
+	d := &durability{
+		vault: vault, notices: durable.NewNotices(b, node, logger),
+		claiming: idle, keeping: idle, telling: idle,
+	}
 	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell})
 	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry)})
 	return d, nil

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bufio"
@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/longline-push/longline/event"
@@ -43,7 +42,7 @@ func (c *publishCmd) Run(env *environment) error {
 		if c.Type != "" || c.Data != "" || c.ID != "" || c.Source != "" || c.Subject != "" || c.Key != "" {
 			return usage("--ndjson", "reads whole events; want none of --type, --data, --id, --source, --subject and --key with it")
 		}
-		return c.stream(env, client, os.Stdin)
+		return c.stream(env, client, env.stdin)
 	}
 	if c.Type == "" {
 		return usage("--type", "required, e.g. --type email.opened")
@@ -52,7 +51,7 @@ func (c *publishCmd) Run(env *environment) error {
 	if c.Data != "" {
 		e.Data = json.RawMessage(c.Data)
 		if c.Data == "-" {
-			if e.Data, err = io.ReadAll(os.Stdin); err != nil {
+			if e.Data, err = io.ReadAll(env.stdin); err != nil {
 				return fmt.Errorf("read data: %w", err)
 			}
 		}

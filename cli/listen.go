@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	longline "github.com/longline-push/longline/client/go"
+)
+
+// listenCmd prints events, or forwards them to a local URL as a callback
+// would bring them.
+type listenCmd struct {
+	Channel      []string `placeholder:"CHANNEL" xor:"what" help:"Listen to a channel; repeat it for more."`
+	Subscription string   `placeholder:"NAME" xor:"what" help:"Attach to a durable subscription, and acknowledge what is printed or forwarded."`
+	Since        string   `placeholder:"SINCE" help:"Begin after a cursor, at earliest, latest (the default) or an RFC 3339 time. Channels only."`
+	Types        []string `placeholder:"PATTERN" help:"Only these types of event. Channels only."`
+	Consumer     string   `placeholder:"ID" help:"Who attaches: the same one again takes over, another one stands by; made up if not given. Subscriptions only."`
+
+	ForwardTo string `placeholder:"URL" help:"POST each event there and acknowledge it only once answered with 2xx."`
+	Secret    string `placeholder:"WHSEC" help:"Sign what is forwarded with this secret; one is made up and printed if not given."`
+
+	clientFlags `embed:""`
+}
+
+// Run listens until its context ends.
+func (c *listenCmd) Run(env *environment) error {
+	switch {
+	case len(c.Channel) == 0 && c.Subscription == "":
+		return usage("--channel, --subscription", "want one of them")
+	case c.Subscription != "" && (c.Since != "" || len(c.Types) > 0):
+		return usage("--since, --types", "go with --channel; a subscription has its own (see longline sub seek and put)")
+	case c.Subscription == "" && c.Consumer != "":
+		return usage("--consumer", "goes with --subscription")
+	case c.ForwardTo == "" && c.Secret != "":
+		return usage("--secret", "goes with --forward-to")
+	}
+	client, err := c.client(env)
+	if err != nil {
+		return err
+	}
+	o := longline.SubscriptionOptions{
+		Consumer: c.Consumer,
+		Handler:  func(_ context.Context, e longline.Event) error { return printLine(env, e.Raw) },
+		OnGap: func(g longline.Gap) {
+			fmt.Fprintf(env.stderr, "gap in %s: the events after %s up to %s won't come (%s)\n", g.Channel, g.From, g.To, g.Reason)
+		},
+		OnReject: func(e longline.Event, err error) {
+			fmt.Fprintf(env.stderr, "event %s rejected: %v\n", e.ID, err)
+		},
+	}
+	if c.ForwardTo != "" {
+		f, err := c.forwarder(env)
+		if err != nil {
+			return err
+		}
+		defer f.client.CloseIdleConnections()
+		o.Handler, o.Tries, o.MaxBackoff = f.forward, -1, 15*time.Second
+	}
+	var line *longline.Subscription
+	if c.Subscription != "" {
+		line, err = client.Attach(c.Subscription, o)
+	} else {
+		line, err = client.Subscribe(longline.Selection{Channels: c.Channel, Types: c.Types, Since: c.Since}, o)
+	}
+	if err != nil {
+		return usage("--channel, --types", "%v", err)
+	}
+	return line.Run(env.ctx)
+}

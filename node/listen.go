@@ -1,0 +1,42 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+)
+
+func listen(option, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", option, address, err)
+	}
+	return l, nil
+}
+
+// loopback returns an error unless address is of this machine's loopback.
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("%q is not a loopback address", host)
+	}
+	return nil
+}
+
+// descriptors is how many connections the limit on open files leaves room for:
+// the store, the broker's connections and publishers need some too. The Go
+// runtime has raised the soft limit to the hard one.
+func descriptors() int {
+	const others = 512
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 1<<30 {
+		return 0
+	}
+	return max(int(limit.Cur)-others, int(limit.Cur)/2)
+}

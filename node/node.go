@@ -1,0 +1,232 @@
+// Package node is a gateway as a value: what serve starts, and what tests
+// start in three lines.
+//
+//	n, err := node.New(ctx, node.Options{Broker: "embedded:" + dir})
+//	err = n.Run(ctx)      // until ctx ends, or it can't go on
+//	err = n.Shutdown()
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/longline-push/longline/gateway"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/conn"
+	"github.com/longline-push/longline/gateway/publish"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Node is a gateway: listeners, and what stands behind them. Its methods are
+// called one after another: New, Run, Shutdown.
+type Node struct {
+	o          Options
+	config     *checked
+	logger     *slog.Logger
+	background context.Context // ends in Shutdown
+	stop       context.CancelFunc
+
+	listener, adminListener net.Listener // the latter nil if there is none
+
+	broker      gateway.Broker
+	durable     *durability
+	hub         *session.Hub
+	revocations *auth.Revocations
+	admission   *gateway.Admission
+	server      *gateway.Server
+	public      *http.Server
+	admin       *http.Server // nil if there is none
+
+	running sync.WaitGroup
+	failed  chan error // of a listener
+}
+
+// New builds a node. It listens but answers nothing yet. The error is an
+// *OptionError if an option can't be taken. A node that was made is to be shut
+// down, whether it has run or not.
+func New(ctx context.Context, o Options) (*Node, error) {
+	o.fillIn()
+	config, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{o: o, config: config, logger: o.Logger, failed: make(chan error, 2)}
+	n.background, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.build(ctx); err != nil {
+		return nil, errors.Join(err, n.abandon())
+	}
+	return n, nil
+}
+
+// build makes everything in the order of the picture in main.go, from right to
+// left.
+func (n *Node) build(ctx context.Context) (err error) {
+	o, config := &n.o, n.config
+	// Listening comes first: the commonest mistake is a port that is taken.
+	if n.listener, err = listen("listen", o.Listen); err != nil {
+		return err
+	}
+	if o.AdminListen != "" {
+		if n.adminListener, err = listen("admin-listen", o.AdminListen); err != nil {
+			return err
+		}
+	}
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	if n.broker, err = o.openBroker(ctx, config.store); err != nil {
+		return err
+	}
+	if n.durable, err = newDurability(n.broker, config, o.Name, registry, n.logger); err != nil {
+		return err
+	}
+	n.hub = session.NewHub(session.Options{
+		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
+		Metrics: session.NewMetrics(registry),
+	})
+	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
+		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
+		n.durable.revoked(n.background, r, n.logger)
+	})
+	verifier, err := o.verifier(n.background, config, n.revocations, n.logger)
+	if err != nil {
+		return err
+	}
+	n.admission = gateway.NewAdmission(gateway.Limits{
+		Connections: o.MaxConnections, ConnectRate: o.ConnectRate,
+		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
+	})
+	publisher := publish.New(n.broker, publish.Options{
+		Limits:  publish.Limits{Events: o.MaxBatch, Bytes: o.MaxBody, Event: o.MaxEvent},
+		Admit:   n.admission.Publish,
+		Metrics: publish.NewMetrics(registry),
+	})
+	n.server = gateway.New(gateway.Options{
+		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
+		Publisher: publisher, Admission: n.admission, Origins: config.origins,
+		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
+	}, n.durable.routes(n.broker, n.hub, config.dialing)...)
+	n.public = gateway.HTTPServer(n.server, n.logger)
+	if n.adminListener != nil {
+		n.admin = gateway.HTTPServer(gateway.Admin(registry), n.logger)
+		n.admin.WriteTimeout = 0 // profiles take their time
+	}
+	return nil
+}
+
+// abandon takes down what was built when build can't go on.
+func (n *Node) abandon() (err error) {
+	n.stop()
+	for _, l := range []net.Listener{n.listener, n.adminListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if n.hub != nil {
+		n.hub.Close()
+	}
+	if n.broker != nil {
+		err = n.broker.Close()
+	}
+	return err
+}
+
+// Run answers until ctx ends, which is no error, or a listener fails.
+func (n *Node) Run(ctx context.Context) error {
+	n.durable.run(n.broker, n.hub.Feeds(), n.logger)
+	n.running.Go(func() { n.revocations.Run(n.background) })
+	n.running.Go(func() { n.admission.Watch(n.background, n.logger) })
+	n.running.Go(func() { n.server.Run(n.background) })
+	n.serve(n.listener, n.public, n.o.TLSCert, n.o.TLSKey)
+	if n.admin != nil {
+		n.serve(n.adminListener, n.admin, "", "")
+		n.logger.Info("admin listener", "address", n.adminListener.Addr().String())
+	}
+	n.logger.Info("serving", "address", n.listener.Addr().String(), "node", n.hub.Node(), "version", n.o.Version)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.failed:
+		return err
+	}
+}
+
+// Shutdown takes the node down from left to right, within Options.Drain. It
+// is called once, when Run has returned or was never called.
+func (n *Node) Shutdown() error {
+	n.logger.Info("shutting down", "connections", n.hub.Count(), "within", n.o.Drain)
+	ctx, cancel := context.WithTimeout(context.Background(), n.o.Drain)
+	defer cancel()
+
+	n.server.Drain(ctx, n.o.Drain) // not ready; no new connections; byes, spread
+	err := n.public.Shutdown(ctx)  // no new requests; those under way finish
+	n.listener.Close()             // Shutdown has, if Run was called
+	n.durable.endCallbacks(ctx)    // calls in flight finish
+	n.hub.Close()                  // what is left of the connections; the feeds
+	n.durable.end()                // acknowledgements are committed, the lease ends
+	n.stop()                       // revocations, the probe, memory
+	if n.admin != nil {            //
+		n.admin.Close() // metrics were there until now
+		n.adminListener.Close()
+	} //
+	n.running.Wait()           // everything started by Run has ended
+	closed := n.broker.Close() // what was answered is durable
+	n.logger.Info("shut down")
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("requests were still under way after %v", n.o.Drain)
+	}
+	return errors.Join(err, closed)
+}
+
+// URL is where the node is, e.g. http://127.0.0.1:8080.
+func (n *Node) URL() string {
+	scheme := "http"
+	if n.o.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + n.listener.Addr().String()
+}
+
+// Development tells whether the node verifies tokens by a key of its own, and
+// in which file that is.
+func (n *Node) Development() (file string, ok bool) {
+	if !n.config.development {
+		return "", false
+	}
+	return filepath.Join(n.config.store.embedded.Dir, keyFile), true
+}
+
+// Mint makes a token that the node takes. It is an error if the node has no
+// secret to make one with.
+func (n *Node) Mint(m auth.Mintage) (string, error) {
+	m.Issuer, m.Audience = n.o.JWTIssuer, n.o.JWTAudience
+	return auth.Mint(n.config.secret, m, time.Now())
+}
+
+// serve answers on a listener until the server is shut down.
+func (n *Node) serve(l net.Listener, s *http.Server, cert, key string) {
+	l = conn.Listen(l)
+	n.running.Go(func() {
+		var err error
+		if cert != "" {
+			err = s.ServeTLS(l, cert, key)
+		} else {
+			err = s.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			n.failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+	})
+}

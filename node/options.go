@@ -1,0 +1,168 @@
+package node
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
+)
+
+// Options of a Node. Their names are those of serve's flags, and so are the
+// names in an OptionError. The zero value is a gateway on a free port of this
+// machine's loopback, with a key of its own; only Broker is required.
+type Options struct {
+	Name        string // unlike any other node's; made up if empty
+	Listen      string // HOST:PORT; empty: 127.0.0.1:0
+	AdminListen string // HOST:PORT of metrics and profiles; empty: nowhere
+	TLSCert     string // a PEM file; empty: no TLS
+	TLSKey      string // its key's
+
+	Broker        string                                // embedded:DIR[?fsync=…], redis://… and its like
+	Retention     func(channel string) broker.Retention // nil: broker.DefaultRetention
+	MaxTotalBytes int64                                 // all logs together; 0: as much as there is room
+	DedupeWindow  time.Duration                         // 0: the broker's default
+
+	JWTSecret    string   // at least auth.MinSecret bytes
+	JWTPublicKey string   // a PEM file
+	JWKS         string   // a file or URL
+	JWTIssuer    string   // what iss must be; empty: anything
+	JWTAudience  string   // what aud must hold; empty: anything
+	SecretKey    string   // for secrets at rest; empty: one kept with the data
+	CORSOrigin   []string // whose pages may use the gateway
+
+	CallbackAllow []string // networks that callbacks may connect to besides
+	CallbackPorts []uint16 // empty: callback's default
+
+	WriteTimeout time.Duration // 0: the session's default
+	Drain        time.Duration // how long Shutdown may take; 0: 30 s
+
+	MaxConnections int     // 0: as many as there are file descriptors
+	ConnectRate    float64 // a second; 0: any
+	PublishRate    float64 // events a second and token; 0: any
+	PublishBytes   int64   // a second and token; 0: any
+	MaxEvent       int     // bytes; 0: 256 KiB
+	MaxBatch       int     // events in a publish; 0: 1,000
+	MaxBody        int     // bytes of a publish; 0: 4 MiB
+	Memory         int64   // bytes; 0: most of the machine's
+
+	Version string       // shown by /v1/nodes
+	Logger  *slog.Logger // nil: slog.Default()
+}
+
+func (o *Options) fillIn() {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	if o.Drain == 0 {
+		o.Drain = 30 * time.Second
+	}
+	if o.MaxEvent == 0 {
+		o.MaxEvent = 256 << 10
+	}
+	if o.MaxBatch == 0 {
+		o.MaxBatch = 1000
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = 4 << 20
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = descriptors()
+	}
+	if o.Memory == 0 {
+		o.Memory = gateway.MemoryLimit()
+	}
+	if o.Name == "" {
+		o.Name = madeUpName()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+// madeUpName changes with each start.
+func madeUpName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	return host + "-" + uuid.NewString()[:8]
+}
+
+// OptionError is an option that can't be taken. It says what is taken.
+type OptionError struct {
+	Options []string // as serve's flags are called, without dashes
+	Err     error
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("%s: %v", strings.Join(e.Options, ", "), e.Err)
+}
+func (e *OptionError) Unwrap() error { return e.Err }
+
+func wrong(option, format string, args ...any) error {
+	return &OptionError{strings.Split(option, ", "), fmt.Errorf(format, args...)}
+}
+
+// checked is what options mean together.
+type checked struct {
+	keys
+	store   store
+	origins auth.Origins
+	dialing callback.Dialing
+}
+
+// check finds what is wrong with options before anything is started.
+func (o *Options) check() (*checked, error) {
+	var out checked
+	var err error
+	if out.store, err = parseStore(o.Broker); err != nil {
+		return nil, err
+	}
+	if out.origins, err = auth.ParseOrigins(o.CORSOrigin); err != nil {
+		return nil, wrong("cors-origin", "%w", err)
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return nil, wrong("tls-cert, tls-key", "want both or none")
+	}
+	if o.TLSCert != "" {
+		if _, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey); err != nil {
+			return nil, wrong("tls-cert, tls-key", "%w; want a PEM certificate and its key", err)
+		}
+	}
+	if out.dialing, err = o.checkDialing(); err != nil {
+		return nil, err
+	}
+	if out.keys, err = o.checkKeys(out.store); err != nil {
+		return nil, err
+	}
+	out.dialing.Loopback = out.development
+	return &out, nil
+}
+
+// checkDialing reads what callbacks may connect to.
+func (o *Options) checkDialing() (callback.Dialing, error) {
+	d := callback.Dialing{Ports: o.CallbackPorts}
+	for _, text := range o.CallbackAllow {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return d, wrong("callback-allow-cidr", "%q; want a network such as 10.1.0.0/16 or fd00::/8", text)
+		}
+		d.Allow = append(d.Allow, p)
+	}
+	for _, port := range o.CallbackPorts {
+		if port == 0 {
+			return d, wrong("callback-ports", "0; want ports from 1 to 65535")
+		}
+	}
+	return d, nil
+}
