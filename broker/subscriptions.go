@@ -131,18 +131,24 @@ type Schedule interface {
 	// node for the time hide, after which it is due again unless a Store made
 	// it not so or Done dropped its ticket. Which tickets are served is the
 	// caller's affair: it loads the subscription and may find it owned.
-	Due(ctx context.Context, limit int, hide time.Duration) ([]Ticket, error)
+	//
+	// It looks at these parts of the schedule, nil for all; left are those in
+	// which more may be due than was handed out. Whoever waits for a channel
+	// that changed is moved to what is due here, some at a time, so a call may
+	// hand out nothing and leave its part.
+	Due(ctx context.Context, parts []int, limit int, hide time.Duration) (tickets []Ticket, left []int, err error)
 
 	// Done drops tickets whose subscriptions were looked after: they are no
 	// longer due, unless an append or a Store made them due once more since
 	// the ticket was issued; those stay due, and are not hidden.
 	Done(ctx context.Context, tickets []Ticket) error
 
-	// OnDue calls f soon after (some ms) something became due by other means
-	// than the passing of time, until stop is called. f must not block. It is
-	// a hint that may come for nothing and may be lost: callers ask Due every
-	// second anyway.
-	OnDue(f func()) (stop func())
+	// OnDue calls f soon after (some ms) something became due in a part of the
+	// schedule by other means than the passing of time, until stop is called.
+	// f must not block. It is a hint that may come for nothing and may be lost:
+	// callers ask Due for all parts every second anyway. Where several changes
+	// meet in a part before anybody asked, it is told of once.
+	OnDue(f func(part int)) (stop func())
 
 	// Owned lists the names of subscriptions whose Node is node, in some
 	// order that lasts: those after the name after, limit at most.

@@ -257,7 +257,7 @@ func dueToOne(t *testing.T, b Durable) {
 	for range 4 {
 		wg.Go(func() {
 			for {
-				tickets, err := b.Due(t.Context(), 7, time.Hour)
+				tickets, _, err := b.Due(t.Context(), nil, 7, time.Hour)
 				if err != nil {
 					t.Error(err)
 					return
@@ -292,7 +292,7 @@ func waitForAppend(t *testing.T, b Durable) {
 		Set: event.Position{at, idle}, Wait: event.Position{at, idle}})
 	wantNothingDue(t, b)
 	var told atomic.Int64
-	stop := b.OnDue(func() { told.Add(1) })
+	stop := b.OnDue(func(int) { told.Add(1) })
 	defer stop()
 
 	at = mustAppendCursor(t, b, "a")
@@ -639,7 +639,7 @@ func mustDue(t *testing.T, b Durable, hide time.Duration, names ...string) []bro
 	t.Helper()
 	var all []broker.Ticket
 	eventually(t, fmt.Sprintf("%q are due", names), func() bool {
-		tickets, err := b.Due(t.Context(), 100, hide)
+		tickets, _, err := b.Due(t.Context(), nil, 100, hide)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -659,7 +659,7 @@ func mustDue(t *testing.T, b Durable, hide time.Duration, names ...string) []bro
 
 func wantNothingDue(t *testing.T, b Durable) {
 	t.Helper()
-	tickets, err := b.Due(t.Context(), 100, time.Hour)
+	tickets, _, err := b.Due(t.Context(), nil, 100, time.Hour)
 	if err != nil || len(tickets) > 0 {
 		t.Errorf("due: got %v, %v, want none", tickets, err)
 	}

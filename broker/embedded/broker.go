@@ -89,6 +89,7 @@ type Broker struct {
 	dedupe   *dedupe
 	janitor  janitor
 	subs     subscriptions
+	wakes    wakes
 
 	stop    chan struct{}  // closed by Close: no more work of our own accord
 	workers sync.WaitGroup // janitor, committer, syncer, ticker

@@ -41,7 +41,7 @@ type channel struct {
 	ours bool   // the last append was of the present term
 	live bool   // nothing is kept: retention none
 
-	waited bool // who waits for it is to be told when it changes
+	waited bool // there may be who waits for it: see wake.go
 }
 
 func (c *channel) exists() bool { return c.log != 0 }

@@ -29,9 +29,6 @@ func (b *Broker) finish(r *request) {
 	follower, others, epoch := ch.follower, ch.others, ch.epoch
 	ch.pins--
 	waited := ours && ch.waited && (r.kind == kindDrop || r.kind == kindAppend && r.first <= r.last)
-	if waited {
-		ch.waited = false
-	}
 	name := r.name
 	r.shard.mu.Unlock()
 
@@ -47,7 +44,7 @@ func (b *Broker) finish(r *request) {
 	}
 	r.done <- struct{}{} // r is the caller's again
 	if waited {
-		b.fire(name)
+		b.wake(name)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestWaitersAreFoundAfterACrash(t *testing.T) {
 	b = mustOpen(t, o)
 	due := map[string]bool{}
 	err := until(func() error {
-		tickets, err := b.Due(t.Context(), 10, time.Hour)
+		tickets, _, err := b.Due(t.Context(), nil, 10, time.Hour)
 		for _, ticket := range tickets {
 			due[ticket.Name] = true
 		}

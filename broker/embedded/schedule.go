@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -11,17 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/event"
 )
-
-// How waiting works. A channel in memory knows that somebody may wait for it
-// (channel.waited). The append or drop that changes it takes that mark off and
-// looks through rowWaits, once; who waits becomes due, who doesn't yet puts
-// the mark back. Rows stay until a Store takes them out: handing out a due
-// subscription puts the mark back as well, so that what is appended meanwhile
-// makes it due once more. The mark is made by reading when a channel is
-// loaded; whatever a crash came between is found by looking at all rows once
-// after a start.
 
 // dueRow is a row of rowDue.
 type dueRow struct {
@@ -66,41 +55,65 @@ func (b *Broker) setDueLocked(batch *pebble.Batch, name string, d dueRow) {
 	b.subs.earliest = min(b.subs.earliest, d.at)
 }
 
-// Due implements broker.Schedule.
-func (b *Broker) Due(ctx context.Context, limit int, hide time.Duration) ([]broker.Ticket, error) {
+// Due implements broker.Schedule. There is one part, 0.
+func (b *Broker) Due(ctx context.Context, parts []int, limit int, hide time.Duration) (tickets []broker.Ticket, left []int, err error) {
 	if err := b.enter(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer b.calls.leave()
 	if err := b.trouble.now().err; err != nil {
-		return nil, fmt.Errorf("look for due subscriptions: %w", err)
+		return nil, nil, fmt.Errorf("look for due subscriptions: %w", err)
 	}
-	batch := b.db.NewBatch()
-	defer batch.Close()
+	if parts != nil && len(parts) == 0 {
+		return nil, nil, nil
+	}
 	b.subs.mu.Lock()
 	defer b.subs.mu.Unlock()
+	for looked := 0; ; {
+		some, err := b.handOutLocked(limit-len(tickets), hide)
+		if err != nil {
+			return nil, nil, unavailable(fmt.Errorf("hand out subscriptions: %w", err))
+		}
+		tickets = append(tickets, some...)
+		if len(tickets) >= limit || looked >= wakePiece {
+			break
+		}
+		n, err := b.wakeSomeLocked(wakePiece - looked)
+		if err != nil {
+			b.opt.Logger.Warn("could not wake who waits for a channel, will try again", "error", err)
+			return tickets, nil, nil
+		}
+		if n == 0 {
+			break
+		}
+		looked += n
+	}
+	if len(tickets) >= limit || b.wakes.len() > 0 {
+		left = []int{0}
+	}
+	return tickets, left, nil
+}
+
+// handOutLocked hands out and hides what is due.
+func (b *Broker) handOutLocked(limit int, hide time.Duration) ([]broker.Ticket, error) {
+	batch := b.db.NewBatch()
+	defer batch.Close()
 	names, err := b.takeDueLocked(batch, limit)
 	if err != nil || len(names) == 0 {
-		return nil, unavailable(err)
+		return nil, err
 	}
 	until := b.opt.Now().Add(hide).UnixMilli()
 	tickets := make([]broker.Ticket, 0, len(names))
 	for _, name := range names {
 		var d dueRow
 		if _, err := b.get(rowKey(rowDue, name), d.parse); err != nil {
-			return nil, unavailable(fmt.Errorf("hand out subscription %s: %w", name, err))
+			return nil, err
 		}
 		d.at = until
 		b.setDueLocked(batch, name, d)
 		tickets = append(tickets, broker.Ticket{Name: name, Ref: strconv.FormatUint(d.ref, 36)})
-		if err := b.watchLocked(name); err != nil {
-			return nil, unavailable(fmt.Errorf("hand out subscription %s: %w", name, err))
-		}
 	}
-	if err := b.applySoon(batch); err != nil {
-		return nil, unavailable(fmt.Errorf("hand out subscriptions: %w", err))
-	}
-	return tickets, nil
+	return tickets, b.applySoon(batch)
 }
 
 // takeDueLocked removes the longest due from the index by time.
@@ -124,19 +137,6 @@ func (b *Broker) takeDueLocked(batch *pebble.Batch, limit int) (names []string, 
 	}
 	b.subs.earliest = next
 	return names, nil
-}
-
-// watchLocked puts the marks back on the channels that a subscription waits
-// for.
-func (b *Broker) watchLocked(name string) error {
-	var row subscription
-	if _, err := b.get(rowKey(rowRecord, name), row.parse); err != nil {
-		return err
-	}
-	for _, channel := range row.waits {
-		b.mark(channel)
-	}
-	return nil
 }
 
 // Done implements broker.Schedule.
@@ -164,7 +164,7 @@ func (b *Broker) Done(ctx context.Context, tickets []broker.Ticket) error {
 }
 
 // OnDue implements broker.Schedule.
-func (b *Broker) OnDue(f func()) (stop func()) {
+func (b *Broker) OnDue(f func(part int)) (stop func()) {
 	s := &b.subs
 	s.listening.Lock()
 	defer s.listening.Unlock()
@@ -180,13 +180,13 @@ func (b *Broker) OnDue(f func()) (stop func()) {
 
 func (b *Broker) tellDue() {
 	b.subs.listening.Lock()
-	fs := make([]func(), 0, len(b.subs.onDue))
+	fs := make([]func(int), 0, len(b.subs.onDue))
 	for _, f := range b.subs.onDue {
 		fs = append(fs, f)
 	}
 	b.subs.listening.Unlock()
 	for _, f := range fs {
-		f()
+		f(0)
 	}
 }
 
@@ -213,150 +213,6 @@ func (b *Broker) Owned(ctx context.Context, node, after string, limit int) ([]st
 		return nil, unavailable(fmt.Errorf("list what %s owns: %w", node, err))
 	}
 	return names, nil
-}
-
-// mark makes the next append or drop of a channel look for who waits.
-func (b *Broker) mark(channel string) {
-	b.subs.waiting.Store(true)
-	s := b.channels.of(channel)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.byName[channel]; c != nil {
-		c.waited = true
-	} else {
-		s.removed++ // who loads it just now looks again
-	}
-}
-
-// awaitLocked marks the channels; gone tells that one of them differs from its
-// cursor already.
-func (b *Broker) awaitLocked(p event.Position) (gone bool, err error) {
-	for _, c := range p {
-		b.mark(c.Channel)
-		differs, err := b.differs(c)
-		if err != nil {
-			return false, err
-		}
-		gone = gone || differs
-	}
-	return gone, nil
-}
-
-func (b *Broker) differs(c event.Cursor) (bool, error) {
-	ch, err := b.peek(c.Channel)
-	if isNotFound(err) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	s := ch.stateLocked() // of our own copy
-	return s.Epoch != c.Epoch || s.Head > c.Offset, nil
-}
-
-// fire makes due who waits for a channel that changed.
-func (b *Broker) fire(channel string) {
-	fired, err := b.fireOnce(channel)
-	if err != nil {
-		b.mark(channel) // the next append tries again
-		b.opt.Logger.Warn("could not wake who waits for a channel", "channel", channel, "err", err.Error())
-	}
-	if fired {
-		b.tellDue()
-	}
-}
-
-func (b *Broker) fireOnce(channel string) (fired bool, err error) {
-	batch := b.db.NewBatch()
-	defer batch.Close()
-	b.subs.mu.Lock()
-	defer b.subs.mu.Unlock()
-	now := b.opt.Now().UnixMilli()
-	prefix := rowKey(rowWaits, channel, "")
-	still := false
-	err = b.scan(prefix, func(key, value []byte) (bool, error) {
-		name, at := string(key[len(prefix):]), event.Cursor{Channel: channel}
-		if err := parseCursor(value, &at); err != nil {
-			return false, fmt.Errorf("read %q: %w", key, err)
-		}
-		gone, err := b.differs(at)
-		if err != nil {
-			return false, err
-		}
-		if !gone {
-			still = true
-			return true, nil
-		}
-		var d dueRow
-		found, err := b.get(rowKey(rowDue, name), d.parse)
-		if err != nil || found && d.at <= now {
-			return err == nil, err
-		}
-		fired = true
-		return true, b.scheduleLocked(batch, name, 0)
-	})
-	if err != nil {
-		return false, err
-	}
-	if still {
-		b.mark(channel)
-	}
-	if batch.Empty() {
-		return false, nil
-	}
-	return fired, b.applySoon(batch)
-}
-
-// recheck looks at some of those who waited before the start: a crash may have
-// come between an append and them.
-func (b *Broker) recheck(most int) error {
-	var channels []string
-	b.subs.mu.Lock()
-	from := b.subs.recheck
-	b.subs.mu.Unlock()
-	if from == nil {
-		return nil
-	}
-	prefix := rowKey(rowWaits)
-	var next []byte
-	for len(channels) < most {
-		channel := ""
-		err := b.scanFrom(prefix, from, func(key, _ []byte) (bool, error) {
-			name, _, _ := bytes.Cut(key[len(prefix):], []byte{0})
-			channel = string(name)
-			return false, nil
-		})
-		if err != nil {
-			return fmt.Errorf("look who waits: %w", err)
-		}
-		if channel == "" {
-			next = nil
-			break
-		}
-		channels = append(channels, channel)
-		next = afterPrefix(rowKey(rowWaits, channel, ""))
-		from = next
-	}
-	for _, channel := range channels {
-		b.fire(channel)
-	}
-	b.subs.mu.Lock()
-	b.subs.recheck = next
-	b.subs.mu.Unlock()
-	return nil
-}
-
-// anyoneWaits tells whether a channel that is being loaded is to be marked.
-func (b *Broker) anyoneWaits(channel string) (bool, error) {
-	if !b.subs.waiting.Load() {
-		return false, nil
-	}
-	found := false
-	err := b.scan(rowKey(rowWaits, channel, ""), func(_, _ []byte) (bool, error) {
-		found = true
-		return false, nil
-	})
-	return found, err
 }
 
 // needed returns up to where durable subscriptions have acknowledged a log;

@@ -23,7 +23,7 @@ type subscriptions struct {
 	written  atomic.Bool // without asking that it reaches the operating system
 	earliest int64       // no rowByTime lies before
 	lastRef  uint64
-	recheck  []byte               // rowWaits before this were looked at since the start; nil: all
+	recheck  []byte               // rowWaits before this were listed since the start; nil: all
 	nodes    map[string]time.Time // until when they are alive
 	// moving holds the rowStanding of subscriptions that are owned, more or less:
 	// whatever else writes such a row takes it out.
@@ -31,7 +31,7 @@ type subscriptions struct {
 
 	listening sync.Mutex
 	nextStop  int
-	onDue     map[int]func()
+	onDue     map[int]func(part int)
 	listeners map[int]*listener
 }
 
@@ -39,7 +39,7 @@ var _ broker.Durable = (*Broker)(nil)
 
 func (s *subscriptions) init(b *Broker) error {
 	s.nodes = make(map[string]time.Time)
-	s.onDue = make(map[int]func())
+	s.onDue = make(map[int]func(part int))
 	s.listeners = make(map[int]*listener)
 	s.recheck = rowKey(rowWaits)
 	moving, err := lru.New[string, []byte](maxMoving)

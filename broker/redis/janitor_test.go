@@ -24,17 +24,17 @@ func TestForgottenWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range s.Do("KEYS", "*w:a").([]any) {
+	for _, key := range s.Do("KEYS", "*waiting").([]any) {
 		s.Do("DEL", key)
 	}
 	mustAppend(t, b, "a", "2")
-	if tickets, err := b.Due(t.Context(), 10, time.Hour); err != nil || len(tickets) > 0 {
+	if tickets, _, err := b.Due(t.Context(), nil, 10, time.Hour); err != nil || len(tickets) > 0 {
 		t.Fatalf("due: %v, %v, want none yet", tickets, err)
 	}
 	s.Kill()
 	s.Restart()
 	redistest.Eventually(t, func() error {
-		tickets, err := b.Due(t.Context(), 10, time.Hour)
+		tickets, _, err := b.Due(t.Context(), nil, 10, time.Hour)
 		if err == nil && len(tickets) != 1 {
 			err = errors.New("nothing is due")
 		}

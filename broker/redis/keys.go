@@ -54,15 +54,17 @@ func (k *keyspace) names(b int) string { return k.tags[b] + "names" }
 // topic is the pub/sub channel that announces what is appended to a channel.
 func (k *keyspace) topic(b int, channel string) string { return k.topics[b] + channel }
 
-// logKeys are meta, log, changed, counter, names, waiting and due: what scripts
-// want that change a log.
+// logKeys are meta, log, changed, counter, names, waiting, woken and moves: what
+// scripts want that change a log.
 func (k *keyspace) logKeys(b int, channel string) []string {
-	return []string{k.meta(b, channel), k.log(b, channel), k.changed(b), k.counter(b), k.names(b), k.waiting(b, channel), k.due(b)}
+	return []string{k.meta(b, channel), k.log(b, channel), k.changed(b), k.counter(b), k.names(b), k.waiting(b), k.woken(b), k.moves(b)}
 }
 
-// waiting is a hash of the subscriptions that wait for a channel, with the
-// version that does.
-func (k *keyspace) waiting(b int, channel string) string { return k.tags[b] + "w:" + channel }
+// waiting is a sorted set of who waits for a bucket's channels, in byte order,
+// woken one of those channels that changed, moves a hash of what they are at.
+func (k *keyspace) waiting(b int) string { return k.tags[b] + "waiting" }
+func (k *keyspace) woken(b int) string   { return k.tags[b] + "woken" }
+func (k *keyspace) moves(b int) string   { return k.tags[b] + "moves" }
 
 // following is a hash of the subscriptions that follow a channel, with the
 // version that began to.

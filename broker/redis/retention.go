@@ -381,8 +381,8 @@ func (j *janitor) repair(ctx context.Context) error {
 			c, _ := position.Of(channel)
 			to := bucketOf(channel)
 			calls = append(calls, &call{bucket: to, script: waitScript,
-				keys: []string{b.keys.meta(to, channel), b.keys.waiting(to, channel), b.keys.due(to)},
-				args: []any{names[i], version, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(to)}})
+				keys: []string{b.keys.meta(to, channel), b.keys.waiting(to), b.keys.due(to)},
+				args: []any{channel, names[i], version, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(to)}})
 		}
 	}
 	for some := range slices.Chunk(calls, maxCalls) {

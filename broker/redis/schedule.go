@@ -15,89 +15,101 @@ import (
 	"github.com/longline-push/longline/broker"
 )
 
-// candidate is an entry of a bucket that is due.
-type candidate struct {
-	bucket int
-	entry  string
-	at     float64
-}
+// takePiece is how many of those that wait for woken channels one call looks at.
+const takePiece = 500
 
-// Due implements broker.Schedule. Every bucket is asked what is due, in one
-// round trip per master; the oldest are then claimed.
-func (b *Broker) Due(ctx context.Context, limit int, hide time.Duration) ([]broker.Ticket, error) {
+// Due implements broker.Schedule. A part is a bucket.
+func (b *Broker) Due(ctx context.Context, parts []int, limit int, hide time.Duration) ([]broker.Ticket, []int, error) {
 	const verb = "ask what is due"
 	if err := b.usable(ctx); err != nil {
-		return nil, unavailable(verb, err)
+		return nil, nil, unavailable(verb, err)
 	}
-	var mu sync.Mutex
-	var found []candidate
-	err := b.eachServer(ctx, func(ctx context.Context, s *server, owned []int) error {
-		list, err := b.dueAt(ctx, s, owned, limit)
-		mu.Lock()
-		defer mu.Unlock()
-		found = append(found, list...)
-		return err
-	})
-	if err != nil && len(found) == 0 {
-		return nil, unavailable(verb, err)
-	}
-	slices.SortFunc(found, func(x, y candidate) int { return cmp.Compare(x.at, y.at) })
-	found = found[:min(limit, len(found))]
-
-	byBucket := make(map[int][]any)
-	var order []int
-	for _, c := range found {
-		if byBucket[c.bucket] == nil {
-			order = append(order, c.bucket)
-			byBucket[c.bucket] = []any{max(1, hide.Milliseconds())}
+	if parts == nil {
+		var err error
+		if parts, err = b.partsDue(ctx); err != nil && len(parts) == 0 {
+			return nil, nil, unavailable(verb, err)
 		}
-		byBucket[c.bucket] = append(byBucket[c.bucket], c.entry)
 	}
+	for _, bucket := range parts {
+		if bucket < 0 || bucket >= buckets {
+			return nil, nil, fmt.Errorf("%s: %d is not a part of this broker's schedule", verb, bucket)
+		}
+	}
+	asked := parts[:min(limit, len(parts))]
+	left := slices.Clone(parts[len(asked):])
 	var tickets []broker.Ticket
-	err = b.doEach(ctx, len(order), func(i int) *call {
-		return &call{bucket: order[i], script: claimScript, keys: []string{b.keys.due(order[i])}, args: byBucket[order[i]]}
+	err := b.doEach(ctx, len(asked), func(i int) *call {
+		k, bucket, wanted := b.keys, asked[i], limit/len(asked)
+		if i < limit%len(asked) {
+			wanted++
+		}
+		return &call{bucket: bucket, script: takeScript,
+			keys: []string{k.due(bucket), k.waiting(bucket), k.woken(bucket), k.moves(bucket)},
+			args: []any{max(1, hide.Milliseconds()), wanted, takePiece}}
 	}, func(i int, answer any) {
 		list := listOf(answer)
-		for j := 0; j+1 < len(list); j += 2 {
+		if len(list) > 0 && list[0] == int64(1) {
+			left = append(left, asked[i])
+		}
+		for j := 1; j+1 < len(list); j += 2 {
 			entry, _ := list[j].(string)
 			till, _ := list[j+1].(string)
 			if len(entry) > 1 {
-				tickets = append(tickets, broker.Ticket{Name: entry[1:], Ref: fmt.Sprintf("%d %s %s", order[i], till, entry[:1])})
+				tickets = append(tickets, broker.Ticket{Name: entry[1:], Ref: fmt.Sprintf("%d %s %s", asked[i], till, entry[:1])})
 			}
 		}
 	})
 	if err != nil && len(tickets) == 0 {
-		return nil, unavailable(verb, err)
+		return nil, left, unavailable(verb, err)
 	}
-	return tickets, nil
+	return tickets, left, nil
 }
 
-// dueAt returns entries of buckets at s that are due by its clock.
-func (b *Broker) dueAt(ctx context.Context, s *server, owned []int, limit int) ([]candidate, error) {
-	clock, err := s.client.Time(ctx).Result()
-	if err != nil {
-		return nil, err
+// partsDue returns the buckets in which something is due or woken, the longest
+// due first.
+func (b *Broker) partsDue(ctx context.Context) ([]int, error) {
+	type part struct {
+		bucket int
+		since  float64
 	}
-	now := strconv.FormatInt(clock.UnixMilli(), 10)
-	pages := make([]*goredis.ZSliceCmd, len(owned))
-	_, err = s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+	var mu sync.Mutex
+	var found []part
+	err := b.eachServer(ctx, func(ctx context.Context, s *server, owned []int) error {
+		clock, err := s.client.Time(ctx).Result()
+		if err != nil {
+			b.servers.refresh()
+			return err
+		}
+		now := float64(clock.UnixMilli())
+		oldest, woken := make([]*goredis.ZSliceCmd, len(owned)), make([]*goredis.IntCmd, len(owned))
+		_, err = s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+			for i, bucket := range owned {
+				oldest[i] = p.ZRangeWithScores(ctx, b.keys.due(bucket), 0, 0)
+				woken[i] = p.Exists(ctx, b.keys.woken(bucket))
+			}
+			return nil
+		})
+		if err != nil {
+			b.servers.refresh()
+		}
+		mu.Lock()
+		defer mu.Unlock()
 		for i, bucket := range owned {
-			pages[i] = p.ZRangeByScoreWithScores(ctx, b.keys.due(bucket),
-				&goredis.ZRangeBy{Min: "-inf", Max: now, Count: int64(limit)})
+			switch z := oldest[i].Val(); {
+			case len(z) > 0 && z[0].Score <= now:
+				found = append(found, part{bucket, z[0].Score})
+			case woken[i].Val() > 0:
+				found = append(found, part{bucket, now})
+			}
 		}
-		return nil
+		return err
 	})
-	var found []candidate
-	for i, page := range pages {
-		for _, z := range page.Val() {
-			entry, _ := z.Member.(string)
-			found = append(found, candidate{bucket: owned[i], entry: entry, at: z.Score})
-		}
+	slices.SortFunc(found, func(x, y part) int { return cmp.Compare(x.since, y.since) })
+	parts := make([]int, len(found))
+	for i, p := range found {
+		parts[i] = p.bucket
 	}
-	if err != nil {
-		b.servers.refresh()
-	}
-	return found, err
+	return parts, err
 }
 
 // Done implements broker.Schedule.
@@ -125,10 +137,11 @@ func (b *Broker) Done(ctx context.Context, tickets []broker.Ticket) error {
 }
 
 // OnDue implements broker.Schedule.
-func (b *Broker) OnDue(f func()) (stop func()) {
+func (b *Broker) OnDue(f func(part int)) (stop func()) {
 	var stops []func()
 	for bucket := range buckets {
-		_, stop := b.tail.hear(bucket, b.keys.dueTopic(bucket), func(string) { f() }, f)
+		tell := func() { f(bucket) }
+		_, stop := b.tail.hear(bucket, b.keys.dueTopic(bucket), func(string) { tell() }, tell)
 		stops = append(stops, stop)
 	}
 	return sync.OnceFunc(func() {

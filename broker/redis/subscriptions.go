@@ -193,8 +193,8 @@ func (b *Broker) wait(ctx context.Context, own int, u broker.Update) error {
 		c := u.Wait[i]
 		bucket := bucketOf(c.Channel)
 		return &call{bucket: bucket, script: waitScript,
-			keys: []string{b.keys.meta(bucket, c.Channel), b.keys.waiting(bucket, c.Channel), b.keys.due(bucket)},
-			args: []any{u.Name, u.Version + 1, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(bucket)}, durable: u.Durable}
+			keys: []string{b.keys.meta(bucket, c.Channel), b.keys.waiting(bucket), b.keys.due(bucket)},
+			args: []any{c.Channel, u.Name, u.Version + 1, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(bucket)}, durable: u.Durable}
 	}, nil)
 	if err != nil {
 		return err
@@ -207,18 +207,13 @@ func (b *Broker) wait(ctx context.Context, own int, u broker.Update) error {
 // unmark takes a subscription from where version no longer belongs. If that
 // fails, it is found to be there for nothing, later.
 func (b *Broker) unmark(ctx context.Context, name string, version uint64, waited, followed []string) {
-	var keys []string
-	var owners []int
-	for _, channel := range waited {
-		bucket := bucketOf(channel)
-		keys, owners = append(keys, b.keys.waiting(bucket, channel)), append(owners, bucket)
-	}
-	for _, channel := range followed {
-		bucket := bucketOf(channel)
-		keys, owners = append(keys, b.keys.following(bucket, channel)), append(owners, bucket)
-	}
-	err := b.doEach(ctx, len(keys), func(i int) *call {
-		return &call{bucket: owners[i], script: unmarkScript, keys: keys[i : i+1], args: []any{name, version}}
+	channels := slices.Concat(waited, followed)
+	err := b.doEach(ctx, len(channels), func(i int) *call {
+		bucket := bucketOf(channels[i])
+		if i < len(waited) {
+			return &call{bucket: bucket, script: unwaitScript, keys: []string{b.keys.waiting(bucket)}, args: []any{name, version, channels[i]}}
+		}
+		return &call{bucket: bucket, script: unmarkScript, keys: []string{b.keys.following(bucket, channels[i])}, args: []any{name, version}}
 	}, nil)
 	if err != nil {
 		b.log.Debug("tidy up after a subscription", "subscription", name, "error", err)

@@ -57,13 +57,8 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 // Run claims what becomes due until ctx ends. What was claimed is delivered
 // until Engine.Close.
 func (d *Dispatcher) Run(ctx context.Context) {
-	due := make(chan struct{}, 1)
-	stop := d.o.Schedule.OnDue(func() {
-		select {
-		case due <- struct{}{}:
-		default:
-		}
-	})
+	hints := hints{told: make(chan struct{}, 1)}
+	stop := d.o.Schedule.OnDue(hints.add)
 	defer stop()
 	var notes sync.WaitGroup
 	defer notes.Wait()
@@ -71,27 +66,61 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
+		var parts []int // all of them
 		select {
 		case <-ctx.Done():
 			return
-		case <-due:
+		case <-hints.told:
+			if parts = hints.take(); len(parts) == 0 {
+				continue
+			}
 		case <-tick.C:
 		}
-		if err := d.claim(ctx); err != nil && ctx.Err() == nil {
+		if err := d.claim(ctx, parts); err != nil && ctx.Err() == nil {
 			d.o.Logger.Debug("claim due callbacks", "error", err)
 		}
 	}
 }
 
-// claim claims all that is due and that there is room for.
-func (d *Dispatcher) claim(ctx context.Context) error {
+// hints are the parts of the schedule in which something became due. What is
+// told while they are being looked at waits, once each.
+type hints struct {
+	told chan struct{}
+
+	mu    sync.Mutex
+	parts []int
+}
+
+func (h *hints) add(part int) {
+	h.mu.Lock()
+	if !slices.Contains(h.parts, part) {
+		h.parts = append(h.parts, part)
+	}
+	h.mu.Unlock()
+	select {
+	case h.told <- struct{}{}:
+	default:
+	}
+}
+
+func (h *hints) take() []int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	parts := h.parts
+	h.parts = nil
+	return parts
+}
+
+// claim claims all that is due in these parts of the schedule, nil for all, and
+// that there is room for. What there is no room for is found a second later.
+func (d *Dispatcher) claim(ctx context.Context, parts []int) error {
 	for {
 		n := min(d.o.Engine.Room(), claimBatch)
 		if n == 0 || d.o.Manager.Quiet() {
 			return nil
 		}
-		tickets, err := d.o.Schedule.Due(ctx, n, claimHide)
-		if err != nil || len(tickets) == 0 {
+		tickets, left, err := d.o.Schedule.Due(ctx, parts, n, claimHide)
+		if err != nil {
 			return err
 		}
 		if err := d.pace.WaitN(ctx, len(tickets)); err != nil {
@@ -116,9 +145,10 @@ func (d *Dispatcher) claim(ctx context.Context) error {
 				return err
 			}
 		}
-		if err != nil || len(tickets) < n {
+		if err != nil || len(left) == 0 {
 			return err
 		}
+		parts = left
 	}
 }
 

@@ -143,7 +143,7 @@ func (w *walk) ask(o op) {
 			w.t.Errorf("advance by generation %d: fenced %v, %v; the model says refused %v", m.Generation, fenced, err, o.refused)
 		}
 	case o.served:
-		tickets, err := w.b.Due(ctx, 10, time.Millisecond)
+		tickets, _, err := w.b.Due(ctx, nil, 10, time.Millisecond)
 		if err == nil {
 			err = w.b.Done(ctx, tickets)
 		}
@@ -182,7 +182,7 @@ func (w *walk) end() {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 	defer cancel()
 	for want := w.at.due == dueNow; ; {
-		tickets, err := w.b.Due(ctx, 10, time.Millisecond)
+		tickets, _, err := w.b.Due(ctx, nil, 10, time.Millisecond)
 		if err != nil {
 			w.t.Fatalf("due: %v; the model says due %v", err, want)
 		}

@@ -1,6 +1,6 @@
 -- append adds events to a channel's log, all or none, and announces them.
--- KEYS: meta, log, changed, counter, names, waiting, due; with identities also
--- the two hashes that remember them.
+-- KEYS: meta, log, changed, counter, names, waiting, woken, moves; with
+-- identities also the two hashes that remember them.
 -- ARGV: term, an epoch in case one is needed, topic, PUBLISH or SPUBLISH,
 -- channel, 1 to keep events or 0, deduplication window in ms, how many bytes
 -- an announcement carries, time or '', topic of what is due; then identity and
@@ -22,9 +22,9 @@ local time = math.max(clock, tonumber(m[4] or 0))
 -- Identities live in two hashes that take turns, a window each; the field ''
 -- tells which turn a hash is from. A value is "offset:ms since the turn began".
 local ids, earlier, turn, stale
-if KEYS[8] then
+if KEYS[9] then
   turn = math.floor(clock / window)
-  ids, earlier = KEYS[8 + turn % 2], KEYS[8 + (turn + 1) % 2]
+  ids, earlier = KEYS[9 + turn % 2], KEYS[9 + (turn + 1) % 2]
   stale = not epoch or redis.call('HGET', ids, '') ~= int(turn)
   if not epoch or redis.call('HGET', earlier, '') ~= int(turn - 1) then earlier = nil end
 end
@@ -96,5 +96,5 @@ if total <= carry then
   text = text .. table.concat(sizes, ',') .. '\n' .. table.concat(datas)
 end
 redis.call(publish, topic, text)
-wake(KEYS[6], KEYS[7], ARGV[10], publish)
+wake(KEYS[6], KEYS[7], KEYS[8], channel, seq, epoch, int(last), ARGV[10], publish)
 return reply

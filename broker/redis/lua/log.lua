@@ -25,16 +25,25 @@ local function note(changed, counter, channel, seed)
   return seq
 end
 
--- wake makes due whoever waits for a channel, and tells the nodes. What is due
--- is a sorted set by time: '.' and a name where a store said so, '+' and a name
--- where a log moved.
-local function wake(waiting, due, topic, publish)
-  local names = redis.call('HKEYS', waiting)
-  if #names == 0 then return end
-  local at = now('')
-  for _, name in ipairs(names) do redis.call('ZADD', due, at, '+' .. name) end
-  redis.call('UNLINK', waiting)
-  redis.call(publish, topic, '')
+-- wake notes that a channel changed for which somebody waits, however many
+-- there are, and tells the nodes; take.lua moves them to what is due.
+-- waiting, a sorted set in byte order: channel, name, version and cursor of each
+-- that waits, a zero byte between them. woken, a sorted set of channels by the
+-- sequence at which they were woken. moves, a hash: channel → "epoch-head" as of
+-- its last change.
+local function wake(waiting, woken, moves, channel, seq, epoch, head, topic, publish)
+  if not redis.call('ZRANGEBYLEX', waiting, '[' .. channel .. '\0', '(' .. channel .. '\1', 'LIMIT', 0, 1)[1] then return end
+  redis.call('HSET', moves, channel, epoch .. '-' .. head)
+  if redis.call('ZADD', woken, 'NX', seq, channel) == 1 then redis.call(publish, topic, '') end
+end
+
+-- waitNoMore takes a subscription from those that wait for a channel, if it was
+-- entered by a version up to this one.
+local function waitNoMore(waiting, channel, name, version)
+  local prefix = channel .. '\0' .. name
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', waiting, '[' .. prefix .. '\0', '(' .. prefix .. '\1')) do
+    if tonumber(string.match(member, '^%d+', #prefix + 2)) <= version then redis.call('ZREM', waiting, member) end
+  end
 end
 
 -- state returns epoch, first, head, bytes and forks; nil if there is no log.

@@ -1,12 +1,13 @@
 -- wait makes a subscription due as soon as a log is no longer at a cursor.
 -- KEYS: meta, waiting, due
--- ARGV: term, name, version, epoch, offset, PUBLISH or SPUBLISH, topic of what is
--- due
+-- ARGV: term, channel, name, version, epoch, offset, PUBLISH or SPUBLISH, topic
+-- of what is due
 local m = redis.call('HMGET', KEYS[1], 'e', 'h')
-if m[1] == ARGV[4] and tonumber(m[2]) <= tonumber(ARGV[5]) then
-  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+if m[1] == ARGV[5] and tonumber(m[2]) <= tonumber(ARGV[6]) then
+  waitNoMore(KEYS[2], ARGV[2], ARGV[3], math.huge)
+  redis.call('ZADD', KEYS[2], 0, table.concat({ARGV[2], ARGV[3], ARGV[4], ARGV[5] .. '-' .. ARGV[6]}, '\0'))
 else
-  redis.call('ZADD', KEYS[3], now(''), '+' .. ARGV[2])
-  redis.call(ARGV[6], ARGV[7], '')
+  redis.call('ZADD', KEYS[3], now(''), '+' .. ARGV[3])
+  redis.call(ARGV[7], ARGV[8], '')
 end
 return 1
