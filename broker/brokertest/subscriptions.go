@@ -40,6 +40,8 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		{"who waits for what has come already is due at once", waitTooLate},
 		{"who waits is due when the log is dropped", waitForDrop},
 		{"an append beside a store that waits is never missed", waitRaces},
+		{"one event wakes many, in pieces", manyWait},
+		{"a change while many are woken wakes again", changedWhileWoken},
 		{"a node's subscriptions are known by the node", ownedByNode},
 		{"a dead letter is kept once, with the move", buryOnce},
 		{"dead letters are bounded", buryBounded},

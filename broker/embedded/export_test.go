@@ -44,3 +44,10 @@ func (b *Broker) AppendUnnoticed(channel string, data []byte) error {
 
 // Snapshot copies the data as a crash would leave it now to a new directory.
 func (b *Broker) Snapshot(dir string) error { return b.db.Checkpoint(dir) }
+
+// HoldSubscriptions keeps everything that concerns subscriptions waiting until
+// release is called.
+func (b *Broker) HoldSubscriptions() (release func()) {
+	b.subs.mu.Lock()
+	return b.subs.mu.Unlock
+}
