@@ -20,10 +20,12 @@ type Conn interface {
 	// Send hands over frames, each of stride consecutive buffers, and returns
 	// how many of them the peer took or will take: a frame that was begun is
 	// kept and goes out first. blocked means that no more is taken for now;
-	// the owner's Wake follows when it is. The buffers may be reused once Send
-	// returned. err means that the line is dead.
+	// the owner's Wake follows when it is, never after Finish. The buffers may
+	// be reused once Send returned. err means that the line is dead.
 	Send(bufs [][]byte, stride int) (frames int, blocked bool, err error)
-	// Finish closes the line once everything that was handed over is sent.
+	// Finish sends what was handed over, then the end of the stream, and closes
+	// the line when the peer has ended its side too, by its owner's Close, or
+	// after Linger.
 	Finish()
 	// Close closes the line at once. It may be called more than once.
 	Close() error
@@ -45,9 +47,12 @@ var errClosed = errors.New("connection is closed")
 // come in: the reader goes away and Owner.Read is called anew.
 var ErrWouldBlock = errors.New("nothing to read for now")
 
-// messageTimeout is how long a peer may take over the rest of a message that
-// it began.
-const messageTimeout = 30 * time.Second
+// MessageTimeout is how long a peer may take over a message that it began,
+// however it divides it, unless its Poller says otherwise.
+const MessageTimeout = 30 * time.Second
+
+// Linger bounds how long a finished line may take to end.
+const Linger = 5 * time.Second
 
 // reading states of a socket
 const (
@@ -65,7 +70,8 @@ type Socket struct {
 	fd     int
 
 	reads   atomic.Int32
-	between bool        // owned by the reader
+	between bool        // Read doesn't wait; owned by the reader
+	timed   bool        // the message has its deadline; owned by the reader
 	gone    atomic.Bool // a Read failed
 
 	mu        sync.Mutex
@@ -74,8 +80,9 @@ type Socket struct {
 	pong      []byte // the newest pong that has to wait
 	blocked   bool   // the socket takes no more for now
 	finishing bool   // nothing may follow what is in tail
-	saidClose bool   // a close frame of the library's is sent
+	saidClose bool   // a close frame of the library's is in tail or sent: no events follow
 	dead      bool   // closed; fd must not be used
+	linger    *time.Timer
 }
 
 var _ Conn = (*Socket)(nil)
@@ -87,8 +94,8 @@ func (s *Socket) Send(bufs [][]byte, stride int) (frames int, blocked bool, err 
 	if err := s.flushLocked(); err != nil {
 		return 0, false, err
 	}
-	if s.finishing {
-		return 0, false, errClosed
+	if s.finishing || s.saidClose {
+		return 0, true, nil
 	}
 	if s.blocked || len(bufs) == 0 {
 		return 0, s.blocked, nil
@@ -145,7 +152,6 @@ func (s *Socket) flushLocked() error {
 	s.tail = nil
 	if s.finishing {
 		s.shutdownLocked()
-		return errClosed
 	}
 	return nil
 }
@@ -167,15 +173,16 @@ func (s *Socket) Write(b []byte) (int, error) {
 	}
 	s.saidClose = s.saidClose || b[0] == opClose
 	s.tail = append(s.tail, b...)
-	if err := s.flushLocked(); err != nil && err != errClosed {
+	if err := s.flushLocked(); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// Between says that the reader is between messages: Read doesn't wait until it
-// has read something. Called by the reader.
-func (s *Socket) Between() { s.between = true }
+// Begin says that the reader is between messages: the time for one begins
+// anew. Where begun is false nothing of the next one is there yet, and Read
+// doesn't wait until it has read something. Called by the reader.
+func (s *Socket) Begin(begun bool) { s.between, s.timed = !begun, false }
 
 // Read implements net.Conn for the WebSocket library. Within a message it
 // waits, but not for ever.
@@ -185,7 +192,10 @@ func (s *Socket) Read(b []byte) (n int, err error) {
 		if s.between {
 			return 0, err
 		}
-		s.Conn.SetReadDeadline(time.Now().Add(messageTimeout))
+		if !s.timed {
+			s.timed = true
+			s.Conn.SetReadDeadline(time.Now().Add(s.poller.Message()))
+		}
 		n, err = s.Conn.Read(b)
 	}
 	s.between = false
@@ -214,15 +224,15 @@ func (s *Socket) Discard() error {
 // ended the connection rather than somebody breaking the protocol.
 func (s *Socket) Gone() bool { return s.gone.Load() }
 
-// SaidClose tells whether the WebSocket library has sent a close frame.
+// SaidClose tells whether the WebSocket library has written a close frame.
 func (s *Socket) SaidClose() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.saidClose
 }
 
-// Finish implements Conn. The peer sees the end of the stream; the socket
-// itself is closed when the peer has ended its side too, or by Close.
+// Finish implements Conn. Its owner's Read goes on: it notices the end of the
+// peer's side.
 func (s *Socket) Finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,6 +240,7 @@ func (s *Socket) Finish() {
 		return
 	}
 	s.finishing, s.pong = true, nil
+	s.linger = time.AfterFunc(Linger, func() { s.Close() })
 	if len(s.tail) == 0 {
 		s.shutdownLocked()
 	}
@@ -254,6 +265,9 @@ func (s *Socket) closeLocked() {
 		return
 	}
 	s.dead, s.owner, s.tail, s.pong = true, nil, nil, nil
+	if s.linger != nil {
+		s.linger.Stop()
+	}
 	s.poller.remove(s)
 	s.Conn.Close()
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -174,7 +175,7 @@ func TestReadingComesAndGoes(t *testing.T) {
 	o.read = func() {
 		b := make([]byte, 4)
 		for {
-			s.Between()
+			s.Begin(false)
 			n, err := s.Read(b)
 			mu.Lock()
 			got = append(got, b[:n]...)
@@ -225,19 +226,44 @@ func TestAClosedLineRefuses(t *testing.T) {
 	}
 }
 
+// sink is a Stream's peer whose writes wait for the gate.
+type sink struct {
+	gate chan struct{} // nil: writes fail
+
+	mu   sync.Mutex
+	got  []byte
+	ends []string
+	cut  chan struct{}
+}
+
+func (p *sink) Write(b []byte) error {
+	if p.gate == nil {
+		return io.ErrClosedPipe
+	}
+	select {
+	case <-p.gate:
+	case <-p.cut:
+		return net.ErrClosed
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got = append(p.got, b...)
+	return nil
+}
+
+func (p *sink) note(end string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ends = append(p.ends, end)
+}
+
+func (p *sink) End() { p.note("end") }
+func (p *sink) Cut() { p.note("cut"); close(p.cut) }
+
 func TestStream(t *testing.T) {
 	o := newOwner()
-	var mu sync.Mutex
-	var got []byte
-	gate := make(chan struct{}, 10)
-	ended := 0
-	s := conn.NewStream(o, func(b []byte) error {
-		<-gate
-		mu.Lock()
-		got = append(got, b...)
-		mu.Unlock()
-		return nil
-	}, func() { ended++ })
+	p := &sink{gate: make(chan struct{}, 10), cut: make(chan struct{})}
+	s := conn.NewStream(o, p)
 	if n, full, err := s.Send([][]byte{[]byte("a"), []byte("b")}, 1); n != 2 || !full || err != nil {
 		t.Fatal(n, full, err)
 	}
@@ -245,26 +271,38 @@ func TestStream(t *testing.T) {
 		t.Error("took more while writing")
 	}
 	s.Write([]byte{0x8a, 0})
-	gate <- struct{}{}
-	gate <- struct{}{}
+	p.gate <- struct{}{}
+	p.gate <- struct{}{}
 	wait(t, o.wakes, "wake")
 	s.Send([][]byte{[]byte("d")}, 1)
 	s.Finish()
-	gate <- struct{}{}
+	p.gate <- struct{}{}
 	s.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	if string(got) != "ab\x8a\x00d" || ended != 1 {
-		t.Errorf("wrote %q, ended %d times", got, ended)
+	s.Close()
+	if string(p.got) != "ab\x8a\x00d" || fmt.Sprint(p.ends) != "[end cut]" {
+		t.Errorf("wrote %q, then %v", p.got, p.ends)
 	}
 }
 
+func TestAFinishedStreamWaitsOnlySoLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &sink{gate: make(chan struct{}), cut: make(chan struct{})}
+		s := conn.NewStream(newOwner(), p)
+		s.Send([][]byte{[]byte("a")}, 1)
+		began := time.Now()
+		s.Finish()
+		s.Wait()
+		if took := time.Since(began); took != conn.Linger || fmt.Sprint(p.ends) != "[cut]" {
+			t.Errorf("ended by %v after %v, want by a cut after %v", p.ends, took, conn.Linger)
+		}
+	})
+}
+
 func TestAStreamWhoseWriteFailsIsDead(t *testing.T) {
-	o := newOwner()
-	ended := make(chan struct{})
-	s := conn.NewStream(o, func([]byte) error { return io.ErrClosedPipe }, func() { close(ended) })
+	p := &sink{cut: make(chan struct{})}
+	s := conn.NewStream(newOwner(), p)
 	s.Send([][]byte{[]byte("a")}, 1)
-	<-ended
+	<-p.cut
 	s.Wait()
 	if _, _, err := s.Send([][]byte{[]byte("b")}, 1); err == nil {
 		t.Error("takes more")

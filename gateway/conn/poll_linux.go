@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +19,10 @@ import (
 // no thread either. Sockets are registered once, edge-triggered: nothing is
 // re-armed per message. The zero value is ready; Close ends it.
 type Poller struct {
+	// MessageTimeout (MessageTimeout) is how long a peer may take over a
+	// message. Static.
+	MessageTimeout time.Duration
+
 	fd      int
 	file    *os.File // of fd; its Fd method would make it blocking
 	raw     syscall.RawConn
@@ -64,12 +69,17 @@ func (p *Poller) start() error {
 	return nil
 }
 
-// Close ends the watching. Sockets must have been closed by their owners.
+// Close ends the watching, and closes sockets that their owners finished.
 func (p *Poller) Close() {
 	p.mu.Lock()
 	p.closed = true
-	file := p.file
+	file, left := p.file, slices.Clone(p.sockets)
 	p.mu.Unlock()
+	for _, s := range left {
+		if s != nil {
+			s.Close()
+		}
+	}
 	if file != nil {
 		file.Close()
 		<-p.stopped

@@ -2,13 +2,19 @@
 
 package conn
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // Listen returns l.
 func Listen(l net.Listener) net.Listener { return l }
 
 // Poller is a placeholder where there is no epoll: every line is a Stream.
-type Poller struct{ readers readers }
+type Poller struct {
+	MessageTimeout time.Duration
+	readers        readers
+}
 
 // Close does nothing.
 func (p *Poller) Close() {}

@@ -50,6 +50,14 @@ func (r *readers) run(s *Socket) {
 	}
 }
 
+// Message is how long a peer may take over a message.
+func (p *Poller) Message() time.Duration {
+	if p.MessageTimeout > 0 {
+		return p.MessageTimeout
+	}
+	return MessageTimeout
+}
+
 // close waits for the readers; their sockets must have been closed.
 func (r *readers) close() {
 	r.init()

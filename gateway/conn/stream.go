@@ -1,33 +1,45 @@
 package conn
 
 import (
+	"net"
 	"sync"
+	"time"
 )
 
 // Stream is a Conn over anything that can only be written to with waiting: TLS
 // in process, HTTP/2. A goroutine writes while there is something to write.
 type Stream struct {
-	write func([]byte) error // hands all bytes over and flushes them
-	end   func()             // closes what is written to
+	peer Peer
 
 	mu        sync.Mutex
 	owner     Owner // until the connection is closed
 	buf       []byte
 	extra     []byte // control frames that came while busy
-	saidClose bool
-	busy      bool // a goroutine writes buf
+	saidClose bool   // the library has written a close frame: no events follow
+	busy      bool   // a goroutine writes buf
 	finishing bool
 	dead      bool
 	idle      sync.Cond // busy became false
+	linger    *time.Timer
 }
 
 var _ Conn = (*Stream)(nil)
 
-// NewStream returns a line whose bytes go to write, called by one goroutine at
-// a time; end is called once, when the line is done with it, and makes a write
-// under way return.
-func NewStream(owner Owner, write func([]byte) error, end func()) *Stream {
-	s := &Stream{write: write, end: end, owner: owner}
+// Peer is what a Stream writes to. Write and End are called by one goroutine,
+// never concurrently; Cut by any.
+type Peer interface {
+	// Write hands all bytes over and flushes them.
+	Write([]byte) error
+	// End ends the stream after what was written.
+	End()
+	// Cut ends it at once: a Write or End under way returns. It doesn't wait.
+	Cut()
+}
+
+// NewStream returns a line to a peer, which it ends by Cut, once, after End if
+// it is finished.
+func NewStream(owner Owner, peer Peer) *Stream {
+	s := &Stream{peer: peer, owner: owner}
 	s.idle.L = &s.mu
 	return s
 }
@@ -38,9 +50,9 @@ func (s *Stream) Send(bufs [][]byte, stride int) (frames int, blocked bool, err 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.dead || s.finishing:
+	case s.dead:
 		return 0, false, errClosed
-	case s.busy:
+	case s.busy || s.finishing || s.saidClose:
 		return 0, true, nil
 	case len(bufs) == 0:
 		return 0, false, nil
@@ -49,8 +61,7 @@ func (s *Stream) Send(bufs [][]byte, stride int) (frames int, blocked bool, err 
 	for _, b := range bufs {
 		s.buf = append(s.buf, b...)
 	}
-	s.busy = true
-	go s.run()
+	s.startLocked()
 	return len(bufs) / stride, true, nil
 }
 
@@ -63,46 +74,62 @@ func (s *Stream) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	const opClose, most = 0x88, 1024
-	s.saidClose = s.saidClose || b[0] == opClose
-	if len(s.extra)+len(b) <= most { // pongs nobody reads
+	if b[0] == opClose {
+		s.saidClose = true
+	}
+	if s.saidClose || len(s.extra)+len(b) <= most { // pongs nobody reads
 		s.extra = append(s.extra, b...)
 	}
-	if !s.busy {
-		s.busy = true
-		go s.run()
-	}
+	s.startLocked()
 	return len(b), nil
 }
 
-// SaidClose tells whether the WebSocket library has sent a close frame.
+// SaidClose tells whether the WebSocket library has written a close frame.
 func (s *Stream) SaidClose() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.saidClose
 }
 
+func (s *Stream) startLocked() {
+	if !s.busy {
+		s.busy = true
+		go s.run()
+	}
+}
+
 func (s *Stream) run() {
 	s.mu.Lock()
-	for {
+	var ended bool
+	for !s.dead {
 		s.buf = append(s.buf, s.extra...)
 		s.extra = nil
-		s.mu.Unlock()
-		err := s.write(s.buf)
-		s.mu.Lock()
-		s.buf = s.buf[:0]
-		if err != nil || len(s.extra) == 0 {
-			s.busy = false
-			if s.finishing || err != nil {
-				s.closeLocked()
-			}
+		if len(s.buf) == 0 && (ended || !s.finishing) {
 			break
 		}
+		if ended = len(s.buf) == 0; ended {
+			s.mu.Unlock()
+			s.peer.End()
+			s.mu.Lock()
+			continue
+		}
+		s.mu.Unlock()
+		err := s.peer.Write(s.buf)
+		s.mu.Lock()
+		s.buf = s.buf[:0]
+		if err != nil {
+			s.closeLocked()
+		}
 	}
+	s.busy = false
 	const kept = 16 << 10
 	if cap(s.buf) > kept {
 		s.buf = nil
 	}
 	owner := s.owner
+	if s.finishing {
+		owner = nil
+	}
 	s.idle.Broadcast()
 	s.mu.Unlock()
 	if owner != nil {
@@ -110,14 +137,17 @@ func (s *Stream) run() {
 	}
 }
 
-// Finish implements Conn.
+// Finish implements Conn. Who reads from the peer closes the line when the
+// peer has ended its side.
 func (s *Stream) Finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.finishing = true
-	if !s.busy {
-		s.closeLocked()
+	if s.finishing || s.dead {
+		return
 	}
+	s.finishing = true
+	s.linger = time.AfterFunc(Linger, func() { s.Close() })
+	s.startLocked()
 }
 
 // Close implements Conn.
@@ -128,7 +158,7 @@ func (s *Stream) Close() error {
 	return nil
 }
 
-// Wait returns when no write is under way on a closed line.
+// Wait returns when no write is under way on a line that was ended.
 func (s *Stream) Wait() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,5 +172,34 @@ func (s *Stream) closeLocked() {
 		return
 	}
 	s.dead, s.owner = true, nil
-	s.end()
+	if s.linger != nil {
+		s.linger.Stop()
+	}
+	s.peer.Cut()
+}
+
+// NetPeer is a connection as a Stream's Peer.
+func NetPeer(c net.Conn) Peer { return netPeer{c} }
+
+type netPeer struct{ conn net.Conn }
+
+func (p netPeer) Write(b []byte) error {
+	_, err := p.conn.Write(b)
+	return err
+}
+
+func (p netPeer) End() {
+	if c, ok := p.conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+		return
+	}
+	p.conn.Close()
+}
+
+func (p netPeer) Cut() {
+	if c, ok := p.conn.(interface{ NetConn() net.Conn }); ok {
+		c.NetConn().Close() // TLS says goodbye first, and waits for that
+		return
+	}
+	p.conn.Close()
 }

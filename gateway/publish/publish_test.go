@@ -330,6 +330,16 @@ func TestPublishToSeveralChannels(t *testing.T) {
 			t.Errorf("answer lacks %s: %s", want, w.Body)
 		}
 	}
+
+	// What is less than a second is not none.
+	log.fail["down"] = wire.RateLimited(300*time.Millisecond, "slowly")
+	w = httptest.NewRecorder()
+	if err := p.ServeSeveral(w, post(`{"type":"t","id":"2","channels":["acct-42","down"]}`, asJSON), admin(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Header().Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After of 300 ms is %q, want 1", got)
+	}
 }
 
 func TestPublishesToSeveralThatAreRefused(t *testing.T) {

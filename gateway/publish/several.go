@@ -155,7 +155,7 @@ func (b *batch) answerSeveral(w http.ResponseWriter, outcomes []outcome) error {
 	h.Set("Content-Type", "application/problem+json")
 	h["Cache-Control"] = noStore
 	if e.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(e.RetryAfter.Seconds())))
+		h.Set("Retry-After", strconv.Itoa(e.RetrySeconds()))
 	}
 	w.WriteHeader(e.Status())
 	w.Write(append(body, "}\n"...))

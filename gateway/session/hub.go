@@ -30,6 +30,9 @@ type Options struct {
 	Heartbeat time.Duration
 	// WriteTimeout (30 s) is how long a peer may take nothing.
 	WriteTimeout time.Duration
+	// MessageTimeout (conn.MessageTimeout) is how long a peer may take over a
+	// message.
+	MessageTimeout time.Duration
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
 	Metrics     *Metrics // nil: not registered
@@ -98,6 +101,7 @@ func NewHub(opts Options) *Hub {
 		sessions: make(map[uint64]*Session), subjects: make(map[string]int), watched: make(map[*Session]int64),
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
+	h.poller.MessageTimeout = opts.MessageTimeout
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for i := range opts.Writers {
 		h.wait.Go(func() { h.write(i == 0) })

@@ -354,7 +354,9 @@ func (s *Session) Break(code wire.CloseCode, reason string) {
 	s.mu.Lock()
 	if !s.over && !s.ending {
 		s.ending = true
-		if code != 0 {
+		if code == 0 {
+			s.conn.Finish()
+		} else {
 			s.control = append(s.control, s.codec.Close(code, reason))
 		}
 		s.leaveLocked()
@@ -372,6 +374,24 @@ func (s *Session) Gone() {
 }
 
 func (s *Session) goneLocked() {
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	s.giveBackLocked()
+}
+
+// Left is Gone for a peer that said goodbye: what was handed to the line goes
+// out, the answer to the goodbye with it.
+func (s *Session) Left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.Finish()
+	}
+	s.giveBackLocked()
+}
+
+func (s *Session) giveBackLocked() {
 	if s.over {
 		return
 	}
@@ -381,9 +401,6 @@ func (s *Session) goneLocked() {
 		s.unheldLocked()
 	}
 	s.leaveLocked()
-	if s.conn != nil {
-		s.conn.Close()
-	}
 	s.hub.remove(s)
 }
 

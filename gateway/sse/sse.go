@@ -139,10 +139,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Sessi
 		}
 		return
 	}
-	s.Start(conn.NewStream(watched{s}, func(b []byte) error {
-		_, err := netConn.Write(b)
-		return err
-	}, func() { netConn.Close() }))
+	s.Start(conn.NewStream(watched{s}, conn.NetPeer(netConn)))
 	go func() {
 		var b [64]byte
 		for {
@@ -177,29 +174,46 @@ func (watched) Read() {}
 
 // stay serves HTTP/2, where a stream lives as long as its handler.
 func (h *Handler) stay(w http.ResponseWriter, r *http.Request, s *session.Session, retry []byte) {
-	control := http.NewResponseController(w)
-	done := make(chan struct{})
-	var once sync.Once
-	ended := func() {
-		once.Do(func() {
-			control.SetWriteDeadline(time.Now()) // a write under way returns
-			close(done)
-		})
-	}
+	p := &held{w: w, control: http.NewResponseController(w), ended: make(chan struct{})}
 	s.Prepend(retry)
 	w.WriteHeader(http.StatusOK)
-	stream := conn.NewStream(watched{s}, func(b []byte) error {
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
-		return control.Flush()
-	}, ended)
+	stream := conn.NewStream(watched{s}, p)
 	s.Start(stream)
 	stop := context.AfterFunc(r.Context(), s.Gone)
-	<-done
+	<-p.ended
 	stop()
 	stream.Wait()
+	stream.Close()
 	s.Gone()
+}
+
+// held is what a handler that stays writes to.
+type held struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	once    sync.Once
+	ended   chan struct{} // closed: the handler may return
+}
+
+var _ conn.Peer = (*held)(nil)
+
+// Write implements conn.Peer.
+func (p *held) Write(b []byte) error {
+	if _, err := p.w.Write(b); err != nil {
+		return err
+	}
+	return p.control.Flush()
+}
+
+// End implements conn.Peer: the handler's return ends the stream.
+func (p *held) End() { p.once.Do(func() { close(p.ended) }) }
+
+// Cut implements conn.Peer: a deadline that has passed resets the stream.
+func (p *held) Cut() {
+	p.once.Do(func() {
+		p.control.SetWriteDeadline(time.Now())
+		close(p.ended)
+	})
 }
 
 // turnAway tells a browser's EventSource to come back later: a status other

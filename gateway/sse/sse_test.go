@@ -311,3 +311,24 @@ func TestWhoIsTurnedAwayComesBackLater(t *testing.T) {
 		t.Errorf("got %d, want 429 with Retry-After", ours.StatusCode)
 	}
 }
+
+// An ended stream is whole: over HTTP/2 a reset would look like a failure to
+// fetch.
+func TestAnEndedStreamEndsInOrder(t *testing.T) {
+	for _, kind := range []string{http1, https, http2} {
+		t.Run(kind, func(t *testing.T) {
+			g := newGateway(t, kind)
+			for range 20 {
+				s := g.open(t, "channel=a")
+				s.wants(t, "retry:")
+				s.wants(t, "longline.hello")
+				g.hub.EndWhere(func(*auth.Grant) bool { return true }, wire.CloseRestart, "restart")
+				s.wants(t, "longline.bye")
+				if s.next() != "" || s.lines.Err() != nil {
+					t.Fatalf("ended by %v", s.lines.Err())
+				}
+				waitFor(t, func() bool { return g.hub.Count() == 0 })
+			}
+		})
+	}
+}

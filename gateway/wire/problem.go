@@ -30,7 +30,7 @@ func WriteProblem(w http.ResponseWriter, err error) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if e.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(seconds(e.RetryAfter)))
+		h.Set("Retry-After", strconv.Itoa(e.RetrySeconds()))
 	}
 	if e.Code == CodeUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="longline"`) // RFC 6750 §3
@@ -39,5 +39,6 @@ func WriteProblem(w http.ResponseWriter, err error) {
 	w.Write(append(e.AppendProblem(nil), '\n'))
 }
 
-// seconds rounds up: a client must not come back too early.
-func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+// RetrySeconds is RetryAfter as the header has it, rounded up: a client must
+// not come back too early.
+func (e *Error) RetrySeconds() int { return int((e.RetryAfter + time.Second - 1) / time.Second) }

@@ -163,13 +163,11 @@ func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	var taken net.Conn
 	c := t.peer
 	if c.socket = c.handler.Hub.Poller().Wrap(netConn); c.socket != nil {
-		taken = c.socket
+		taken = socketConn{c.socket}
 	} else {
-		c.stream = conn.NewStream(c, func(b []byte) error {
-			_, err := netConn.Write(b)
-			return err
-		}, func() { netConn.Close() })
-		taken = &streamConn{Conn: netConn, stream: c.stream}
+		c.stream = conn.NewStream(c, conn.NetPeer(netConn))
+		c.plain = &streamConn{Conn: netConn, stream: c.stream, within: c.handler.Hub.Poller().Message()}
+		taken = c.plain
 	}
 	reader := bufio.NewReaderSize(bytes.NewReader(early), max(512, len(early)))
 	reader.Peek(len(early))
@@ -177,14 +175,54 @@ func (t *taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return taken, bufio.NewReadWriter(reader, bufio.NewWriterSize(taken, 192)), nil
 }
 
-// streamConn is a connection whose writes go through a Stream.
+// socketConn is a Socket as the library has it: what the library closes is
+// ended, or the answer to a close frame would be lost.
+type socketConn struct{ *conn.Socket }
+
+func (c socketConn) Close() error {
+	c.Finish()
+	return nil
+}
+
+// streamConn is a connection that is read by one goroutine and whose writes go
+// through a Stream.
 type streamConn struct {
 	net.Conn
 	stream *conn.Stream
+	within time.Duration // for a message
+	timed  bool          // the message has its deadline; owned by the reader
+	gone   bool          // a Read failed; owned by the reader
+}
+
+// begin says that the reader is between messages, of which the next one may
+// have begun.
+func (c *streamConn) begin(begun bool) {
+	if c.timed {
+		c.SetReadDeadline(time.Time{})
+	}
+	if c.timed = begun; begun {
+		c.SetReadDeadline(time.Now().Add(c.within))
+	}
+}
+
+// Read implements net.Conn. The first bytes of a message may take any time,
+// the rest may not.
+func (c *streamConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.gone = c.gone || err != nil
+	if !c.timed {
+		c.timed = true
+		c.SetReadDeadline(time.Now().Add(c.within))
+	}
+	return n, err
 }
 
 func (c *streamConn) Write(b []byte) (int, error) { return c.stream.Write(b) }
-func (c *streamConn) Close() error                { return c.stream.Close() }
+
+func (c *streamConn) Close() error {
+	c.stream.Finish()
+	return nil
+}
 
 // refuse upgrades to say why, and closes.
 func refuse(w http.ResponseWriter, r *http.Request, e *wire.Error) {

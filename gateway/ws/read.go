@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -25,18 +26,24 @@ type peer struct {
 	buffer  *bufio.Reader
 	socket  *conn.Socket // read when something came in
 	stream  *conn.Stream // or read by a goroutine of its own
+	plain   *streamConn  // what that goroutine reads from
 
 	inMessage bool // owned by the reader
 }
 
 var _ conn.Owner = (*peer)(nil)
 
-// between lets the library's reader go away, be it before a message or after a
-// control frame: it would wait for the next message with a goroutine. It may
-// not go away inside a message, nor with part of a frame in its buffer.
+// between begins the time for a message anew, and lets the library's reader go
+// away, be it before a message or after a control frame: it would wait for the
+// next message with a goroutine. It may not go away inside a message, nor with
+// part of a frame in its buffer.
 func (c *peer) between() {
-	if c.socket != nil && !c.inMessage && c.buffer.Buffered() == 0 {
-		c.socket.Between()
+	switch begun := c.buffer.Buffered() > 0; {
+	case c.inMessage:
+	case c.socket != nil:
+		c.socket.Begin(begun)
+	default:
+		c.plain.begin(begun)
 	}
 }
 
@@ -54,6 +61,7 @@ func (c *peer) Read() {
 			// What else the peer sends is read and ignored, so that the close
 			// frame reaches it before a reset does.
 			if c.socket.Discard() != nil {
+				c.socket.Close()
 				c.Gone()
 			}
 			return
@@ -64,11 +72,14 @@ func (c *peer) Read() {
 // readAll reads where no poller watches, until the connection ends.
 func (c *peer) readAll() {
 	for {
+		c.between()
 		err := c.readMessage()
 		c.Heard()
 		if err != nil {
-			var closed websocket.CloseError
-			c.failed(err, errors.As(err, &closed) || websocket.CloseStatus(err) != -1, c.stream.SaidClose())
+			c.failed(err, c.plain.gone, c.stream.SaidClose())
+			io.Copy(io.Discard, c.plain.Conn) // until Finish has had its time
+			c.stream.Close()
+			c.Gone()
 			return
 		}
 	}
@@ -77,7 +88,9 @@ func (c *peer) readAll() {
 // failed ends the session after a failed read.
 func (c *peer) failed(err error, gone, saidClose bool) {
 	switch {
-	case gone || websocket.CloseStatus(err) != -1:
+	case websocket.CloseStatus(err) != -1:
+		c.Left()
+	case gone:
 		c.Gone()
 	case saidClose:
 		c.Break(0, "") // by the library: 1002, 1009
