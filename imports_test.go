@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +33,8 @@ var imports = map[string]string{
 	"client/js":                   "",
 	"e2e":                         "",
 	"event":                       "",
-	"gateway":                     "broker client/js event gateway/auth gateway/console gateway/feed gateway/publish gateway/session gateway/sse gateway/wire gateway/ws",
+	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/feed gateway/publish gateway/session gateway/sse gateway/wire gateway/ws",
+	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",
 	"gateway/callback":            "broker event gateway/durable gateway/feed gateway/webhook gateway/wire",
@@ -40,14 +45,14 @@ var imports = map[string]string{
 	"gateway/expr":                "",
 	"gateway/feed":                "broker event gateway/wire",
 	"gateway/feed/feedtest":       "broker event",
-	"gateway/publish":             "broker event gateway/auth gateway/wire",
+	"gateway/publish":             "broker event gateway/access gateway/auth gateway/wire",
 	"gateway/pull":                "broker event gateway/auth gateway/durable gateway/feed gateway/session gateway/wire",
-	"gateway/session":             "broker event gateway/auth gateway/conn gateway/durable gateway/feed gateway/wire",
-	"gateway/sse":                 "gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
-	"gateway/subscriptions":       "broker event gateway/auth gateway/callback gateway/durable gateway/webhook gateway/wire",
+	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/durable gateway/feed gateway/wire",
+	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
+	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/durable gateway/webhook gateway/wire",
 	"gateway/webhook":             "event",
 	"gateway/wire":                "broker event",
-	"gateway/ws":                  "event gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
+	"gateway/ws":                  "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
 	"internal/ledger":             "event",
 	"loadtest":                    "loadtest/child loadtest/floor loadtest/measure loadtest/report loadtest/scenario loadtest/swarm loadtest/target loadtest/token",
 	"loadtest/callbacks":          "loadtest/child loadtest/measure loadtest/target loadtest/token",
@@ -115,4 +120,26 @@ func list(t *testing.T) map[string][]string {
 		t.Fatalf("only %d packages listed", len(packages))
 	}
 	return packages
+}
+
+// TestRightsAreAskedInOnePlace: gateway/access alone compares a grant with a
+// name, so that no way into a channel can forget to.
+func TestRightsAreAskedInOnePlace(t *testing.T) {
+	asks := regexp.MustCompile(`\.(MaySubscribe|MayPublish|MayPublishAnything|MaySubscription)\(`)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		if dir := filepath.ToSlash(filepath.Dir(path)); dir == "gateway/access" || dir == "gateway/auth" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if m := asks.Find(text); m != nil {
+			t.Errorf("%s asks a grant with %s…; want package access to", path, m)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

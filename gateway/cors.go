@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"net"
-	"net/http"
-	"strings"
-)
+import "net/http"
 
 // cors sets what lets pages of allowed origins use the API, and answers their
 // preflights (Fetch §3.2); then it returns true. Pages of other origins get
@@ -39,19 +35,4 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) (answered bool) {
 	h.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 	return true
-}
-
-// loopbackHost tells whether a request's Host is a name or an address of this
-// machine's loopback. Any other name may be a foreign page's own, pointed here.
-func loopbackHost(host string) bool {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return true
-	}
-	ip := net.ParseIP(name)
-	return ip != nil && ip.IsLoopback()
 }

@@ -1,17 +1,16 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
-	"net/http/pprof"
 	"slices"
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/session"
@@ -100,6 +99,10 @@ func (s *Server) closeHere(id string) bool {
 	return true
 }
 
+// revoke answers once the revocation is durable, holds here, and the
+// subscriptions that it pauses are paused. Nodes that hear of it, now or when
+// they start, remember the token and nothing else: what was resumed since is
+// not paused again.
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
 	var rev auth.Revocation
 	if err := readJSON(r, &rev); err != nil {
@@ -107,6 +110,12 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *auth.Grant) e
 	}
 	if err := s.o.Revocations.Revoke(r.Context(), rev); err != nil {
 		return err
+	}
+	if s.o.Revoked != nil {
+		// An issuer who doesn't wait has issued it all the same.
+		if err := s.o.Revoked(context.WithoutCancel(r.Context()), rev); err != nil {
+			return fmt.Errorf("revoked, but not all subscriptions of it are paused; revoke again: %w", err)
+		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -132,17 +141,4 @@ func readJSON(r *http.Request, into any) error {
 		return errors.New("something follows the object")
 	}
 	return nil
-}
-
-// Admin is the handler for the admin listener: metrics and profiles, for the
-// machine's own people. It asks for no token.
-func Admin(g prometheus.Gatherer) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -136,10 +137,7 @@ func subscribable(r *http.Request, g *auth.Grant) (string, error) {
 	if err := event.CheckChannel(channel); err != nil {
 		return "", wire.BadRequest("%v", err)
 	}
-	if !g.MaySubscribe(channel) {
-		return "", wire.Forbidden("token may not subscribe to %q", channel)
-	}
-	return channel, nil
+	return channel, access.Read(g, channel)
 }
 
 // channelError names the channel that isn't there.

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/session"
@@ -31,8 +32,11 @@ type Options struct {
 	Hub         *session.Hub
 	Verifier    *auth.Verifier
 	Revocations *auth.Revocations
-	Publisher   *publish.Publisher
-	Admission   *Admission
+	// Revoked is called once for each revocation that was issued here, before
+	// the issuer is answered. nil: nothing more is to be done.
+	Revoked   func(context.Context, auth.Revocation) error
+	Publisher *publish.Publisher
+	Admission *Admission
 	// Origins whose pages may use the API; the zero value is the gateway's own.
 	Origins auth.Origins
 	// LoopbackOnly refuses requests whose Host is not this machine, so that no
@@ -76,14 +80,14 @@ func New(o Options, more ...Route) *Server {
 // Run keeps the probe going until ctx ends.
 func (s *Server) Run(ctx context.Context) { s.probe.run(ctx) }
 
-// access is what a route asks of a request's token.
-type access int
+// asks is what a route asks of a request's token.
+type asks int
 
 const (
-	open   access = iota // none
-	bearer               // a valid one
-	admin                // one that says admin
-	own                  // the handler asks for itself
+	open   asks = iota // none
+	bearer             // a valid one
+	admin              // one that says admin
+	own                // the handler asks for itself
 )
 
 // handler answers a request or returns why not. The grant is nil on open
@@ -93,7 +97,7 @@ type handler func(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
 // route is a line of the table.
 type route struct {
 	method, path string
-	access       access
+	asks         asks
 	handle       handler
 }
 
@@ -159,10 +163,11 @@ func (s *Server) register() {
 		byPath[r.path][r.method] = s.answer(r)
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, notFound(r)) })
-	live := map[string]bool{"/v1/ws": true, "/v1/sse": true} // a HEAD would become a stream
+	// A HEAD there would open a stream, or hold a subscription.
+	attaching := map[string]bool{"/v1/ws": true, "/v1/sse": true, "/v1/subscriptions/{name}/events": true}
 	for path, methods := range byPath {
 		allow := slices.Sorted(maps.Keys(methods))
-		if methods["GET"] != nil && !live[path] {
+		if methods["GET"] != nil && !attaching[path] {
 			methods["HEAD"] = methods["GET"]
 			allow = append(allow, "HEAD")
 		}
@@ -188,15 +193,17 @@ func (s *Server) answer(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		requests.Inc()
 		var g *auth.Grant
-		if rt.access == bearer || rt.access == admin {
+		if rt.asks == bearer || rt.asks == admin {
 			var err error
 			if g, _, err = s.o.Verifier.FromRequest(r); err != nil {
 				s.fail(w, r, err)
 				return
 			}
-			if rt.access == admin && !g.Admin {
-				s.fail(w, r, wire.Forbidden("%s %s is for admins; the token's longline.admin is not true", r.Method, rt.path))
-				return
+			if rt.asks == admin {
+				if err := access.Admin(g, r.Method+" "+rt.path); err != nil {
+					s.fail(w, r, err)
+					return
+				}
 			}
 		}
 		if err := rt.handle(w, r, g); err != nil {

@@ -78,10 +78,11 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	if s.name == "" {
 		s.name = t.Name()
 	}
-	hub := session.NewHub(session.Options{Broker: s.broker, Times: s.broker, Logger: quiet, Node: s.name})
+	var hub *session.Hub
 	revocations := auth.NewRevocations(s.broker, quiet, func(r auth.Revocation) {
 		hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
 	})
+	hub = session.NewHub(session.Options{Broker: s.broker, Times: s.broker, Revocations: revocations, Logger: quiet, Node: s.name})
 	origins, err := auth.ParseOrigins(s.origins)
 	if err != nil {
 		t.Fatal(err)
@@ -312,11 +313,17 @@ func TestProblemsInsteadOfPlainErrors(t *testing.T) {
 	}
 }
 
-func TestHeadAsksForNoStream(t *testing.T) {
-	n := newTestNode(t, setup{})
-	r := n.do("HEAD", "/v1/sse?channel=a", admin(t), "")
-	if r.status != 405 || r.header.Get("Allow") != "GET, OPTIONS" {
-		t.Errorf("got %d, Allow %q; want 405 and what is allowed", r.status, r.header.Get("Allow"))
+func TestHeadAttachesToNothing(t *testing.T) {
+	pull := func(http.ResponseWriter, *http.Request, *auth.Grant) error {
+		t.Error("a HEAD pulled")
+		return nil
+	}
+	n := newTestNode(t, setup{routes: []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: pull}}})
+	for _, path := range []string{"/v1/sse?channel=a", "/v1/ws?channel=a", "/v1/subscriptions/crm/events"} {
+		r := n.do("HEAD", path, admin(t), "")
+		if r.status != 405 || r.header.Get("Allow") != "GET, OPTIONS" {
+			t.Errorf("%s: got %d, Allow %q; want 405 and what is allowed", path, r.status, r.header.Get("Allow"))
+		}
 	}
 }
 
@@ -742,17 +749,49 @@ func TestSDKIsAModuleForAnyPage(t *testing.T) {
 }
 
 func TestAdminListenerServesMetricsAndProfiles(t *testing.T) {
-	server := httptest.NewServer(gateway.Admin(newRegistry(t)))
+	server := httptest.NewServer(gateway.Admin(newRegistry(t), "127.0.0.1:8081"))
 	defer server.Close()
-	for _, path := range []string{"/metrics", "/debug/pprof/"} {
+	// The command line may hold a secret.
+	for path, want := range map[string]int{"/metrics": 200, "/debug/pprof/": 200, "/debug/pprof/cmdline": 404} {
 		resp, err := http.Get(server.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != 200 {
-			t.Errorf("%s: %d", path, resp.StatusCode)
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestAdminListenerAnswersToNamesItKnows(t *testing.T) {
+	for _, tt := range []struct {
+		listen, host string
+		want         int
+	}{
+		{"127.0.0.1:8081", "127.0.0.1:8081", 200},
+		{"127.0.0.1:8081", "localhost:9999", 200},
+		{"127.0.0.1:8081", "[::1]:8081", 200},
+		{"127.0.0.1:8081", "evil.example:8081", 403},
+		{"127.0.0.1:8081", "127.0.0.1.evil.example", 403},
+		{"127.0.0.1:8081", "10.0.0.7:8081", 403},
+		{"10.0.0.7:8081", "10.0.0.7:8081", 200},
+		{"10.0.0.7:8081", "10.0.0.8:8081", 403},
+		{"10.0.0.7:8081", "evil.example", 403},
+		{"metrics.internal:8081", "Metrics.Internal:8081", 200},
+		{"metrics.internal:8081", "evil.example:8081", 403},
+		{"0.0.0.0:8081", "10.0.0.7:8081", 200},
+		{":8081", "[2001:db8::7]:8081", 200},
+		{":8081", "evil.example:8081", 403},
+		{":8081", "", 403},
+	} {
+		r := httptest.NewRequest("GET", "/metrics", nil)
+		r.Host = tt.host
+		w := httptest.NewRecorder()
+		gateway.Admin(newRegistry(t), tt.listen).ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("listening on %s, host %q: %d, want %d", tt.listen, tt.host, w.Code, tt.want)
+		}
+	}
 }

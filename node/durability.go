@@ -49,10 +49,11 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 }
 
 // routes makes what answers requests about durable subscriptions.
-func (d *durability) routes(b gateway.Broker, hub *session.Hub, dialing callback.Dialing) []gateway.Route {
+func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, dialing callback.Dialing) []gateway.Route {
 	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager})
 	d.api = subscriptions.New(subscriptions.Options{
 		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
+		Revocations: revocations,
 	})
 	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull}}
 	for _, r := range d.api.Routes() {
@@ -61,16 +62,9 @@ func (d *durability) routes(b gateway.Broker, hub *session.Hub, dialing callback
 	return routes
 }
 
-// revoked pauses the subscriptions that a revoked sub created.
-func (d *durability) revoked(ctx context.Context, r auth.Revocation, logger *slog.Logger) {
-	if r.Subject == "" || d.api == nil {
-		return
-	}
-	d.claims.Go(func() {
-		if err := d.api.PauseOf(ctx, r.Subject); err != nil && ctx.Err() == nil {
-			logger.Error("pause the subscriptions of a revoked sub", "sub", r.Subject, "error", err)
-		}
-	})
+// pauseOf pauses the subscriptions that a revoked sub's tokens created.
+func (d *durability) pauseOf(ctx context.Context, r auth.Revocation) error {
+	return d.api.PauseOf(ctx, r)
 }
 
 // run starts what runs: the notices, the node's lease, the claims.

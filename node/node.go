@@ -92,13 +92,12 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.durable, err = newDurability(n.broker, config, o.Name, registry, n.logger); err != nil {
 		return err
 	}
-	n.hub = session.NewHub(session.Options{
-		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
-		Metrics: session.NewMetrics(registry),
-	})
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
-		n.durable.revoked(n.background, r, n.logger)
+	})
+	n.hub = session.NewHub(session.Options{
+		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
+		Metrics: session.NewMetrics(registry),
 	})
 	verifier, err := o.verifier(n.background, config, n.revocations, n.logger)
 	if err != nil {
@@ -116,11 +115,11 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Admission: n.admission, Origins: config.origins,
-		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
-	}, n.durable.routes(n.broker, n.hub, config.dialing)...)
+		Revoked: n.durable.pauseOf, LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
+	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
-		n.admin = gateway.HTTPServer(gateway.Admin(registry), n.logger)
+		n.admin = gateway.HTTPServer(gateway.Admin(registry, o.AdminListen), n.logger)
 		n.admin.WriteTimeout = 0 // profiles take their time
 	}
 	return nil

@@ -27,13 +27,8 @@ type Grant struct {
 	subscriptions   *names
 }
 
-// IssuedAt is when the token was made; the zero time if it doesn't say.
-func (g *Grant) IssuedAt() time.Time {
-	if g.issued == 0 {
-		return time.Time{}
-	}
-	return time.Unix(g.issued, 0)
-}
+// Issued is when the token was made, in Unix seconds; 0 if it doesn't say.
+func (g *Grant) Issued() int64 { return g.issued }
 
 // Expires is the token's exp. Live connections end at Ends.
 func (g *Grant) Expires() time.Time { return time.Unix(g.expires, 0) }

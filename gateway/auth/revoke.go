@@ -43,7 +43,13 @@ func (r Revocation) Covers(g *Grant) bool {
 	if r.TokenID != "" {
 		return r.TokenID == g.TokenID
 	}
-	return r.Subject == g.Subject && r.Before != nil && g.issued*1000 < r.Before.UnixMilli()
+	return r.CoversIssued(g.Subject, g.issued)
+}
+
+// CoversIssued tells whether r ends all tokens of a subject that were issued
+// then, in Unix seconds; 0 is a token that doesn't say when.
+func (r Revocation) CoversIssued(subject string, issued int64) bool {
+	return r.Subject != "" && r.Subject == subject && r.Before != nil && issued*1000 < r.Before.UnixMilli()
 }
 
 // RevocationLog is what Revocations needs of a broker.

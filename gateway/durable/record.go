@@ -32,8 +32,11 @@ type Owner struct {
 // but its position and generation.
 type Record struct {
 	Definition Definition `json:"definition"`
-	Creator    string     `json:"creator"`
-	Created    time.Time  `json:"created"`
+	Creator    string     `json:"creator"` // the sub whose token created it
+	// CreatorIssued is when that token was issued, in Unix seconds: 0 where it
+	// didn't say.
+	CreatorIssued int64     `json:"creator_issued,omitempty"`
+	Created       time.Time `json:"created"`
 	// Sealed holds secrets and headers of the callback, encrypted (Vault).
 	Sealed []byte `json:"sealed,omitempty"`
 

@@ -69,6 +69,12 @@ func (i *Item) text(s span) []byte { return i.buf[s.from:s.to] }
 // event's cursor alone.
 func (i *Item) Prefix() []byte { return i.buf[:i.frame] }
 
+// Channel is where the event was published.
+func (i *Item) Channel() string {
+	channel, _, _ := bytes.Cut(i.buf[len("id: "):i.frame], []byte("@"))
+	return unsafe.String(unsafe.SliceData(channel), len(channel))
+}
+
 // JSON is the event's JSON.
 func (i *Item) JSON() []byte { return i.buf[i.json : len(i.buf)-2] }
 

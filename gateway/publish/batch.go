@@ -165,6 +165,13 @@ func (b *batch) encode(channel string) (broker.Entry, error) {
 	return entry, nil
 }
 
+// because says which event an error is about, counted from 0.
+func (b *batch) because(err error) error {
+	e := *wire.From(err)
+	e.Detail = fmt.Sprintf("event %d: %s", b.at, e.Detail)
+	return &e
+}
+
 // bad is an error about the present event, counted from 0.
 func (b *batch) bad(format string, args ...any) error {
 	return wire.BadRequest("event %d: %s", b.at, fmt.Sprintf(format, args...))

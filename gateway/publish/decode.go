@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -305,6 +306,10 @@ func (b *batch) set(a attributes, name, value string, to *string) error {
 			return b.bad("specversion is %.40q; want \"1.0\"", value)
 		}
 		return nil
+	case attrType:
+		if err := access.PublishType(value); err != nil {
+			return b.because(err)
+		}
 	case attrTime:
 		if _, err := time.Parse(time.RFC3339Nano, value); err != nil {
 			return b.bad("time is %.80q; want RFC 3339, e.g. \"2026-11-22T13:31:00.123Z\"", value)

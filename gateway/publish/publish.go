@@ -14,6 +14,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -149,13 +150,7 @@ func mayPublish(g *auth.Grant, channel string) error {
 	if err := event.CheckChannel(channel); err != nil {
 		return wire.BadRequest("%v", err)
 	}
-	if event.Reserved(channel) {
-		return wire.Forbidden("channel %q is the gateway's own; nobody else publishes to names that begin with %q", channel, event.ReservedPrefix)
-	}
-	if !g.MayPublish(channel) {
-		return wire.Forbidden("token may not publish to %q", channel)
-	}
-	return nil
+	return access.Publish(g, channel)
 }
 
 // append hands the batch to the log.

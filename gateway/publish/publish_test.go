@@ -220,6 +220,12 @@ func TestPublishesThatAreRefused(t *testing.T) {
 		{"binary, open quote", ce("ce-subject", `"a`), `1`, 400, "quoted string"},
 		{"binary, own cursor", ce("ce-cursor", "a@b-1"), `1`, 400, "cursor is set by the gateway"},
 		{"binary, data as a header", ce("ce-data", "1"), `1`, 400, "the data is the body"},
+		{"a type of the gateway's own", asJSON, `[{"type":"t"},{"type":"longline.bye"}]`, 403, `event 1: type "longline.bye"`},
+		{"… structured", asEvent, `{"specversion":"1.0","id":"1","source":"/x","type":"longline.gap"}`, 403, "gateway's own"},
+		{"… by lines", asLines, `{"type":"longline.hello"}`, 403, "gateway's own"},
+		{"… escaped", asJSON, `{"type":"\u006congline.bye"}`, 403, "gateway's own"},
+		{"… in binary mode", ce("ce-type", "longline.subscription.gap"), `1`, 403, "gateway's own"},
+		{"… percent-encoded", ce("ce-type", "%6congline.bye"), `1`, 403, "gateway's own"},
 		{"binary, bad attribute name", ce("ce-a-b", "1"), `1`, 400, `"a-b"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -364,6 +370,7 @@ func TestPublishesToSeveralThatAreRefused(t *testing.T) {
 		{"no type", admin(t), `{"id":"1","channels":["a"]}`, 400, "type is missing"},
 		{"an array", admin(t), `[{"type":"t","id":"1","channels":["a"]}]`, 400, "not an object"},
 		{"one channel not allowed", one, `{"type":"t","id":"1","channels":["a","b"]}`, 403, `"b"`},
+		{"a type of the gateway's own", admin(t), `{"type":"longline.bye","id":"1","channels":["a"]}`, 403, "gateway's own"},
 		{"a reserved channel", admin(t), `{"type":"t","id":"1","channels":["a","longline.x"]}`, 403, "gateway's own"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

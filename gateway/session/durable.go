@@ -10,6 +10,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
@@ -105,8 +106,8 @@ func (h *Hub) Subscription(ctx context.Context, g *auth.Grant, name string) (dur
 	if h.opts.Manager == nil {
 		return durable.State{}, wire.NotFound("this gateway has no durable subscriptions")
 	}
-	if !g.MaySubscription(name) {
-		return durable.State{}, wire.Forbidden("token may not use subscription %.128q", name)
+	if err := access.Name(g, name); err != nil {
+		return durable.State{}, err
 	}
 	state, err := h.opts.Manager.Load(ctx, name)
 	if errors.Is(err, broker.ErrNotFound) {
@@ -115,12 +116,7 @@ func (h *Hub) Subscription(ctx context.Context, g *auth.Grant, name string) (dur
 	if err != nil {
 		return state, err
 	}
-	for _, channel := range state.Definition.Channels {
-		if !g.MaySubscribe(channel) {
-			return state, wire.Forbidden("token may not subscribe to %q, a channel of subscription %q", channel, name)
-		}
-	}
-	return state, nil
+	return state, access.Subscription(g, name, state.Definition.Channels)
 }
 
 // AckReceived acknowledges what a client says it received last. What it can't

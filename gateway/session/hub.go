@@ -23,9 +23,12 @@ type Options struct {
 	Times Times
 	// Manager owns durable subscriptions; nil: there are none.
 	Manager *durable.Manager
-	Feeds   feed.Options // its Broker and Logger are set from here
-	Logger  *slog.Logger
-	Node    string // this node's name, in hello
+	// Revocations are asked when a session is registered or renewed; nil:
+	// nothing is ever revoked.
+	Revocations *auth.Revocations
+	Feeds       feed.Options // its Broker and Logger are set from here
+	Logger      *slog.Logger
+	Node        string // this node's name, in hello
 	// Heartbeat (25 s) is how often a quiet line is kept alive.
 	Heartbeat time.Duration
 	// WriteTimeout (30 s) is how long a peer may take nothing.
@@ -197,8 +200,21 @@ const (
 	rest      = 50 * time.Microsecond
 )
 
-// add registers a session, unless a limit says no.
+// add registers a session, unless a limit or a revocation says no. A token may
+// have been revoked since it was verified: asked once the session can be found
+// by EndWhere, no revocation slips between.
 func (h *Hub) add(s *Session) error {
+	if err := h.register(s); err != nil {
+		return err
+	}
+	if err := h.opts.Revocations.Check(s.grant); err != nil {
+		h.remove(s)
+		return err
+	}
+	return nil
+}
+
+func (h *Hub) register(s *Session) error {
 	g := s.grant
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/wire"
@@ -34,6 +35,8 @@ func (h *Hub) New(ctx context.Context, c Config) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{hub: h, codec: c.Codec, grant: c.Grant, lag: c.Lag, tracks: tracks, since: time.Now().UnixMilli()}
+	s.mu.Lock() // whoever finds it may end it at once
+	defer s.mu.Unlock()
 	if err := h.add(s); err != nil {
 		release(tracks)
 		return nil, err
@@ -55,7 +58,7 @@ func (s *Session) Start(l conn.Conn) {
 	s.mu.Lock()
 	s.conn = l
 	over := s.over
-	if !over {
+	if !over && !s.ending {
 		for i := range s.tracks {
 			s.tracks[i].feed.Join(s)
 		}
@@ -96,8 +99,8 @@ func (h *Hub) open(ctx context.Context, g *auth.Grant, channels []string, types 
 		if err := event.CheckChannel(channel); err != nil {
 			return nil, nil, false, wire.BadRequest("%v", err)
 		}
-		if !g.MaySubscribe(channel) {
-			return nil, nil, false, wire.Forbidden("token may not subscribe to %q", channel)
+		if err := access.Read(g, channel); err != nil {
+			return nil, nil, false, err
 		}
 		if slices.Contains(channels[:i], channel) {
 			return nil, nil, false, wire.BadRequest("channel %q is named twice", channel)

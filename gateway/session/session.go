@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/feed"
@@ -294,17 +295,33 @@ func (s *Session) Unsubscribe(channels []string) error {
 }
 
 // Renew replaces the grant in place: same subject, and not less than what is
-// in use.
+// in use. A durable session that has no channels at present is asked for them
+// when it gets them.
 func (s *Session) Renew(g *auth.Grant) error {
+	if err := s.renew(g); err != nil {
+		return err
+	}
+	// Asked once the grant is the session's: if it was revoked since it was
+	// verified, either this tells or EndWhere finds it.
+	err := s.hub.opts.Revocations.Check(g)
+	if err != nil {
+		s.End(wire.CloseUnauthorized, wire.From(err).Detail, 0)
+	}
+	return err
+}
+
+func (s *Session) renew(g *auth.Grant) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g.Subject != s.grant.Subject {
-		return wire.Forbidden("a renewal needs a token of the same sub")
+	var use access.Use
+	if s.held != nil {
+		use.Subscription = s.held.name
 	}
 	for i := range s.tracks {
-		if channel := s.tracks[i].feed.Channel(); !g.MaySubscribe(channel) {
-			return wire.Forbidden("token may not subscribe to %q, which is in use", channel)
-		}
+		use.Channels = append(use.Channels, s.tracks[i].feed.Channel())
+	}
+	if err := access.Renew(s.grant, g, use); err != nil {
+		return err
 	}
 	s.grant = g
 	s.hub.renewed(s, g)

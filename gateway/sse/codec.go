@@ -2,7 +2,10 @@ package sse
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
@@ -31,11 +34,17 @@ func (c codec) AppendEvent(bufs [][]byte, scratch []byte, item *feed.Item, posit
 		id := item.Prefix() // "id: …\ndata: "
 		scratch = append(scratch, id[:len(id)-len("data: ")]...)
 	}
-	if typ := item.Type(); c.types && oneLine(typ) {
+	if typ := item.Type(); c.types && oneLine(typ) && !forged(item, typ) {
 		scratch = append(append(append(scratch, "event: "...), typ...), '\n')
 	}
 	scratch = append(scratch, "data: "...)
 	return append(bufs, scratch[from:len(scratch):len(scratch)], item.Rest()), scratch
+}
+
+// forged tells whether an event's line would pass for one of the gateway's own
+// events: publishers can't use such types, but a log may hold some from before.
+func forged(item *feed.Item, typ string) bool {
+	return strings.HasPrefix(typ, access.OwnTypes) && !event.Reserved(item.Channel())
 }
 
 // oneLine tells whether a publisher's text can stand in a line of the stream.

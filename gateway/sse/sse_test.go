@@ -53,7 +53,7 @@ func newGateway(t *testing.T, kind string) gateway {
 		server.EnableHTTP2 = true
 		server.StartTLS()
 	}
-	token := authtest.Token(t, auth.Mintage{Subscribe: []string{"a", "b", "c.**"}, MaxConnections: 5})
+	token := authtest.Token(t, auth.Mintage{Subscribe: []string{"a", "b", "c.**", "longline.events"}, MaxConnections: 5})
 	t.Cleanup(func() {
 		hub.Close()
 		server.Close()
@@ -200,6 +200,23 @@ func TestGapAndTypes(t *testing.T) {
 	s.wants(t, "id: a@e1-1|event: email.opened|data: {")
 	g.log.Append("a", "email.opened", "", "3")
 	s.wants(t, "id: a@e1-3|event: email.opened|data: {")
+}
+
+// A log from before such types were refused holds an event that would end the
+// stream. It comes, but as an event.
+func TestNoEventPassesForAControlEvent(t *testing.T) {
+	g := newGateway(t, http1)
+	g.log.Append("a", "longline.bye", "", `{"code":4401,"reconnect":false}`)
+	s := g.open(t, "channel=a&event=type&since=earliest")
+	s.wants(t, "retry: ")
+	s.wants(t, "event: longline.hello")
+	s.wants(t, "id: a@e1-1|data: {")
+	// The gateway's own channels hold what the gateway wrote.
+	g.log.Append("longline.events", "longline.node.joined", "", `{}`)
+	s = g.open(t, "channel=longline.events&event=type&since=earliest")
+	s.wants(t, "retry: ")
+	s.wants(t, "event: longline.hello")
+	s.wants(t, "id: longline.events@e1-1|event: longline.node.joined|data: {")
 }
 
 func TestAFinalByeKeepsEventSourceAway(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
@@ -27,7 +28,7 @@ type Broker interface {
 	broker.Durable
 }
 
-// Options of New; all but CheckURL, Engine and MaxPerToken are required.
+// Options of New; all but Engine, CheckURL and Revocations are required.
 type Options struct {
 	Broker  Broker
 	Manager *durable.Manager
@@ -36,6 +37,9 @@ type Options struct {
 	Engine *callback.Engine
 	// CheckURL refuses callback URLs that could never be called. nil: none.
 	CheckURL func(*url.URL) error
+	// Revocations are asked after a subscription was created. nil: nothing is
+	// ever revoked.
+	Revocations *auth.Revocations
 }
 
 // API answers requests about durable subscriptions. Its methods may be called
@@ -111,21 +115,7 @@ func name(r *http.Request, g *auth.Grant) (string, error) {
 	if err := durable.CheckName(n); err != nil {
 		return "", wire.BadRequest("%v", err)
 	}
-	if !g.MaySubscription(n) {
-		return "", wire.Forbidden("token may not use subscription %q", n)
-	}
-	return n, nil
-}
-
-// allowed checks that a subscription's channels lie within what the bearer may
-// read: on every call, since tokens and definitions both change.
-func allowed(g *auth.Grant, name string, channels []string) error {
-	for _, c := range channels {
-		if !g.MaySubscribe(c) {
-			return wire.Forbidden("token may not subscribe to %q, a channel of subscription %q", c, name)
-		}
-	}
-	return nil
+	return n, access.Name(g, n)
 }
 
 // load returns the subscription of the path, if the bearer may use it.
@@ -141,7 +131,7 @@ func (a *API) load(r *http.Request, g *auth.Grant) (durable.State, error) {
 	if err != nil {
 		return s, err
 	}
-	return s, allowed(g, n, s.Definition.Channels)
+	return s, access.Subscription(g, n, s.Definition.Channels)
 }
 
 func notFound(name string) error {
@@ -158,7 +148,7 @@ func (a *API) change(r *http.Request, g *auth.Grant, rule func(s durable.State, 
 		if s.Version == 0 {
 			return durable.Change{}, notFound(n)
 		}
-		if err := allowed(g, n, s.Definition.Channels); err != nil {
+		if err := access.Subscription(g, n, s.Definition.Channels); err != nil {
 			return durable.Change{}, err
 		}
 		return rule(s, force, env)
@@ -196,8 +186,13 @@ func (a *API) resume(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 	return a.get(w, r, g)
 }
 
-// PauseOf pauses what a subject created: its token was revoked.
-func (a *API) PauseOf(ctx context.Context, subject string) error {
+// PauseOf pauses what tokens that a revocation covers created. A revocation of
+// one token, by its jti, pauses nothing: whoever holds the sub still has others.
+func (a *API) PauseOf(ctx context.Context, r auth.Revocation) error {
+	if r.Subject == "" {
+		return nil
+	}
+	covered := func(s *durable.State) bool { return r.CoversIssued(s.Creator, s.CreatorIssued) }
 	for after := ""; ; {
 		page, err := a.o.Broker.List(ctx, "", after, 200)
 		if err != nil || len(page) == 0 {
@@ -205,21 +200,28 @@ func (a *API) PauseOf(ctx context.Context, subject string) error {
 		}
 		for _, one := range page {
 			after = one.Name
-			s, err := durable.Decode(one)
-			if err != nil || s.Creator != subject || s.Paused {
+			if s, err := durable.Decode(one); err != nil || !covered(&s) {
 				continue
 			}
-			err = a.o.Manager.Change(ctx, s.Name, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
-				if s.Version == 0 || s.Paused || s.Creator != subject {
-					return durable.Change{}, durable.ErrNotDue
-				}
-				return durable.Pause(s, force, env)
-			})
-			if err != nil && !errors.Is(err, durable.ErrNotDue) {
+			if err := a.pauseIf(ctx, one.Name, covered); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// pauseIf pauses a subscription of which the condition holds.
+func (a *API) pauseIf(ctx context.Context, name string, holds func(*durable.State) bool) error {
+	err := a.o.Manager.Change(ctx, name, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		if s.Version == 0 || s.Paused || !holds(&s) {
+			return durable.Change{}, durable.ErrNotDue
+		}
+		return durable.Pause(s, force, env)
+	})
+	if errors.Is(err, durable.ErrNotDue) {
+		return nil
+	}
+	return err
 }
 
 func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
@@ -246,7 +248,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 			if err != nil {
 				return err
 			}
-			if g.MaySubscription(s.Name) && allowed(g, s.Name, s.Definition.Channels) == nil && (state == "" || s.Status() == state) {
+			if access.Subscription(g, s.Name, s.Definition.Channels) == nil && (state == "" || s.Status() == state) {
 				if len(out.Subscriptions) == limit {
 					out.Next = out.Subscriptions[limit-1].Name
 					return writeJSON(w, http.StatusOK, out)

@@ -3,11 +3,13 @@ package subscriptions
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/webhook"
@@ -59,7 +61,7 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 	}
 	made, created := "", false // of the try that was stored
 	err = a.o.Manager.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
-		if err := allowed(g, n, s.Definition.Channels); err != nil {
+		if err := access.Subscription(g, n, s.Definition.Channels); err != nil {
 			return durable.Change{}, err
 		}
 		private, err := a.o.Vault.Open(n, s.Sealed)
@@ -87,13 +89,20 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 			return durable.Change{}, err
 		}
 		if created = s.Version == 0; created {
-			_, c := durable.Create(n, durable.Record{Definition: d, Creator: g.Subject, Sealed: sealed}, added, env)
+			_, c := durable.Create(n, durable.Record{Definition: d, Creator: g.Subject, CreatorIssued: g.Issued(), Sealed: sealed}, added, env)
 			return c, nil
 		}
 		return durable.Define(s, d, sealed, added, force, env)
 	})
 	if err != nil {
 		return err
+	}
+	if created {
+		// A revocation pauses what it finds, and this may have come after.
+		if err := a.o.Revocations.Check(g); err != nil {
+			mine := func(s *durable.State) bool { return s.Creator == g.Subject && s.CreatorIssued == g.Issued() }
+			return errors.Join(err, a.pauseIf(context.WithoutCancel(r.Context()), n, mine))
+		}
 	}
 	s, err := a.o.Manager.Load(r.Context(), n)
 	if err != nil {
@@ -117,7 +126,7 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 
 // check is what only the gateway can say about a definition.
 func (a *API) check(g *auth.Grant, name string, d durable.Definition) error {
-	if err := allowed(g, name, d.Channels); err != nil {
+	if err := access.Subscription(g, name, d.Channels); err != nil {
 		return err
 	}
 	since, err := durable.ParseSince(d.Start)

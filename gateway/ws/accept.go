@@ -16,6 +16,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/session"
@@ -127,7 +128,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, g *auth.Grant, 
 		return
 	}
 	c.ws.SetReadLimit(readLimit)
-	if g.MayPublishAnything() {
+	if access.PublishAnything(g) {
 		c.ws.SetReadLimit(publishReadLimit)
 	}
 	if c.socket == nil {
