@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -88,4 +89,70 @@ func TestNodeThatCannotBeMadeLeavesNothing(t *testing.T) {
 		t.Fatalf("after that: %v", err)
 	}
 	n.Shutdown()
+}
+
+// A revocation pauses once, when it is issued: a node that starts later only
+// remembers which tokens don't count.
+func TestRestartPausesNothingAgain(t *testing.T) {
+	dir := t.TempDir()
+	for start := range 2 {
+		n, err := node.New(t.Context(), node.Options{Broker: "embedded:" + dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		mint := func(m auth.Mintage) string {
+			m.TTL = time.Hour
+			token, err := n.Mint(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return token
+		}
+		customer, root := mint(auth.Mintage{Subject: "customer", Subscribe: []string{"c"}, Subscriptions: []string{"*"}}), mint(auth.Mintage{Subject: "root", Admin: true})
+		do := func(status int, token, method, path, body string) string {
+			t.Helper()
+			req, err := http.NewRequest(method, n.URL()+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != status {
+				t.Fatalf("%s %s: %s %s %v, want %d", method, path, resp.Status, text, err, status)
+			}
+			return string(text)
+		}
+		if start == 0 {
+			do(201, customer, "PUT", "/v1/subscriptions/crm", `{"channels":["c"]}`)
+			do(204, root, "POST", "/v1/tokens/revoke", `{"sub":"customer","before":"`+time.Now().Add(time.Minute).Format(time.RFC3339)+`"}`)
+			do(401, customer, "GET", "/v1/subscriptions/crm", "")
+			if got := do(200, root, "GET", "/v1/subscriptions/crm", ""); !strings.Contains(got, `"state":"paused"`) {
+				t.Errorf("once revoked: %s, want paused", got)
+			}
+			do(200, root, "POST", "/v1/subscriptions/crm/resume", "")
+		} else {
+			do(401, customer, "GET", "/v1/subscriptions/crm", "")
+		}
+		if start == 1 {
+			if got := do(200, root, "GET", "/v1/subscriptions/crm", ""); !strings.Contains(got, `"state":"offline"`) {
+				t.Errorf("after the restart: %s, want offline", got)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if err := n.Shutdown(); err != nil {
+			t.Errorf("shut down: %v", err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	}
 }

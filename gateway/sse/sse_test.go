@@ -216,7 +216,7 @@ func TestNoEventPassesForAControlEvent(t *testing.T) {
 	s = g.open(t, "channel=longline.events&event=type&since=earliest")
 	s.wants(t, "retry: ")
 	s.wants(t, "event: longline.hello")
-	s.wants(t, "id: longline.events@e1-1|event: longline.node.joined|data: {")
+	s.wants(t, "id: longline.events@e2-1|event: longline.node.joined|data: {")
 }
 
 func TestAFinalByeKeepsEventSourceAway(t *testing.T) {

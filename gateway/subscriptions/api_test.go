@@ -360,13 +360,30 @@ func TestPausedAndRevoked(t *testing.T) {
 	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/resume", ""); at(out, "status", "state") != "offline" {
 		t.Errorf("got %v, want offline", out)
 	}
-	if err := a.api.PauseOf(t.Context(), "customer"); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"crm-1": "paused", "crm-2": "offline"} {
-		if out := a.want(200, me, "GET", "/v1/subscriptions/"+name, ""); at(out, "status", "state") != want {
-			t.Errorf("%s: got %v, want %s", name, at(out, "status", "state"), want)
+	revoke := func(subject string, before time.Time) {
+		t.Helper()
+		if err := a.api.PauseOf(t.Context(), auth.Revocation{Subject: subject, Before: &before}); err != nil {
+			t.Fatal(err)
 		}
+	}
+	wantStates := func(want string) {
+		t.Helper()
+		got := ""
+		for _, name := range []string{"crm-1", "crm-2"} {
+			got += fmt.Sprint(" ", at(a.want(200, me, "GET", "/v1/subscriptions/"+name, ""), "status", "state"))
+		}
+		if got != " "+want {
+			t.Errorf("got%s, want %s", got, want)
+		}
+	}
+	// Of the tokens issued before the last minute none created it.
+	revoke("customer", time.Now().Add(-time.Minute))
+	revoke("somebody", time.Now().Add(time.Minute))
+	wantStates("offline offline")
+	revoke("customer", time.Now().Add(time.Minute))
+	wantStates("paused offline")
+	if err := a.api.PauseOf(t.Context(), auth.Revocation{TokenID: "x"}); err != nil {
+		t.Fatal(err)
 	}
 }
 

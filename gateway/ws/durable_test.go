@@ -426,3 +426,20 @@ func (d *durables) wantTold(t *testing.T, kind string) {
 		<-time.After(5 * time.Millisecond)
 	}
 }
+
+func TestRenewalKeepsTheRightToTheSubscription(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	c := d.attach(t, "")
+	for _, tt := range []struct {
+		next auth.Mintage
+		want string
+	}{
+		{auth.Mintage{Subscribe: []string{"a"}}, `"code":"forbidden","detail":"token may not use subscription \"crm\""`},
+		{auth.Mintage{Subscribe: []string{"b"}, Subscriptions: []string{"crm"}}, `token may not subscribe to \"a\", a channel of subscription \"crm\"`},
+		{auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}}, `{"op":"ok","ref":1}`},
+	} {
+		say(t, c, `{"op":"auth","ref":1,"token":%q}`, token(t, tt.next))
+		wantFrame(t, c, tt.want)
+	}
+}
