@@ -214,6 +214,9 @@ func TestRefusedBatchIsTriedEventByEvent(t *testing.T) {
 		d.ends(t)
 		wantText(t, "calls", e.said(), "e1+e2+e3 e1 e2 e2 e2 e3 e4+e5+e6 e7")
 		wantText(t, "dead", m.deadIDs(), "e2")
+		if got := m.buried()[0].Attempts; got != 4 {
+			t.Errorf("e2 was sent once in a batch and 3 times alone; its letter says %d attempts", got)
+		}
 		if m.position() != 7 {
 			t.Errorf("committed %d, want 7", m.position())
 		}

@@ -211,16 +211,26 @@ func (q *queue) another() *unit {
 	if suspect == nil {
 		return nil
 	}
+	var skipped map[lane]bool // behind others that are suspected
 	for _, it := range q.items {
-		if it.state != waiting || it.alone != nil && (it.alone.fails >= suspectAfter || it.alone.condemned != "") {
+		if it.state != waiting {
 			continue
 		}
-		if l, ok := q.lane(it); !ok || !q.byKey || !q.taken[l] {
-			u := q.single(it)
-			u.probe = !q.byKey
-			q.take(u)
-			return u
+		l, keyed := q.lane(it)
+		ordered := q.byKey && keyed
+		if ordered && (q.taken[l] || skipped[l]) {
+			continue
 		}
+		if it.alone != nil && (it.alone.fails >= suspectAfter || it.alone.condemned != "") {
+			if ordered {
+				skipped = with(skipped, l)
+			}
+			continue
+		}
+		u := q.single(it)
+		u.probe = !q.byKey
+		q.take(u)
+		return u
 	}
 	for i, u := range q.retry {
 		if u.fails < suspectAfter && u.condemned == "" && u.refusals == 0 {
@@ -261,10 +271,7 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 				break
 			}
 			if keyed {
-				if skipped == nil {
-					skipped = map[lane]bool{}
-				}
-				skipped[l] = true
+				skipped = with(skipped, l)
 			}
 			continue
 		}
@@ -285,6 +292,15 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 	u := &unit{items: batch, batch: q.maxEvents > 1}
 	q.take(u)
 	return u, time.Time{}
+}
+
+// with adds a lane to a set that is made when there is one.
+func with(set map[lane]bool, l lane) map[lane]bool {
+	if set == nil {
+		set = map[lane]bool{}
+	}
+	set[l] = true
+	return set
 }
 
 func (q *queue) single(it *item) *unit {
@@ -384,13 +400,13 @@ func (q *queue) requeue(u *unit) {
 }
 
 // split takes a batch that was in flight apart: each event goes by itself
-// from now on. The first one, of which we don't know better, has failed that
-// often already.
+// from now on, tried as often as the batch was. The first one, of which we
+// don't know better, has failed that often already.
 func (q *queue) split(u *unit, fails int) {
 	q.free(u)
 	for _, it := range u.items {
 		q.setState(it, waiting)
-		it.alone = &unit{items: []*item{it}, batch: true, fails: fails, since: u.since}
+		it.alone = &unit{items: []*item{it}, batch: true, attempts: u.attempts, fails: fails, since: u.since}
 		fails = 0
 	}
 }
