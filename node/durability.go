@@ -92,9 +92,16 @@ func (d *durability) private(s durable.State) ([]webhook.Secret, map[string]stri
 	return secrets, p.Headers, err
 }
 
-// endCallbacks claims nothing more, and lets calls in flight end until ctx does.
-func (d *durability) endCallbacks(ctx context.Context) {
+// drain ends the pulls that wait, claims nothing more and starts no new call,
+// so that by the time the connections are gone these are too.
+func (d *durability) drain(ctx context.Context) {
+	d.puller.Drain()
 	d.claiming()
+	d.engine.Drain(ctx)
+}
+
+// endCallbacks waits for the end of calls in flight, as long as ctx allows.
+func (d *durability) endCallbacks(ctx context.Context) {
 	d.claims.Wait()
 	d.engine.Close(ctx)
 	d.puller.Close()

@@ -169,6 +169,7 @@ func (n *Node) Shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.o.Drain)
 	defer cancel()
 
+	n.durable.drain(ctx)           // pulls that wait end; no new calls
 	n.server.Drain(ctx, n.o.Drain) // not ready; no new connections; byes, spread
 	err := n.public.Shutdown(ctx)  // no new requests; those under way finish
 	n.listener.Close()             // Shutdown has, if Run was called

@@ -193,19 +193,26 @@ func (e *Engine) Halt() {
 	}
 }
 
-// Close takes no more subscriptions, lets all workers yield, calls in flight
-// ending as they may until ctx does, and waits for their end.
-func (e *Engine) Close(ctx context.Context) {
+// Drain takes no more subscriptions and lets all workers yield: no new call
+// starts, and those in flight may end until ctx nearly does. What then is
+// still in flight is cut off, so that what was answered is committed in time.
+// It doesn't wait; Close does.
+func (e *Engine) Drain(ctx context.Context) {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
 	patience := Patience
 	if deadline, ok := ctx.Deadline(); ok {
-		patience = time.Until(deadline)
+		patience = time.Until(deadline) * 8 / 10
 	}
 	for _, w := range e.all() {
 		w.Yield(patience)
 	}
+}
+
+// Close drains, and waits for the workers' end.
+func (e *Engine) Close(ctx context.Context) {
+	e.Drain(ctx)
 	ended := make(chan struct{})
 	go func() { e.running.Wait(); close(ended) }()
 	select {

@@ -32,16 +32,25 @@ type Options struct {
 // Puller answers pulls. Between two of them it holds the subscription for the
 // one who pulls.
 type Puller struct {
-	o Options
+	o        Options
+	draining chan struct{} // closed when nobody is to wait any more
 
 	mu     sync.Mutex
 	leases map[string]*pullLease // by subscription
 	closed bool
+	drain  sync.Once
 	timers sync.WaitGroup // of leases that wait for their next pull
 }
 
 // New makes a Puller.
-func New(o Options) *Puller { return &Puller{o: o, leases: make(map[string]*pullLease)} }
+func New(o Options) *Puller {
+	return &Puller{o: o, draining: make(chan struct{}), leases: make(map[string]*pullLease)}
+}
+
+// Drain ends the pulls that wait, with what there is, and lets no other wait:
+// the node is about to shut down. Who pulls next does so by a new connection,
+// which may lead to another node.
+func (p *Puller) Drain() { p.drain.Do(func() { close(p.draining) }) }
 
 // Close releases what is held. No pull may be under way.
 func (p *Puller) Close() {
@@ -138,6 +147,12 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	select {
+	case <-p.draining:
+		h.Set("Connection", "close")
+		h.Set("Retry-After", "1")
+	default:
+	}
 	w.Write(out.bytes)
 	return nil
 }

@@ -36,6 +36,7 @@ func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 			case <-l.wake:
 				continue
 			case <-l.over:
+			case <-l.p.draining:
 			case <-enough.C:
 			case <-ctx.Done():
 			}
