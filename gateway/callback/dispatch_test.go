@@ -275,7 +275,7 @@ func TestGoneEndpointIsDisabledUntilItIsDefinedAnew(t *testing.T) {
 	in.answer(0)
 	n.publish(3, 3)
 	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
-		return durable.Define(s, s.Definition, nil, nil, force, env)
+		return durable.Define(s.Enabled(), s.Definition, nil, nil, force, env)
 	})
 	if err != nil {
 		t.Fatal(err)

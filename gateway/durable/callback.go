@@ -34,8 +34,14 @@ func (c *Callback) check(window int) error {
 	if c.Rate > 0 && c.Rate < 0.001 {
 		return fmt.Errorf("rate is %v, want 0.001 calls a second at least", c.Rate)
 	}
-	if c.Batch.MaxEvents < 1 || c.Batch.MaxEvents > MaxBatch || c.Batch.MaxEvents > window {
-		return fmt.Errorf("batch.max_events is %d, want 1 to %d and not more than window (%d)", c.Batch.MaxEvents, MaxBatch, window)
+	if c.Batch.MaxEvents < 1 || c.Batch.MaxEvents > MaxBatch {
+		return fmt.Errorf("batch.max_events is %d, want 1 to %d", c.Batch.MaxEvents, MaxBatch)
+	}
+	if n := c.inFlight(); n > MaxWindow {
+		return fmt.Errorf("concurrency × batch.max_events is %d × %d = %d events in flight, want %d (the largest window) at most", c.Concurrency, c.Batch.MaxEvents, n, MaxWindow)
+	} else if n > window {
+		return fmt.Errorf("concurrency × batch.max_events is %d × %d = %d events in flight, but window is %d; want window %d at least, or none, which is %d then",
+			c.Concurrency, c.Batch.MaxEvents, n, window, n, min(max(minWindow, 2*n), MaxWindow))
 	}
 	for _, d := range []struct {
 		name      string
@@ -57,6 +63,9 @@ func (c *Callback) check(window int) error {
 	}
 	return checkHeaders(c.Headers)
 }
+
+// inFlight is how many events may be on their way at once.
+func (c *Callback) inFlight() int { return c.Concurrency * c.Batch.MaxEvents }
 
 func checkURL(text string) error {
 	if len(text) > MaxURL {

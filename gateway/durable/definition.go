@@ -107,6 +107,7 @@ const (
 	MaxName         = 128
 	MaxChannels     = 64
 	MaxTypes        = 64
+	minWindow       = 256 // where none is given
 	MaxWindow       = 10_000
 	MaxConcurrency  = 256
 	MaxBatch        = 1000
@@ -152,13 +153,15 @@ func (d *Definition) fill() {
 	if d.Start == "" {
 		d.Start = "latest"
 	}
+	if d.Callback != nil {
+		d.Callback.fill()
+	}
 	if d.Window == 0 {
-		d.Window = 256
+		d.Window = d.defaultWindow()
 	}
-	c := d.Callback
-	if c == nil {
-		return
-	}
+}
+
+func (c *Callback) fill() {
 	if c.Mode == "" {
 		c.Mode = Fallback
 	}
@@ -177,6 +180,15 @@ func (d *Definition) fill() {
 	if c.Timeout == 0 {
 		c.Timeout = Duration(15 * time.Second)
 	}
+}
+
+// defaultWindow is the window where none is given: twice what a callback has in
+// flight, so that the next batches are at hand when one is answered.
+func (d *Definition) defaultWindow() int {
+	if d.Callback == nil {
+		return minWindow
+	}
+	return min(max(minWindow, 2*d.Callback.inFlight()), MaxWindow)
 }
 
 // check returns the first thing that is wrong, named as in the JSON.
@@ -247,6 +259,9 @@ func (d Definition) Patch(patch []byte) (Definition, error) {
 	}
 	if _, ok := p.(map[string]any); !ok {
 		return d, errors.New("the patch is not a JSON object (RFC 7396)")
+	}
+	if d.Window == d.defaultWindow() {
+		d.Window = 0 // it goes on following the callback, unless the patch names it
 	}
 	var doc any
 	text, err := json.Marshal(d)

@@ -134,7 +134,16 @@ func TestRules(t *testing.T) {
 		t.Errorf("a disabled callback: got %v, want ErrNotDue", err)
 	}
 	c, err := durable.Define(s, modelDefinition, nil, nil, false, env)
+	if err != nil || !c.Record.Disabled || c.Record.Parked {
+		t.Errorf("defined anew: got %+v, %v, want its callback still disabled", c, err)
+	}
+	c, err = durable.Define(s.Enabled(), modelDefinition, nil, nil, false, env)
 	if err != nil || c.Record.Disabled || !c.Record.Parked || c.Generation != 3 {
-		t.Errorf("defined anew: got %+v, %v, want it enabled and parked, and nobody fenced", c, err)
+		t.Errorf("enabled and defined anew: got %+v, %v, want it parked, and nobody fenced", c, err)
+	}
+
+	s.Owner, s.Disabled, s.Redriving = owner("n1", "", durable.Call), false, 2
+	if c, err := durable.Park(s, 3, env); err != nil || c.Record.Parked || !c.Record.Grace.Equal(now) {
+		t.Errorf("parked while dead letters wait to be delivered again: got %+v, %v, want it due at once", c, err)
 	}
 }

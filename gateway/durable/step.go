@@ -129,7 +129,8 @@ func Release(s State, generation uint64, handed event.Position, after time.Durat
 }
 
 // Park ends the ownership of a callback that has caught up: nobody needs to
-// look until there is another event.
+// look until there is another event. Where dead letters were put back since it
+// last looked, its next turn is at once.
 func Park(s State, generation uint64, env Env) (Change, error) {
 	if s.Generation != generation || s.Owner == nil {
 		return Change{}, ErrFenced
@@ -137,6 +138,9 @@ func Park(s State, generation uint64, env Env) (Change, error) {
 	c := s.change()
 	c.leave(env)
 	c.Record.Grace, c.Record.Parked = time.Time{}, c.Record.calls()
+	if c.Record.Parked && s.Redriving > 0 {
+		c.Record.Grace, c.Record.Parked = env.Now, false
+	}
 	return c, nil
 }
 
@@ -193,11 +197,12 @@ func Create(name string, r Record, start event.Position, env Env) (State, Change
 
 // Define gives the subscription another definition. Channels that are new
 // start at added. A change of channels or types is to the owner what a seek
-// is; of everything else it is only told.
+// is; of everything else it is only told. A callback that is disabled stays so:
+// see Enabled.
 func Define(s State, d Definition, sealed []byte, added event.Position, force bool, env Env) (Change, error) {
 	c := s.change()
 	old := s.Definition
-	c.Record.Definition, c.Record.Sealed, c.Record.Disabled = d, sealed, false
+	c.Record.Definition, c.Record.Sealed = d, sealed
 	c.Set, c.Durable, c.Record.Touched = added, true, env.Now
 	for _, cursor := range s.Position {
 		if !slices.Contains(d.Channels, cursor.Channel) {
@@ -219,6 +224,12 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 	c.tell(s.Owner, Message{Op: OpChanged})
 	c.turn(env)
 	return c, nil
+}
+
+// Enabled returns s with its callback enabled: it was defined anew.
+func (s State) Enabled() State {
+	s.Disabled = false
+	return s
 }
 
 // Pause holds delivery. A connection stays and gets nothing.

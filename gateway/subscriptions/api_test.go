@@ -200,6 +200,61 @@ func TestPatchMergesByRFC7396(t *testing.T) {
 	}
 }
 
+func TestWindowFollowsTheCallback(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	cb := func(concurrency, events int) string {
+		return fmt.Sprintf(`"callback":{"url":"http://127.0.0.1:9/x","order":"key","concurrency":%d,"batch":{"max_events":%d}}`, concurrency, events)
+	}
+	out := a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],`+cb(4, 200)+`}`)
+	if at(out, "window") != 1600.0 {
+		t.Errorf("window is %v, want 2 × 4 × 200", at(out, "window"))
+	}
+	out = a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"callback":{"batch":{"max_events":500}}}`)
+	if at(out, "window") != 4000.0 {
+		t.Errorf("after a PATCH of the batch: window is %v, want 2 × 4 × 500", at(out, "window"))
+	}
+	out = a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"window":2500}`)
+	if at(out, "window") != 2500.0 {
+		t.Errorf("window is %v, want what was asked for", at(out, "window"))
+	}
+	for body, says := range map[string]string{
+		`{"window":1999}`: "4 × 500 = 2000 events in flight, but window is 1999; want window 2000 at least, or none, which is 4000 then",
+		`{"callback":{"batch":{"max_events":700}}}`: "4 × 700 = 2800 events in flight, but window is 2500",
+		`{"callback":{"concurrency":200}}`:          "200 × 500 = 100000 events in flight, want 10000",
+	} {
+		if out := a.want(400, me, "PATCH", "/v1/subscriptions/crm-1", body); !strings.Contains(fmt.Sprint(at(out, "detail")), says) {
+			t.Errorf("PATCH %s: got %v, want %q", body, at(out, "detail"), says)
+		}
+	}
+	out = a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"callback":null,"window":null}`)
+	if at(out, "window") != 256.0 {
+		t.Errorf("without a callback: window is %v, want 256", at(out, "window"))
+	}
+}
+
+func TestOnlyTheCallbackEnablesTheCallback(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	state := func(out map[string]any) string { return fmt.Sprint(at(out, "status", "state")) }
+	const body = `{"channels":["acct-42"],"callback":{"url":"http://127.0.0.1:9/x"}}`
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", body)
+	for _, test := range []struct{ method, body, want string }{
+		{"PATCH", `{"window":10}`, "disabled"},
+		{"PATCH", `{"types":["a"]}`, "disabled"},
+		{"PATCH", `{"callback":{"rate":5}}`, "waiting"},
+		{"PUT", body, "waiting"},
+	} {
+		if err := a.manager.Change(t.Context(), "crm-1", func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) {
+			s.Disabled, s.Grace, s.Parked = true, time.Time{}, false // it answered 410
+			return durable.Reseal(s, s.Sealed), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := state(a.want(200, me, test.method, "/v1/subscriptions/crm-1", test.body)); test.want == "disabled" && got != "disabled" || test.want != "disabled" && got == "disabled" {
+			t.Errorf("disabled, then %s %s: got %s, want %s", test.method, test.body, got, test.want)
+		}
+	}
+}
+
 func TestBadDefinitionsAreNamed(t *testing.T) {
 	a, me := newAPI(t), token(t, customer)
 	cb := func(fields string) string {

@@ -26,7 +26,7 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	if err != nil {
 		return wire.BadRequest("%v", err)
 	}
-	return a.define(w, r, g, func(s durable.State, _ durable.Private) (durable.Definition, error) { return d, nil })
+	return a.define(w, r, g, true, func(durable.State, durable.Private) (durable.Definition, error) { return d, nil })
 }
 
 // patch changes one by RFC 7396.
@@ -35,7 +35,11 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
 	if err != nil {
 		return err
 	}
-	return a.define(w, r, g, func(s durable.State, p durable.Private) (durable.Definition, error) {
+	var named struct {
+		Callback json.RawMessage `json:"callback"`
+	}
+	_ = json.Unmarshal(b, &named) // Patch says what is wrong with it
+	return a.define(w, r, g, named.Callback != nil, func(s durable.State, p durable.Private) (durable.Definition, error) {
 		if s.Version == 0 {
 			return durable.Definition{}, notFound(s.Name)
 		}
@@ -54,7 +58,8 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
 }
 
 // define gives a subscription the definition that next makes of what it is.
-func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next func(durable.State, durable.Private) (durable.Definition, error)) error {
+// enable says that its callback is given anew: a disabled one is enabled.
+func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, enable bool, next func(durable.State, durable.Private) (durable.Definition, error)) error {
 	n, err := name(r, g)
 	if err != nil {
 		return err
@@ -91,6 +96,9 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, next
 		if created = s.Version == 0; created {
 			_, c := durable.Create(n, durable.Record{Definition: d, Creator: g.Subject, CreatorIssued: g.Issued(), Sealed: sealed}, added, env)
 			return c, nil
+		}
+		if enable {
+			s = s.Enabled()
 		}
 		return durable.Define(s, d, sealed, added, force, env)
 	})
