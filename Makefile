@@ -10,6 +10,10 @@ FUZZTIME    ?= 30s
 BENCH       ?= .
 JS          := client/js
 
+# Tools in Go that are too large to be made anew each time.
+TOOLS := $(CURDIR)/.tools
+HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
+
 # node_modules carries npm's own mark of what it was made from.
 MODULES := $(JS)/node_modules/.package-lock.json
 
@@ -34,8 +38,12 @@ test-js: $(MODULES)
 	cd $(JS) && npm test --silent
 
 # Debian's packages, only if they are missing; npm's, only if the lock changed.
-deps: $(MODULES)
+deps: $(MODULES) $(TOOLS)/helm
 	@.ci/packages
+
+# Twice, because a package server may hiccup.
+$(TOOLS)/helm:
+	GOBIN=$(TOOLS) go install $(HELM) || GOBIN=$(TOOLS) go install $(HELM)
 
 $(MODULES): $(JS)/package-lock.json
 	cd $(JS) && npm ci --no-audit --no-fund --loglevel=error

@@ -31,6 +31,7 @@ var imports = map[string]string{
 	"cli":                         "broker client/go event gateway/auth gateway/webhook node",
 	"client/go":                   "event",
 	"client/js":                   "",
+	"deploy":                      "",
 	"e2e":                         "",
 	"event":                       "",
 	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/feed gateway/publish gateway/session gateway/sse gateway/wire gateway/ws",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,6 +120,60 @@ func TestUnit(t *testing.T) {
 	}
 	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", unit).CombinedOutput(); err != nil {
 		t.Errorf("an exposure above 2.0: %v\n%s", err, out)
+	}
+}
+
+// TestChart renders the chart as it is used: one gateway with a disk, several
+// on Redis with everything that can be asked for, and what can't be.
+func TestChart(t *testing.T) {
+	helm, err := filepath.Abs("../.tools/helm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(helm); err != nil {
+		t.Fatalf("%v: `make deps` makes it", err)
+	}
+	const all = "autoscaling.enabled=true,ingress.enabled=true,ingress.host=push.example.com,ingress.tlsSecret=tls,metrics.serviceMonitor=true"
+	for _, tt := range []struct{ story, set, want string }{
+		{"alone", "", "ConfigMap PodDisruptionBudget Service StatefulSet"},
+		{"on Redis", "replicas=3,broker=redis://redis:6379", "ConfigMap Deployment PodDisruptionBudget Service"},
+		{"on Redis, the URL secret", "replicas=3,brokerSecret.name=redis", "ConfigMap Deployment PodDisruptionBudget Service"},
+		{"on Redis, with all", "broker=redis://redis:6379," + all, "ConfigMap Deployment HorizontalPodAutoscaler Ingress PodDisruptionBudget Service ServiceMonitor"},
+		{"several without Redis", "replicas=2", "the embedded broker takes exactly 1"},
+		{"an ingress without a host", "ingress.enabled=true", "ingress.host is needed"},
+	} {
+		out, err := exec.Command(helm, "template", "push", "helm/longline", "--set", tt.set).CombinedOutput()
+		if err != nil {
+			if !strings.Contains(string(out), tt.want) {
+				t.Errorf("%s: %v\n%s", tt.story, err, out)
+			}
+			continue
+		}
+		var kinds []string
+		for _, text := range strings.Split(string(out), "\n---\n") {
+			var object struct {
+				Kind string
+				Spec struct {
+					Template struct {
+						Spec struct{ TerminationGracePeriodSeconds int }
+					}
+				}
+			}
+			if err := yaml.Unmarshal([]byte(text), &object); err != nil {
+				t.Fatalf("%s: %v in\n%s", tt.story, err, text)
+			}
+			if object.Kind == "" {
+				continue // a comment alone
+			}
+			kinds = append(kinds, object.Kind)
+			if s := object.Spec.Template.Spec.TerminationGracePeriodSeconds; strings.HasSuffix(object.Kind, "Set") && s != 40 {
+				t.Errorf("%s: %d s to end, want --drain and 10 more", tt.story, s)
+			}
+		}
+		slices.Sort(kinds)
+		if got := strings.Join(kinds, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.story, got, tt.want)
+		}
 	}
 }
 
