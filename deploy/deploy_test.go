@@ -155,7 +155,9 @@ func TestChart(t *testing.T) {
 				Kind string
 				Spec struct {
 					Template struct {
-						Spec struct{ TerminationGracePeriodSeconds int }
+						Spec struct {
+							Grace int `yaml:"terminationGracePeriodSeconds"`
+						}
 					}
 				}
 			}
@@ -166,7 +168,8 @@ func TestChart(t *testing.T) {
 				continue // a comment alone
 			}
 			kinds = append(kinds, object.Kind)
-			if s := object.Spec.Template.Spec.TerminationGracePeriodSeconds; strings.HasSuffix(object.Kind, "Set") && s != 40 {
+			runs := object.Kind == "Deployment" || object.Kind == "StatefulSet"
+			if s := object.Spec.Template.Spec.Grace; runs && s != 40 {
 				t.Errorf("%s: %d s to end, want --drain and 10 more", tt.story, s)
 			}
 		}
