@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"time"
 
 	longline "github.com/longline-push/longline/client/go"
 )
@@ -55,7 +54,7 @@ func (c *listenCmd) Run(env *environment) error {
 			return err
 		}
 		defer f.client.CloseIdleConnections()
-		o.Handler, o.Tries, o.MaxBackoff = f.forward, -1, 15*time.Second
+		o.Handler = f.forward
 	}
 	var line *longline.Subscription
 	if c.Subscription != "" {

@@ -138,7 +138,7 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 	}
 	var rejected atomic.Int32
 	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{
-		Handler: count.handle, Tries: 4, MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond,
+		Handler: count.handle, Retry: Retry{Attempts: 4, Min: time.Millisecond, Max: 5 * time.Millisecond},
 		OnReject: func(Event, error) { rejected.Add(1) },
 	}))
 	last := publish(t, c, "acct-42", 1, 10, 0)

@@ -86,9 +86,9 @@ func verify(h http.Header, body []byte, secrets [][]byte, now time.Time) error {
 // an event that was rejected, for batches 200 with the ids; 500, or 503 with
 // Retry-After, if the handler failed, and the gateway will try again. "longline.test" events are
 // answered without the handler.
-func (l *Subscription) CallbackHandler() http.Handler { return http.HandlerFunc(l.serveCallback) }
+func (s *Subscription) CallbackHandler() http.Handler { return http.HandlerFunc(s.serveCallback) }
 
-func (l *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
+func (s *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "callbacks are posted", http.StatusMethodNotAllowed)
@@ -104,15 +104,15 @@ func (l *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "callback can't be read", http.StatusBadRequest)
 		return
 	}
-	if err := verify(r.Header, body, l.secrets, time.Now()); err != nil {
-		l.client.log.Warn("callback refused", "error", err)
+	if err := verify(r.Header, body, s.secrets, time.Now()); err != nil {
+		s.client.log.Warn("callback refused", "error", err)
 		// Not 400, which would have the events dead-lettered.
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
 	}
 	events, batch, err := parseCallback(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		l.client.log.Warn("callback refused", "error", err)
+		s.client.log.Warn("callback refused", "error", err)
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -120,11 +120,11 @@ func (l *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
 	if n, err := strconv.Atoi(r.Header.Get("longline-attempt")); err == nil && n > 1 {
 		again = true // our answer may have been lost
 	}
-	rejected, refusal, err := l.process(r.Context(), events, again)
+	rejected, refusal, err := s.process(r.Context(), events, again)
 	switch {
 	case err != nil:
 		// What went wrong is for our log, not for theirs.
-		l.client.log.Warn("callback not handled", "events", len(events), "error", err)
+		s.client.log.Warn("callback not handled", "events", len(events), "error", err)
 		status := http.StatusInternalServerError
 		if wait := waitOf(err); wait > 0 {
 			status = http.StatusServiceUnavailable
@@ -152,7 +152,7 @@ func parseCallback(contentType string, body []byte) (events []Event, batch bool,
 }
 
 // process has the events handled and waits for it.
-func (l *Subscription) process(ctx context.Context, events []Event, again bool) (rejected []string, refusal, err error) {
+func (s *Subscription) process(ctx context.Context, events []Event, again bool) (rejected []string, refusal, err error) {
 	verdicts := make([]chan verdict, len(events))
 	for i, e := range events {
 		verdicts[i] = make(chan verdict, 1)
@@ -160,7 +160,7 @@ func (l *Subscription) process(ctx context.Context, events []Event, again bool) 
 			verdicts[i] <- verdict{handled: true}
 			continue
 		}
-		l.dispatcher.addCall(e, again, verdicts[i])
+		s.dispatcher.addCall(e, again, verdicts[i])
 	}
 	for i, e := range events {
 		select {

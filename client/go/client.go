@@ -45,7 +45,8 @@ type Options struct {
 	// HTTPClient defaults to one of its own with http.DefaultTransport. Its
 	// Timeout must be 0, since lines stay open.
 	HTTPClient *http.Client
-	// Logger gets connections at Info, trouble at Warn. Default: discard.
+	// Logger gets connections at Info, trouble at Warn: at once, then rarely.
+	// Default: slog.Default() for warnings; slog.DiscardHandler is silent.
 	Logger *slog.Logger
 	// TraceContext, if set, connects handlers and Publish to traces.
 	TraceContext TraceContext
@@ -67,7 +68,7 @@ func (o *Options) fill() {
 		o.HTTPClient = &http.Client{}
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = slog.New(warnings{slog.Default().Handler()})
 	}
 	fill(&o.MinBackoff, 500*time.Millisecond)
 	fill(&o.MaxBackoff, 30*time.Second)

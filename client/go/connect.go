@@ -27,13 +27,17 @@ type path struct {
 }
 
 // connect makes a connection that got as far as its hello, or to stand by.
-func (l *Subscription) connect(ctx context.Context) (*session, error) {
-	token, err := l.client.token(ctx)
+func (s *Subscription) connect(ctx context.Context) (*session, error) {
+	c := s.client
+	// The first of two limits: dial has its own, for the token's owner may be
+	// as far away as the gateway.
+	limited, cancel := context.WithTimeout(ctx, c.options.ConnectTimeout)
+	token, err := c.token(limited)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{sub: l, token: token, endAcks: func() {}}
-	c := l.client
+	to := &session{sub: s, token: token, endAcks: func() {}}
 	transport := c.options.Transport
 	if transport == Auto {
 		transport = WebSocket
@@ -41,29 +45,29 @@ func (l *Subscription) connect(ctx context.Context) (*session, error) {
 			transport = SSE
 		}
 	}
-	s.conn, s.first, err = l.open(ctx, transport, token)
+	to.conn, to.first, err = s.open(ctx, transport, token)
 	if transport == SSE {
-		return s, err
+		return to, err
 	}
 	if err == nil {
-		l.wsFailures = 0
+		s.wsFailures = 0
 		c.path.wsWorks.Store(true)
-		return s, nil
+		return to, nil
 	}
 	if c.options.Transport != Auto || !blocked(err) || ctx.Err() != nil {
-		return s, err
+		return to, err
 	}
-	if l.wsFailures++; c.path.wsWorks.Load() && l.wsFailures < wsPatience {
-		return s, err
+	if s.wsFailures++; c.path.wsWorks.Load() && s.wsFailures < wsPatience {
+		return to, err
 	}
 	c.log.Info("WebSocket does not get through, trying SSE", "error", err)
 	var sseErr error
-	if s.conn, s.first, sseErr = l.open(ctx, SSE, token); sseErr != nil {
-		return s, sseErr
+	if to.conn, to.first, sseErr = s.open(ctx, SSE, token); sseErr != nil {
+		return to, sseErr
 	}
 	c.path.wsWorks.Store(false)
 	c.path.sseUntil.Store(time.Now().Add(sseFor).Unix())
-	return s, nil
+	return to, nil
 }
 
 // blocked tells whether something between us and the gateway may be to blame:
@@ -78,16 +82,16 @@ func blocked(err error) bool {
 }
 
 // dial connects by one transport and reads the first frame.
-func (l *Subscription) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
-	query := l.query(t)
+func (s *Subscription) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
+	query := s.query(t)
 	header := http.Header{}
 	if token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
 	// The time limit is for the attempt, the connection outlives it.
 	held, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	limit := time.AfterFunc(l.client.options.ConnectTimeout, func() {
-		cancel(&Error{Code: ErrTimeout.Code, Detail: "no answer from the gateway within " + l.client.options.ConnectTimeout.String()})
+	limit := time.AfterFunc(s.client.options.ConnectTimeout, func() {
+		cancel(&Error{Code: ErrTimeout.Code, Detail: "no answer from the gateway within " + s.client.options.ConnectTimeout.String()})
 	})
 	defer limit.Stop()
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
@@ -97,12 +101,12 @@ func (l *Subscription) dial(ctx context.Context, t Transport, token string) (con
 	var err error
 	late := false
 	if t == SSE {
-		c, err = openSSE(held, cancel, l, query, header)
+		c, err = openSSE(held, cancel, s, query, header)
 	} else {
 		if late = len(query.Encode()) > longestQuery; late {
 			query = url.Values{}
 		}
-		c, err = openWS(held, cancel, l, query, header)
+		c, err = openWS(held, cancel, s, query, header)
 	}
 	var first frame
 	if err == nil {
@@ -119,9 +123,9 @@ func (l *Subscription) dial(ctx context.Context, t Transport, token string) (con
 		err = malformed("connection begins with %q, want hello", first.op)
 	}
 	if err == nil && late {
-		s := l.selection
-		s.Since = l.since()
-		err = c.subscribe(ctx, s)
+		selection := s.selection
+		selection.Since = s.since()
+		err = c.subscribe(ctx, selection)
 	}
 	if err != nil {
 		if cause := context.Cause(held); cause != nil {
@@ -141,27 +145,27 @@ func (l *Subscription) dial(ctx context.Context, t Transport, token string) (con
 // What is longer is subscribed to once connected.
 const longestQuery = 6000
 
-func (l *Subscription) query(t Transport) url.Values {
+func (s *Subscription) query(t Transport) url.Values {
 	q := url.Values{}
-	if l.name != "" {
-		q.Set("subscription", l.name)
-		q.Set("consumer", l.options.Consumer)
-		if l.options.Window > 0 {
-			q.Set("window", strconv.Itoa(l.options.Window))
+	if s.name != "" {
+		q.Set("subscription", s.name)
+		q.Set("consumer", s.options.Consumer)
+		if s.options.Window > 0 {
+			q.Set("window", strconv.Itoa(s.options.Window))
 		}
 		if t == SSE {
 			q.Set("ack", "manual")
 		}
 		return q
 	}
-	q["channel"] = l.selection.Channels
-	if len(l.selection.Types) > 0 {
-		q.Set("types", strings.Join(l.selection.Types, ","))
+	q["channel"] = s.selection.Channels
+	if len(s.selection.Types) > 0 {
+		q.Set("types", strings.Join(s.selection.Types, ","))
 	}
-	if l.selection.Lag != "" {
-		q.Set("lag", l.selection.Lag)
+	if s.selection.Lag != "" {
+		q.Set("lag", s.selection.Lag)
 	}
-	if since := l.since(); since != "" {
+	if since := s.since(); since != "" {
 		q.Set("since", since)
 	}
 	return q

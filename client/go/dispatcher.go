@@ -2,47 +2,55 @@ package longline
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 )
 
-// dispatcher is where events wait for the handler, whatever brought them: one lane
-// per key, worked on by at most concurrency goroutines, which exist only
+// dispatcher is where events wait for the handler, whatever brought them: one
+// lane per key, worked on by at most concurrency goroutines, which exist only
 // while there is work. Safe for concurrent use.
 //
 //	session ──add──▶ lane "alice"  ▇▇▇ ─┐
 //	session ──add──▶ lane "bob"    ▇    ├─ ready ─▶ up to N calls of the handler ─▶ settle
-//	callback ─add──▶ lane "carol"  ▇▇  ─┘                      └─ failed: lane backingOff, then ready again
+//	callback ─add──▶ lane "carol"  ▇▇  ─┘                      └─ failed: lane backs off, then ready again
+//
+// A lane that has events is in one of three places: among the ready, in a
+// call, or backing off; whatever ends a stay in one of them puts the lane into
+// another or forgets it (queueLocked). So nothing that was added is left
+// behind: it is handled, or tried again, or dropped by who brought it.
 type dispatcher struct {
 	// static after construction
 	concurrency int
 	batch       int           // most events in a call
 	wait        time.Duration // how long a call waits to be filled
-	tries       int           // calls per event, negative: no end
-	least, most time.Duration // backoff between them
+	retry       Retry
 	pace        *pace
 	store       Store // or nil
 	dedupe      bool  // know events that come again
 	handle      func(context.Context, []Event) error
 	onReject    func(Event, error)
 	log         *slog.Logger
+	trouble     *rarely // tells that the handler fails
 
 	mu      sync.Mutex
-	lanes   map[string]*lane
-	ready   []*lane // those with work and no call, in order
-	waiting int     // jobs in ready lanes
-	timer   *time.Timer
-	running int
-	jobs    map[identity]*job // queued or in a call, if dedupe
+	lanes   map[string]*lane   // by key
+	ready   []*lane            // those with work and no call, in order
+	away    map[*lane]struct{} // those in a call or backing off
+	waiting int                // jobs in ready lanes
+	timer   *time.Timer        // until a call need not be filled any more, or the handler's pause is over
+	running int                // goroutines
+	jobs    map[identity]*job  // queued or in a call, if dedupe
 	past    *memory
-	live    context.Context // of calls with events of a subscription; nil between runs
+	health  health
+	failing int             // jobs that failed and stay
+	busy    int             // calls in progress
+	window  int             // of a durable subscription, or 0
+	crowded func() bool     // it is nearly used up; nil: it never is
+	live    context.Context // of calls with events of a subscription; nil between runs, and while one ends
 	calls   int             // with events of a subscription
-	round   int             // counts clear; a lane of another round is void
 	quiet   chan struct{}   // closed when calls is 0; nil while nobody waits
 }
 
@@ -52,8 +60,10 @@ type lane struct {
 	jobs       []*job
 	taken      int         // of jobs, in a call now
 	backingOff *time.Timer // until the next try
+	obeys      bool        // it backs off for as long as the handler said
 	ready      bool        // stands in dispatcher.ready
-	round      int         // the dispatcher's when the lane was made
+	probing    int         // where the job came from that is tried before the head; 0: none is
+	probed     bool        // since the head was tried
 }
 
 // job is an event to be handled.
@@ -61,32 +71,37 @@ type job struct {
 	event   Event
 	id      identity
 	lane    *lane
-	since   time.Time
-	tries   int
-	again   bool // announced as possibly handled before
-	live    bool // brought by a subscription, whose tries are counted
+	since   time.Time // when it came, if there are batches
+	again   bool      // announced as possibly handled before
+	live    bool      // brought by a subscription, whose tries are counted
+	origin  origin
+	history history
+	failing bool // it failed, and stays
 	entry   *entry
 	callers []chan<- verdict
 }
 
-// verdict is what became of an event.
-type verdict struct {
-	handled bool
-	refused error // rejected
-	failed  error // to be tried again
+// origin is by what an event came.
+type origin struct {
+	transport Transport
+	replay    bool
 }
 
-// addLive takes an event from a subscription; entry is settled when it is done. again
-// says that it may have been handled before.
-func (d *dispatcher) addLive(e Event, en *entry, again bool) {
+// addLive takes an event from a subscription; entry is settled when it is
+// done. again says that it may have been handled before. While a run ends
+// nothing is taken: what came before may have been dropped, and order is order.
+func (d *dispatcher) addLive(e Event, en *entry, again bool, from origin) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	j, p := d.admitLocked(e, again)
+	if d.live == nil {
+		return
+	}
+	j, p := d.admitLocked(e, again, from)
 	switch {
 	case p.handled:
 		en.finish()
 	case p.refused != "":
-		en.reject(p.refused)
+		en.reject(p.refused, p.tries)
 	default:
 		en.twin = j.entry
 		j.entry, j.live = en, true
@@ -99,12 +114,17 @@ func (d *dispatcher) addLive(e Event, en *entry, again bool) {
 func (d *dispatcher) addCall(e Event, again bool, verdicts chan<- verdict) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	j, p := d.admitLocked(e, again)
+	if rest := d.health.pause(time.Now()); rest > 0 {
+		// The gateway waits better than we do: it can call somebody else.
+		verdicts <- verdict{failed: RetryAfter(errPausing, rest)}
+		return
+	}
+	j, p := d.admitLocked(e, again, origin{transport: Callback})
 	switch {
 	case p.handled:
 		verdicts <- verdict{handled: true}
 	case p.refused != "":
-		verdicts <- verdict{refused: errors.New(p.refused)}
+		verdicts <- verdict{refused: refusal(p.refused)}
 	default:
 		j.callers = append(j.callers, verdicts)
 		d.startLocked()
@@ -113,8 +133,8 @@ func (d *dispatcher) addCall(e Event, again bool, verdicts chan<- verdict) {
 
 // admitLocked returns the event's job, a new one at the end of its lane or
 // the one it already has, or else what became of it before.
-func (d *dispatcher) admitLocked(e Event, again bool) (*job, past) {
-	j := &job{event: e, again: again}
+func (d *dispatcher) admitLocked(e Event, again bool, from origin) (*job, past) {
+	j := &job{event: e, again: again, origin: from}
 	if d.dedupe {
 		j.id = identify(&e)
 		if known := d.jobs[j.id]; known != nil {
@@ -124,7 +144,7 @@ func (d *dispatcher) admitLocked(e Event, again bool) (*job, past) {
 		if again && (p.handled || p.refused != "") {
 			return nil, p
 		}
-		j.tries = p.tries
+		j.history = p.history
 		d.jobs[j.id] = j
 	}
 	if d.batch > 1 {
@@ -148,21 +168,23 @@ func (d *dispatcher) laneLocked(e *Event) *lane {
 	if d.concurrency == 1 {
 		key = ""
 	} else if key == "" {
-		return &lane{round: d.round}
+		return &lane{}
 	}
 	l := d.lanes[key]
 	if l == nil {
-		l = &lane{key: key, shared: true, round: d.round}
+		l = &lane{key: key, shared: true}
 		d.lanes[key] = l
 	}
 	return l
 }
 
-// queueLocked puts a lane among the ready ones, if it is.
+// queueLocked puts a lane where it belongs when it is neither in a call nor
+// backing off any more, or got its first job.
 func (d *dispatcher) queueLocked(l *lane) {
 	if l.ready || l.taken > 0 || l.backingOff != nil {
 		return
 	}
+	delete(d.away, l)
 	if len(l.jobs) == 0 {
 		if l.shared {
 			delete(d.lanes, l.key)
@@ -176,19 +198,21 @@ func (d *dispatcher) queueLocked(l *lane) {
 
 // startLocked sees to it that somebody works if there is work.
 func (d *dispatcher) startLocked() {
-	if d.running < d.concurrency && len(d.ready) > 0 && d.filledLocked() {
+	if d.running < d.health.limit(d.concurrency) && len(d.ready) > 0 && d.dueLocked() {
 		d.running++
 		go d.work()
 	}
 }
 
-// filledLocked tells whether a call is worth making: it would be full, or its
-// first event has waited long enough.
-func (d *dispatcher) filledLocked() bool {
-	if d.batch <= 1 || d.waiting >= d.batch {
-		return true
+// dueLocked tells whether a call is to be made: the handler is not left in
+// peace, and the call would be full, or its first event has waited long
+// enough. Otherwise it sees to it that somebody looks again.
+func (d *dispatcher) dueLocked() bool {
+	now := time.Now()
+	rest := d.health.pause(now)
+	if d.batch > 1 && d.waiting < d.batch {
+		rest = max(rest, d.wait-now.Sub(d.ready[0].jobs[0].since))
 	}
-	rest := d.wait - time.Since(d.ready[0].jobs[0].since)
 	if rest <= 0 {
 		return true
 	}
@@ -208,7 +232,10 @@ func (d *dispatcher) work() {
 	var jobs []*job
 	d.mu.Lock()
 	for {
-		jobs = d.takeLocked(jobs[:0])
+		jobs = jobs[:0]
+		if d.running <= d.health.limit(d.concurrency) && len(d.ready) > 0 && d.dueLocked() {
+			jobs = d.takeLocked(jobs)
+		}
 		if len(jobs) == 0 {
 			d.running--
 			d.mu.Unlock()
@@ -216,16 +243,18 @@ func (d *dispatcher) work() {
 		}
 		d.startLocked()
 		ctx, live := d.contextLocked(jobs)
+		d.busy++
 		d.mu.Unlock()
 
 		err := d.call(ctx, jobs)
 
 		d.mu.Lock()
+		d.busy--
 		refused := d.settleLocked(jobs, err, ctx.Err() != nil)
 		if len(refused) > 0 && d.onReject != nil {
 			d.mu.Unlock()
-			for _, j := range refused {
-				d.onReject(j.event, err)
+			for _, r := range refused {
+				d.onReject(r.event, r.err)
 			}
 			d.mu.Lock()
 		}
@@ -235,247 +264,213 @@ func (d *dispatcher) work() {
 				d.quiet = nil
 			}
 		}
+		d.startLocked() // more may be allowed than before
 	}
 }
 
-// takeLocked takes the next call's events. An event on its last try goes
-// alone, so that it pays for nobody else's fault.
+// takeLocked takes the next call's events, as many as may be together.
 func (d *dispatcher) takeLocked(jobs []*job) []*job {
-	if len(d.ready) == 0 || !d.filledLocked() {
-		return nil
+	room := d.batch
+	if d.sparingLocked() {
+		if room = 1; !d.witnessLocked() {
+			return jobs
+		}
 	}
-	for len(d.ready) > 0 && len(jobs) < d.batch {
+	for len(d.ready) > 0 && len(jobs) < room {
 		l := d.ready[0]
-		n := min(len(l.jobs), d.batch-len(jobs))
-		if last := slices.IndexFunc(l.jobs[:n], d.lastTry); last == 0 {
-			if len(jobs) > 0 {
+		if len(jobs) == 0 {
+			d.probeLocked(l)
+		}
+		n := 0
+		for ; n < len(l.jobs) && l.probing*n == 0; n++ {
+			together := min(room, d.company(l.jobs[n]))
+			if len(jobs)+n >= together {
 				break
 			}
-			d.unqueueLocked(l, 1)
-			return append(jobs, l.jobs[0])
-		} else if last > 0 {
-			n = last
+			room = together
+		}
+		if n == 0 {
+			break
 		}
 		jobs = append(jobs, l.jobs[:n]...)
-		d.unqueueLocked(l, n)
+		d.waiting -= len(l.jobs)
+		l.taken, l.ready = n, false
+		d.away[l] = struct{}{}
+		d.ready[0] = nil
+		d.ready = d.ready[1:]
+		if l.probing > 0 {
+			break
+		}
 	}
 	return jobs
 }
 
-// unqueueLocked takes the first ready lane, of which n jobs go into a call.
-func (d *dispatcher) unqueueLocked(l *lane, n int) {
-	d.waiting -= len(l.jobs)
-	l.taken, l.ready = n, false
-	d.ready[0] = nil
-	d.ready = d.ready[1:]
+// witnesses are events that are left untried for as long as others fail, or
+// may, and the window is nearly used up: without any, nobody could tell a
+// poisonous event, behind which all the window is done, from a handler in
+// trouble.
+const witnesses = 8
+
+// sparingLocked tells whether that is so. Where one call is made at a time,
+// all behind the failing event is untried; a window that is small for so many
+// calls is not made smaller.
+func (d *dispatcher) sparingLocked() bool {
+	ample := d.window >= 4*(d.concurrency*d.batch+witnesses)
+	if d.failing == 0 && !(d.busy > 0 && ample) || d.concurrency == 1 || d.crowded == nil || !d.crowded() {
+		return false
+	}
+	untried := 0
+	for _, l := range d.ready {
+		if l.jobs[0].history.tries == 0 {
+			untried += len(l.jobs)
+		}
+	}
+	return untried < witnesses+d.batch
 }
 
-func (d *dispatcher) lastTry(j *job) bool {
-	return d.batch > 1 && d.tries > 0 && j.tries > 0 && j.tries+1 >= d.tries
+// witnessLocked brings to the front what is to be tried although events are
+// spared: one that failed, or before a suspect, a witness.
+func (d *dispatcher) witnessLocked() bool {
+	tried := func(l *lane) bool { return l.jobs[0].history.tries > 0 }
+	i := slices.IndexFunc(d.ready, tried)
+	if i < 0 {
+		return false
+	}
+	if l := d.ready[i]; !l.probed && d.suspectLocked(l.jobs[0]) {
+		if w := slices.IndexFunc(d.ready, func(l *lane) bool { return !tried(l) }); w >= 0 {
+			l.probed, i = true, w
+		}
+	} else {
+		l.probed = false
+	}
+	l := d.ready[i]
+	copy(d.ready[1:i+1], d.ready[:i])
+	d.ready[0] = l
+	return true
+}
+
+// suspectLocked tells whether an event failed over and over, and none passed
+// since.
+func (d *dispatcher) suspectLocked(j *job) bool {
+	return j.history.tries >= suspectAfter && j.history.passes == d.health.passes
+}
+
+// probeLocked puts another event before the lane's head, if that is suspect:
+// whether that one passes tells a poisonous event from a handler in trouble.
+// It has another key, and none of its own before it, so that each key's order
+// stands. Where there are many lanes, the others are the probe.
+func (d *dispatcher) probeLocked(l *lane) {
+	head := l.jobs[0]
+	if d.concurrency > 1 {
+		return
+	}
+	if l.probed || !d.suspectLocked(head) {
+		l.probed = false
+		return
+	}
+	seen := map[string]bool{head.event.Key: head.event.Key != ""}
+	var others []int
+	for i, j := range l.jobs[1:] {
+		if key := j.event.Key; key == "" || !seen[key] {
+			seen[key] = key != ""
+			others = append(others, i+1)
+		}
+	}
+	if len(others) == 0 {
+		return
+	}
+	// Any of them, since that one may be poisonous, too.
+	at := others[rand.IntN(len(others))]
+	j := l.jobs[at]
+	copy(l.jobs[1:at+1], l.jobs[:at])
+	l.jobs[0] = j
+	l.probing, l.probed = at, true
+}
+
+// company is how many events a call with this one may have: an event goes
+// alone on its last try, and with ever fewer where others pass meanwhile, so
+// that it pays for nobody else's fault.
+func (d *dispatcher) company(j *job) int {
+	switch h := &j.history; {
+	case d.batch > 1 && d.retry.Attempts > 0 && h.tries > 0 && h.tries+1 >= d.retry.Attempts:
+		return 1
+	case h.company > 0:
+		return h.company
+	}
+	return d.batch
 }
 
 func (d *dispatcher) contextLocked(jobs []*job) (ctx context.Context, live bool) {
-	if d.live == nil || !slices.ContainsFunc(jobs, func(j *job) bool { return j.entry != nil }) {
+	if d.live == nil {
 		return context.Background(), false
 	}
-	d.calls++
-	return d.live, true
-}
-
-// call hands the events to the handler, but for those which the store knows.
-func (d *dispatcher) call(ctx context.Context, jobs []*job) error {
-	if wait := d.pace.take(time.Now()); wait > 0 && !sleep(ctx, wait) {
-		return ctx.Err()
-	}
-	events := make([]Event, 0, len(jobs))
 	for _, j := range jobs {
-		if d.store != nil && j.again {
-			handled, err := d.store.Handled(ctx, j.id.String())
-			if err != nil {
-				return fmt.Errorf("ask store: %w", err)
-			}
-			if handled {
-				continue
-			}
-		}
-		events = append(events, j.event)
-	}
-	if len(events) == 0 {
-		return nil
-	}
-	err := d.guarded(ctx, events)
-	if d.store == nil {
-		return err
-	}
-	for _, e := range events {
-		if v := judge(err, e.ID); v.failed == nil {
-			if err := d.store.MarkHandled(ctx, identify(&e).String()); err != nil {
-				// The event is done; at worst it is handled once more.
-				d.log.Warn("event not marked as handled", "id", e.ID, "error", err)
-			}
+		if j.entry != nil {
+			d.calls++
+			return d.live, true
 		}
 	}
-	return err
+	return context.Background(), false
 }
 
-// guarded calls the handler. A panic is an error like another: else one event
-// could end the process each time it comes.
-func (d *dispatcher) guarded(ctx context.Context, events []Event) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			d.log.Error("handler panicked", "panic", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("handler panicked: %v", v)
-		}
-	}()
-	return d.handle(ctx, events)
-}
-
-// judge says what a handler's error means for the event with that id.
-func judge(err error, id string) verdict {
-	if err == nil {
-		return verdict{handled: true}
-	}
-	var r *rejection
-	if !errors.As(err, &r) {
-		return verdict{failed: err}
-	}
-	if len(r.ids) == 0 || slices.Contains(r.ids, id) {
-		return verdict{refused: err}
-	}
-	return verdict{handled: true}
-}
-
-// settleLocked ends a call: its events are done, or their lanes are backingOff
-// until the next try. A call that was told to stop counts as no try. It
-// returns the events that are rejected.
-func (d *dispatcher) settleLocked(jobs []*job, err error, stopped bool) (refused []*job) {
-	tries := 0
-	for i := 0; i < len(jobs); {
-		l := jobs[i].lane
-		kept := make([]*job, 0, 1)
-		n := l.taken
-		for _, j := range jobs[i : i+n] {
-			switch v := d.finishLocked(j, judge(err, j.event.ID), stopped); {
-			case v.refused != nil:
-				refused = append(refused, j)
-			case v.failed != nil && j.entry != nil && !stopped:
-				tries = max(tries, j.tries)
-				kept = append(kept, j)
-			}
-		}
-		i += n
-		l.taken = 0
-		if l.round != d.round {
-			continue // the run is over
-		}
-		if len(kept) == 0 {
-			clear(l.jobs[:n])
-			l.jobs = l.jobs[n:]
-			d.queueLocked(l)
-			continue
-		}
-		l.jobs = append(kept, l.jobs[n:]...)
-		d.backOffLocked(l, max(jitter(d.least, d.most, tries-1), waitOf(err)))
-	}
-	if tries > 0 {
-		d.log.Warn("handler failed, will try again", "events", len(jobs), "tries", tries, "error", err)
-	}
-	return refused
-}
-
-// finishLocked tells those who wait for an event what became of it, and
-// returns that. Failed events of a subscription stay, to be tried again.
-func (d *dispatcher) finishLocked(j *job, v verdict, stopped bool) verdict {
-	if v.failed != nil && j.live && !stopped {
-		j.tries++
-		if j.entry != nil && d.tries > 0 && j.tries >= d.tries {
-			v = verdict{refused: v.failed}
-		}
-	}
-	for _, c := range j.callers {
-		c <- v
-	}
-	j.callers = nil
-	if v.failed != nil && j.entry != nil && !stopped {
-		return v
-	}
-	p := past{handled: v.handled, tries: j.tries}
-	if v.refused != nil {
-		p.refused = v.refused.Error()
-		d.log.Warn("event rejected", "id", j.event.ID, "type", j.event.Type, "cursor", j.event.Cursor, "error", v.refused)
-	}
-	if d.dedupe {
-		delete(d.jobs, j.id)
-		d.past.put(j.id, p)
-	}
-	switch {
-	case j.entry == nil:
-	case v.refused != nil:
-		j.entry.reject(p.refused)
-	case v.handled:
-		j.entry.finish()
-	}
-	return v
-}
-
-func (d *dispatcher) backOffLocked(l *lane, wait time.Duration) {
-	l.backingOff = time.AfterFunc(wait, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if l.backingOff == nil || l.round != d.round {
-			return // dropped meanwhile
-		}
-		l.backingOff = nil
-		d.queueLocked(l)
-		d.startLocked()
-	})
-}
-
-// drop forgets what a subscription brought and no call has begun. It is for when the
-// connection is gone or going: what is not acknowledged comes again. Calls in
-// progress go on; orphan says that what they settle can't be acknowledged on
-// this connection any more. Only for a dispatcher that dedupes.
-func (d *dispatcher) drop(orphan bool) {
+// drop forgets what a subscription brought, or those of it that which says,
+// and no call has begun. It is for when the connection is gone or going, or a
+// partition: what is not acknowledged comes again. Calls in progress go on;
+// orphan says that what they settle can't be acknowledged any more.
+func (d *dispatcher) drop(orphan bool, which func(*entry) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lanes := make(map[*lane]bool)
-	for _, j := range d.jobs {
-		lanes[j.lane] = true
+	ready := d.ready
+	d.ready, d.waiting = nil, 0
+	for _, l := range ready {
+		l.ready = false
+		d.dropFromLocked(l, orphan, which)
 	}
-	for l := range lanes {
-		if orphan {
-			for _, j := range l.jobs[:l.taken] {
+	for l := range d.away {
+		d.dropFromLocked(l, orphan, which)
+	}
+	d.startLocked()
+}
+
+func (d *dispatcher) dropFromLocked(l *lane, orphan bool, which func(*entry) bool) {
+	kept := make([]*job, 0, l.taken)
+	for i, j := range l.jobs {
+		mine := j.entry != nil && (which == nil || which(j.entry))
+		switch {
+		case !mine:
+			kept = append(kept, j)
+		case i < l.taken:
+			if orphan {
 				j.entry = nil
 			}
-		}
-		kept := slices.Clone(l.jobs[:l.taken])
-		for _, j := range l.jobs[l.taken:] {
+			kept = append(kept, j)
+		case len(j.callers) > 0:
 			j.entry = nil
-			if len(j.callers) > 0 {
-				kept = append(kept, j)
-				continue
+			kept = append(kept, j)
+		default:
+			j.entry = nil
+			d.leaveLocked(j)
+			if d.dedupe {
+				delete(d.jobs, j.id)
+				if j.history.tries > 0 {
+					d.past.put(j.id, past{history: j.history})
+				}
 			}
-			delete(d.jobs, j.id)
-			if j.tries > 0 {
-				d.past.put(j.id, past{tries: j.tries})
-			}
 		}
-		if l.ready {
-			d.waiting -= len(l.jobs) - len(kept)
-		}
-		l.jobs = kept
-		if len(kept) > 0 {
-			continue
-		}
-		if l.backingOff != nil {
-			l.backingOff.Stop()
-			l.backingOff = nil
-		}
-		if l.ready {
-			l.ready = false
-			d.ready = slices.DeleteFunc(d.ready, func(r *lane) bool { return r == l })
-		}
-		d.queueLocked(l)
+	}
+	l.jobs = kept
+	if len(kept) == 0 && l.backingOff != nil {
+		l.backingOff.Stop()
+		l.backingOff = nil
+	}
+	d.queueLocked(l)
+}
+
+// leaveLocked is for a job that stays no longer.
+func (d *dispatcher) leaveLocked(j *job) {
+	if j.failing {
+		j.failing = false
+		d.failing--
 	}
 }
 
@@ -486,48 +481,41 @@ func (d *dispatcher) forget() {
 	d.past = newMemory(d.past.most)
 }
 
-// clear forgets everything no call has begun. Only for a dispatcher that does not
-// dedupe.
-func (d *dispatcher) clear() {
+// narrow tells the window, and how to ask how many of its events are not
+// acknowledged.
+func (d *dispatcher) narrow(window int, unacknowledged func() int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range d.ready {
-		l.jobs, l.ready = nil, false
-	}
-	d.ready, d.waiting = nil, 0
-	clear(d.lanes)
-	d.round++
+	spare := min(witnesses, window/2)
+	d.window, d.crowded = window, func() bool { return unacknowledged() >= window-spare }
 }
 
-// begin lets calls with a subscription's events use ctx.
+// begin takes events of a subscription; calls with them use ctx.
 func (d *dispatcher) begin(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.live = ctx
 }
 
-// end takes no more events: there is no run.
-func (d *dispatcher) end() {
+// end takes no more events of a subscription, and drops those that no call has
+// begun. It returns a channel that is closed once no call with such an event
+// is in progress.
+func (d *dispatcher) end() <-chan struct{} {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.live = nil
-}
-
-// idle returns a channel that is closed once no call with a subscription's events is
-// in progress.
-func (d *dispatcher) idle() <-chan struct{} {
+	d.mu.Unlock()
+	d.drop(false, nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.quiet == nil {
 		d.quiet = make(chan struct{})
-		if d.calls == 0 {
-			close(d.quiet)
-			q := d.quiet
-			d.quiet = nil
-			return q
-		}
 	}
-	return d.quiet
+	q := d.quiet
+	if d.calls == 0 {
+		close(q)
+		d.quiet = nil
+	}
+	return q
 }
 
 // sleep waits, unless ctx ends first.

@@ -18,14 +18,12 @@ var errBroken = errors.New("CRM is down")
 func newTestDispatcher(o SubscriptionOptions, handle func(context.Context, []Event) error) *dispatcher {
 	fill(&o.Concurrency, 1)
 	fill(&o.BatchSize, 1)
-	if o.Tries == 0 {
-		o.Tries = 3
-	}
+	o.Retry.fill()
+	log := slog.New(slog.DiscardHandler)
 	d := &dispatcher{
-		concurrency: o.Concurrency, batch: o.BatchSize, wait: o.BatchWait, tries: o.Tries,
-		least: time.Second, most: 10 * time.Second, pace: newPace(o.Rate), store: o.Store,
-		dedupe: true, handle: handle, onReject: o.OnReject, log: slog.New(slog.DiscardHandler),
-		lanes: make(map[string]*lane), jobs: make(map[identity]*job), past: newMemory(1000),
+		concurrency: o.Concurrency, batch: o.BatchSize, wait: o.BatchWait, retry: o.Retry, pace: newPace(o.Rate), store: o.Store,
+		dedupe: true, handle: handle, onReject: o.OnReject, log: log, trouble: newRarely(log),
+		lanes: make(map[string]*lane), away: make(map[*lane]struct{}), jobs: make(map[identity]*job), past: newMemory(1000),
 	}
 	d.begin(context.Background())
 	return d
@@ -41,9 +39,18 @@ func testEvent(n int, key string) Event {
 func feed(d *dispatcher, events ...Event) *ackTracker {
 	l := newAckTracker()
 	for _, e := range events {
-		d.addLive(e, l.add(e.Channel, e.Cursor), false)
+		d.addLive(e, l.add(e.Channel, noPartition, e.Cursor), false, origin{})
 	}
 	return l
+}
+
+// due returns what is due of a tracker without partitions.
+func due(l *ackTracker) (rejects []reject, position string) {
+	rejects, acks := l.due()
+	for _, a := range acks {
+		position = a.position
+	}
+	return rejects, position
 }
 
 func wantDone(t *testing.T, l *ackTracker, want string) {
@@ -152,7 +159,7 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDispatcher(SubscriptionOptions{Concurrency: 2, Tries: 3, OnReject: func(e Event, err error) {
+		d := newTestDispatcher(SubscriptionOptions{Concurrency: 2, Retry: Retry{Attempts: 3}, OnReject: func(e Event, err error) {
 			if !errors.Is(err, errBroken) {
 				t.Errorf("got %v, want the handler's error", err)
 			}
@@ -170,8 +177,8 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 		if tries != 3 {
 			t.Errorf("got %d tries, want 3", tries)
 		}
-		rejects, _, position := l.due()
-		if len(rejects) != 1 || rejects[0] != (reject{"a@k-1", "CRM is down"}) || position != "a@k-2" {
+		rejects, position := due(l)
+		if len(rejects) != 1 || rejects[0] != (reject{"a@k-1", "CRM is down", 3, noPartition}) || position != "a@k-2" {
 			t.Errorf("got rejects %v and position %s", rejects, position)
 		}
 	})
@@ -180,13 +187,13 @@ func TestFailuresAreTriedAgainThenRejected(t *testing.T) {
 func TestHandlerSaysWhenToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := recorder{reply: func(Event) error { return RetryAfter(errBroken, time.Hour) }}
-		d := newTestDispatcher(SubscriptionOptions{Tries: 2}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Retry: Retry{Attempts: 2}}, r.handle)
 		l := feed(d, testEvent(1, ""))
 		pass(59 * time.Minute)
 		wantEqual(t, "within the hour", r.got(), []string{"1"})
 		pass(2 * time.Minute)
 		wantEqual(t, "after it", r.got(), []string{"1", "1"})
-		if rejects, _, _ := l.due(); len(rejects) != 1 || rejects[0].reason != "CRM is down" {
+		if rejects, _ := due(l); len(rejects) != 1 || rejects[0].reason != "CRM is down" {
 			t.Errorf("got rejects %v, want one", rejects)
 		}
 	})
@@ -203,11 +210,11 @@ func TestRejectAndPanicAreSettledAtOnce(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDispatcher(SubscriptionOptions{Tries: 1}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Retry: Retry{Attempts: 1}}, r.handle)
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
 		wantEqual(t, "handled once each", r.got(), []string{"1", "2", "3"})
-		rejects, _, _ := l.due()
+		rejects, _ := due(l)
 		if len(rejects) != 2 || rejects[0].reason != "look up: no such contact" || rejects[1].reason != "handler panicked: nil map" {
 			t.Errorf("got %v", rejects)
 		}
@@ -240,7 +247,7 @@ func TestPoisonInABatchIsFound(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDispatcher(SubscriptionOptions{BatchSize: 4, Tries: 3, OnReject: func(e Event, _ error) { rejected = append(rejected, e.ID) }}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{BatchSize: 4, Retry: Retry{Attempts: 3}, OnReject: func(e Event, _ error) { rejected = append(rejected, e.ID) }}, r.handle)
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""), testEvent(4, ""))
 		pass(time.Minute)
 		wantEqual(t, "rejected", rejected, []string{"2"})
@@ -255,7 +262,7 @@ func TestBatchRejectsSome(t *testing.T) {
 		})
 		l := feed(d, testEvent(1, ""), testEvent(2, ""), testEvent(3, ""))
 		synctest.Wait()
-		rejects, _, position := l.due()
+		rejects, position := due(l)
 		if len(rejects) != 1 || rejects[0].cursor != "a@k-2" || position != "a@k-3" {
 			t.Errorf("got rejects %v and position %s", rejects, position)
 		}
@@ -295,7 +302,7 @@ func TestConnectionLostMeanwhile(t *testing.T) {
 		})
 		first := feed(d, testEvent(1, "x"), testEvent(2, "x"))
 		synctest.Wait()
-		d.drop(true)
+		d.drop(true, nil)
 		second := feed(d, testEvent(1, "x"), testEvent(2, "x"), testEvent(3, "x"))
 		close(release)
 		synctest.Wait()
@@ -308,16 +315,16 @@ func TestConnectionLostMeanwhile(t *testing.T) {
 func TestTriesAreCountedAcrossConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := recorder{reply: func(Event) error { return errBroken }}
-		d := newTestDispatcher(SubscriptionOptions{Tries: 3}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Retry: Retry{Attempts: 3}}, r.handle)
 		var l *ackTracker
 		for range 3 {
 			l = feed(d, testEvent(1, ""))
 			synctest.Wait()
-			d.drop(true) // before the next try
+			d.drop(true, nil) // before the next try
 			pass(time.Minute)
 		}
 		wantEqual(t, "tried", r.got(), []string{"1", "1", "1"})
-		if rejects, _, _ := l.due(); len(rejects) != 1 {
+		if rejects, _ := due(l); len(rejects) != 1 {
 			t.Errorf("got rejects %v, want one", rejects)
 		}
 	})
@@ -370,7 +377,7 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 			}
 			return nil
 		}}
-		d := newTestDispatcher(SubscriptionOptions{Tries: 2}, r.handle)
+		d := newTestDispatcher(SubscriptionOptions{Retry: Retry{Attempts: 2}}, r.handle)
 		for range 5 {
 			verdicts := make(chan verdict, 1)
 			d.addCall(testEvent(1, ""), false, verdicts)
@@ -386,7 +393,7 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 		l := feed(d, testEvent(1, ""))
 		synctest.Wait()
 		wantDone(t, l, "a@k-1")
-		if rejects, _, _ := l.due(); len(rejects) != 0 {
+		if rejects, _ := due(l); len(rejects) != 0 {
 			t.Errorf("got rejects %v, want none", rejects)
 		}
 	})
@@ -420,7 +427,7 @@ func TestStoreRemembersForOtherProcesses(t *testing.T) {
 		feed(one, testEvent(1, ""))
 		synctest.Wait()
 		l := newAckTracker()
-		two.addLive(testEvent(1, ""), l.add("a", "a@k-1"), true)
+		two.addLive(testEvent(1, ""), l.add("a", noPartition, "a@k-1"), true, origin{})
 		synctest.Wait()
 		wantEqual(t, "handled by one of the two", r.got(), []string{"1"})
 		wantDone(t, l, "a@k-1")
@@ -436,7 +443,7 @@ func TestDispatcherInTheLongRun(t *testing.T) {
 			var mu sync.Mutex
 			last := make(map[string]int)
 			busy := make(map[string]bool)
-			d := newTestDispatcher(SubscriptionOptions{Concurrency: 1 + int(seed%8), BatchSize: 1 + int(seed%3)*4, BatchWait: time.Duration(seed%2) * time.Second, Tries: -1},
+			d := newTestDispatcher(SubscriptionOptions{Concurrency: 1 + int(seed%8), BatchSize: 1 + int(seed%3)*4, BatchWait: time.Duration(seed%2) * time.Second},
 				func(_ context.Context, events []Event) error {
 					mu.Lock()
 					mine := make(map[string]bool)
@@ -474,7 +481,7 @@ func TestDispatcherInTheLongRun(t *testing.T) {
 				key := []string{"", "alice", "bob", "carol"}[random.IntN(4)]
 				mu.Unlock()
 				e := testEvent(n, key)
-				d.addLive(e, l.add(e.Channel, e.Cursor), false)
+				d.addLive(e, l.add(e.Channel, noPartition, e.Cursor), false, origin{})
 				if n%10 == 0 {
 					time.Sleep(time.Second)
 				}
@@ -483,7 +490,7 @@ func TestDispatcherInTheLongRun(t *testing.T) {
 			wantDone(t, l, fmt.Sprintf("a@k-%d", most))
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if len(d.lanes) != 0 || len(d.jobs) != 0 || len(d.ready) != 0 || d.waiting != 0 || d.running != 0 {
+			if len(d.lanes) != 0 || len(d.away) != 0 || len(d.jobs) != 0 || len(d.ready) != 0 || d.waiting != 0 || d.running != 0 {
 				t.Errorf("seed %d: left behind: %d lanes, %d jobs, %d ready, %d waiting, %d running", seed, len(d.lanes), len(d.jobs), len(d.ready), d.waiting, d.running)
 			}
 		})

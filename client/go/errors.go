@@ -46,6 +46,7 @@ type Error struct {
 	RetryAfter time.Duration // when to come back, if the gateway said so
 	final      bool          // trying again is no use
 	gateway    bool          // it was the gateway that said so, no proxy
+	goodbye    bool          // the gateway ended a connection, and said so
 	cause      error
 }
 

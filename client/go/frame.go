@@ -18,11 +18,12 @@ type frame struct {
 // control holds the fields of every control frame; which of them matter
 // depends on the op.
 //
-//	hello       connection node session subscription cursor recovered window heartbeat_ms expires
+//	hello       connection node session subscription cursor recovered window heartbeat_ms expires replay partitions of members
 //	ok, error   ref, cursor of subscribe / code detail retry_ms
 //	gap         channel from to reason
 //	position    cursor
 //	redelivery  cursor
+//	partitions  partitions of members
 //	standby
 //	bye         code reason retry_ms reconnect
 type control struct {
@@ -43,6 +44,10 @@ type control struct {
 	To           string    `json:"to"`
 	Reason       string    `json:"reason"`
 	Reconnect    bool      `json:"reconnect"`
+	Replay       bool      `json:"replay"`
+	Partitions   []int     `json:"partitions"` // of a group: this connection's
+	Of           int       `json:"of"`         // how many it has; 0: there is no group
+	Members      int       `json:"members"`
 	// Code is a number in bye and a word in error.
 	Code json.RawMessage `json:"code"`
 }

@@ -27,30 +27,30 @@ var errLeft = errors.New("the loop was left")
 //
 // An event is done when the loop asks for the next one; the one at which the
 // loop is left counts as not done, and comes again on a durable subscription.
-func (l *Subscription) Events(ctx context.Context) iter.Seq2[Event, error] {
+func (s *Subscription) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		if l.options.Handler != nil || l.options.BatchHandler != nil {
+		if s.options.Handler != nil || s.options.BatchHandler != nil {
 			yield(Event{}, &Error{Code: ErrBadRequest.Code, Detail: "subscription has a handler, so its events can't be ranged over"})
 			return
 		}
 		ch := make(chan pulled)
-		l.mu.Lock()
-		if l.pulled != nil {
-			l.mu.Unlock()
+		s.mu.Lock()
+		if s.pulled != nil {
+			s.mu.Unlock()
 			yield(Event{}, &Error{Code: ErrConflict.Code, Detail: "subscription is running already"})
 			return
 		}
-		l.pulled = ch
-		l.mu.Unlock()
+		s.pulled = ch
+		s.mu.Unlock()
 		defer func() {
-			l.mu.Lock()
-			l.pulled = nil
-			l.mu.Unlock()
+			s.mu.Lock()
+			s.pulled = nil
+			s.mu.Unlock()
 		}()
 
 		ctx, cancel := context.WithCancel(ctx)
 		ended := make(chan error, 1)
-		go func() { ended <- l.Run(ctx) }()
+		go func() { ended <- s.Run(ctx) }()
 		for {
 			select {
 			case p := <-ch:
@@ -74,10 +74,10 @@ func (l *Subscription) Events(ctx context.Context) iter.Seq2[Event, error] {
 }
 
 // pull is the handler of a subscription that is ranged over.
-func (l *Subscription) pull(ctx context.Context, e Event) error {
-	l.mu.Lock()
-	ch := l.pulled
-	l.mu.Unlock()
+func (s *Subscription) pull(ctx context.Context, e Event) error {
+	s.mu.Lock()
+	ch := s.pulled
+	s.mu.Unlock()
 	p := pulled{event: e, done: make(chan error, 1)}
 	select {
 	case ch <- p:

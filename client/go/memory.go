@@ -23,7 +23,7 @@ type memory struct {
 type past struct {
 	handled bool
 	refused string // why it was rejected
-	tries   int
+	history
 }
 
 func newMemory(most int) *memory { return &memory{most: most, of: make(map[identity]past)} }

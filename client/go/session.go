@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ type conn interface {
 	alive() time.Time
 	// readEnded is called by the one who read, and won't again.
 	readEnded()
-	ack(ctx context.Context, position string) error
+	ack(ctx context.Context, a ack) error
 	reject(ctx context.Context, r reject) error
 	// renew sends another token, or returns errors.ErrUnsupported.
 	renew(ctx context.Context, token string) error
@@ -63,16 +64,20 @@ type session struct {
 	expires   chan time.Time
 
 	// owned by the reader
-	again     map[string]event.Cursor // announced as possibly coming twice
-	window    int
-	delivered bool // events, since the tracker was begun
+	again      map[string]event.Cursor // by channel: up to here events may come twice
+	window     int
+	origin     origin
+	live       State // as it was told last
+	delivered  bool  // events, since the tracker was begun
+	of         int   // partitions of the group; 0: it is none
+	partitions []int // those that are ours
 
 	mu      sync.Mutex
 	endAcks func() // ends the acknowledging of the present tracker; never nil
 }
 
 // run works until the connection ends, which is an error, or ctx does.
-func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error {
+func (s *session) run(ctx context.Context, r *drainer) error {
 	defer s.conn.close(false)
 	begun := time.Now()
 	ended := make(chan error, 1)
@@ -87,9 +92,10 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 	case err = <-ended:
 	case <-ctx.Done():
 		s.stopping.Store(true)
-		s.sub.drain(cancel, context.Cause(ctx))
+		r.drain(context.Cause(ctx))
 		s.flushAcks()
 		s.conn.close(true)
+		stop()
 		<-ended
 		err = errStopped
 	}
@@ -98,7 +104,7 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc) error
 	watch.Wait()
 	s.useful = s.useful || time.Since(begun) > awhile
 	if s.sub.name != "" {
-		s.sub.dispatcher.drop(true)
+		s.sub.dispatcher.drop(true, nil)
 	}
 	return err
 }
@@ -127,9 +133,9 @@ func (s *session) take(ctx context.Context, e Event) error {
 		return nil
 	}
 	l := s.sub.current()
-	en := l.add(e.Channel, e.Cursor)
+	en := l.add(e.Channel, s.partition(&e), e.Cursor)
 	// A dead letter was put back to be handled, whatever became of it before.
-	s.sub.dispatcher.addLive(e, en, !en.single && s.twice(&e))
+	s.sub.dispatcher.addLive(e, en, !en.single && s.twice(&e), s.origin)
 	if s.window <= 0 {
 		return nil
 	}
@@ -151,24 +157,41 @@ func (s *session) take(ctx context.Context, e Event) error {
 	return nil
 }
 
-// twice tells whether the event was announced as possibly coming twice.
-func (s *session) twice(e *Event) bool {
-	if len(s.again) == 0 {
-		return false
+// partition returns which of the group's an event belongs to.
+func (s *session) partition(e *Event) int {
+	if s.of == 0 {
+		return noPartition
 	}
+	return event.Partition(e.Key, e.Source, e.ID, s.of)
+}
+
+// mayComeTwice notes that events up to the position may have been handled.
+func (s *session) mayComeTwice(p event.Position) {
+	for _, c := range p {
+		if had, ok := s.again[c.Channel]; ok && had.Epoch == c.Epoch && had.Offset >= c.Offset {
+			continue
+		}
+		if s.again == nil {
+			s.again = make(map[string]event.Cursor, len(p))
+		}
+		s.again[c.Channel] = c
+	}
+}
+
+// twice tells whether the event may have been handled before.
+func (s *session) twice(e *Event) bool {
 	until, ok := s.again[e.Channel]
 	if !ok {
 		return false
 	}
 	at, err := event.ParseCursor(e.Cursor)
-	if err != nil {
+	if err != nil || at.Epoch != until.Epoch {
 		return true
 	}
-	if at.Epoch == until.Epoch && at.Offset >= until.Offset {
+	if at.Offset >= until.Offset && s.of == 0 { // partitions have an order each
 		delete(s.again, e.Channel)
-		return at.Offset == until.Offset
 	}
-	return true
+	return at.Offset <= until.Offset
 }
 
 func (s *session) control(ctx context.Context, f frame) error {
@@ -180,7 +203,7 @@ func (s *session) control(ctx context.Context, f frame) error {
 		l.tell(State{Phase: Standby, Transport: s.conn.transport()})
 	case "gap":
 		l.current().step(f.Channel, f.To)
-		l.client.log.Warn("gap", "channel", f.Channel, "from", f.From, "to", f.To, "reason", f.Reason)
+		l.trouble.warn("gap", "channel", f.Channel, "from", f.From, "to", f.To, "reason", f.Reason)
 		if l.options.OnGap != nil {
 			l.options.OnGap(Gap{Channel: f.Channel, From: f.From, To: f.To, Reason: f.Reason})
 		}
@@ -191,21 +214,21 @@ func (s *session) control(ctx context.Context, f frame) error {
 		if err != nil {
 			return &Error{Code: ErrMalformed.Code, Detail: "redelivery", cause: err}
 		}
-		s.again = make(map[string]event.Cursor, len(position))
-		for _, c := range position {
-			s.again[c.Channel] = c
-		}
+		s.mayComeTwice(position)
 		if l.name != "" && s.delivered {
 			// The gateway lost hold of the subscription and has it again: what
 			// is not acknowledged comes another time.
 			s.begin(ctx, "")
 		}
+	case "partitions":
+		s.assigned(f.control)
 	case "ok":
 		l.current().stepAll(f.Cursor)
 	case "error":
 		return s.refused(f)
 	case "bye":
 		bye := byeError(f.control)
+		l.orderly = true
 		if bye.Status == closeRestart {
 			l.moved.orderly(time.Now())
 		}
@@ -222,34 +245,78 @@ func (s *session) hello(ctx context.Context, c control) {
 		s.window = c.Window
 	}
 	s.heartbeat.Store(c.HeartbeatMS)
-	if l.name != "" {
-		if l.moved.back(c.Cursor, time.Now()) {
-			l.dispatcher.forget()
+	s.origin = origin{transport: s.conn.transport(), replay: c.Replay}
+	s.of, s.partitions = c.Of, c.Partitions
+	switch {
+	case l.name == "":
+		l.current().stepAll(c.Cursor)
+	case s.of > 0:
+		s.begin(ctx, "")
+	case l.moved.back(c.Cursor, time.Now()):
+		l.dispatcher.forget()
+		s.begin(ctx, c.Cursor)
+	default:
+		// What the last connection brought may come again. A gateway that ended
+		// it by itself says so; one that was killed may not know.
+		if before, err := event.ParsePosition(l.current().received()); err == nil && !l.orderly {
+			s.mayComeTwice(before)
 		}
 		s.begin(ctx, c.Cursor)
-	} else {
-		l.current().stepAll(c.Cursor)
 	}
+	l.orderly = false
 	if !c.Expires.IsZero() {
 		select {
 		case s.expires <- c.Expires:
 		default:
 		}
 	}
-	l.tell(State{Phase: Live, Transport: s.conn.transport(), Connection: c.Connection, Recovered: c.Recovered})
+	s.live = State{Phase: Live, Transport: s.conn.transport(), Connection: c.Connection, Recovered: c.Recovered, Partitions: c.Partitions, Of: c.Of}
+	l.tell(s.live)
+	if s.of > 0 {
+		s.tellPartitions(c)
+	}
+}
+
+// assigned has a group's partitions come and go: of those that went nothing
+// more is begun, those that came begin anew.
+func (s *session) assigned(c control) {
+	if s.of == 0 || c.Of != s.of {
+		return // a change of their number ends the session
+	}
+	l := s.sub
+	before := s.partitions
+	s.partitions = c.Partitions
+	l.dispatcher.drop(false, func(e *entry) bool { return !slices.Contains(c.Partitions, e.track.partition) })
+	for _, p := range c.Partitions {
+		if !slices.Contains(before, p) {
+			l.current().gain(p)
+		}
+	}
+	s.live.Partitions = c.Partitions
+	l.tell(s.live)
+	s.tellPartitions(c)
+}
+
+func (s *session) tellPartitions(c control) {
+	if s.sub.options.OnPartitions != nil {
+		s.sub.options.OnPartitions(Partitions{Mine: c.Partitions, Of: c.Of, Members: c.Members})
+	}
 }
 
 // begin has what is delivered from now on acknowledged by itself.
 func (s *session) begin(ctx context.Context, position string) {
 	s.flushAcks()
 	l := s.sub
-	l.dispatcher.drop(true)
+	l.dispatcher.drop(true, nil)
 	fresh := newAckTracker()
 	fresh.stepAll(position)
 	l.mu.Lock()
 	l.tracker = fresh
 	l.mu.Unlock()
 	s.delivered = false
+	if s.window > 0 {
+		l.dispatcher.narrow(s.window, fresh.unacknowledged)
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -288,10 +355,10 @@ func (s *session) refused(f frame) error {
 		e.final = !e.Temporary()
 		return e
 	case refAuth:
-		s.sub.client.log.Warn("token not renewed, connecting again with it", "error", e)
+		s.sub.trouble.warn("token not renewed, connecting again with it", "error", e)
 		return errRenewal
 	}
-	s.sub.client.log.Warn("the gateway refused", "error", e)
+	s.sub.trouble.warn("the gateway refused", "error", e)
 	return nil
 }
 
@@ -306,6 +373,7 @@ func byeError(c control) *Error {
 		Code: codeOfClose(code), Status: code, Detail: c.Reason,
 		RetryAfter: time.Duration(c.RetryMS) * time.Millisecond,
 		final:      !c.Reconnect,
+		goodbye:    true,
 	}
 }
 
@@ -336,20 +404,19 @@ func (s *session) acknowledge(ctx context.Context, l *ackTracker) {
 // flush sends what is due and returns whether it could. Refusals go first:
 // an acknowledgement would cover them.
 func (s *session) flush(ctx context.Context, l *ackTracker) bool {
-	rejects, acks, position := l.due()
-	if position != "" {
-		acks = append(acks, position)
-		s.sub.moved.acked(position, time.Now())
-	}
+	rejects, acks := l.due()
 	var err error
 	for i := 0; i < len(rejects) && err == nil; i++ {
 		err = s.conn.reject(ctx, rejects[i])
 	}
 	for i := 0; i < len(acks) && err == nil; i++ {
+		if acks[i].partition == noPartition && !acks[i].single {
+			s.sub.moved.acked(acks[i].position, time.Now())
+		}
 		err = s.conn.ack(ctx, acks[i])
 	}
 	if err != nil && ctx.Err() == nil {
-		s.sub.client.log.Warn("acknowledgement not sent, connecting again", "error", err)
+		s.sub.trouble.warn("acknowledgement not sent, connecting again", "error", err)
 		s.conn.close(false)
 	}
 	return err == nil
@@ -374,7 +441,7 @@ func (s *session) watch(ctx context.Context) {
 				every = standard
 			}
 			if time.Since(s.conn.alive()) > 2*every+5*time.Second {
-				s.sub.client.log.Warn("connection is silent, connecting again")
+				s.sub.trouble.warn("connection is silent, connecting again")
 				s.conn.close(false)
 				return
 			}
@@ -388,7 +455,7 @@ func (s *session) watch(ctx context.Context) {
 				s.conn.close(false) // the next connection takes the new one
 				return
 			case err != nil:
-				s.sub.client.log.Warn("token not renewed", "error", err)
+				s.sub.trouble.warn("token not renewed", "error", err)
 				fallthrough
 			case next == "": // the same token still
 				renewal.Reset(max(time.Until(expires)/2, time.Second))
@@ -433,27 +500,4 @@ func (s *session) renew(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return token, s.conn.renew(ctx, token)
-}
-
-// position returns where to resume, or where to begin.
-func (l *Subscription) since() string {
-	received := l.current().received()
-	if received == "" {
-		return l.selection.Since
-	}
-	// Channels that nothing is known of yet begin where the selection says,
-	// if that is itself a position.
-	if strings.Contains(l.selection.Since, "@") {
-		known := make(map[string]bool)
-		for c := range strings.SplitSeq(received, ",") {
-			channel, _, _ := strings.Cut(c, "@")
-			known[channel] = true
-		}
-		for c := range strings.SplitSeq(l.selection.Since, ",") {
-			if channel, _, _ := strings.Cut(c, "@"); !known[channel] {
-				received += "," + c
-			}
-		}
-	}
-	return received
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
@@ -52,10 +53,10 @@ func (c *memConn) alive() time.Time {
 	return c.heard
 }
 
-func (c *memConn) ack(_ context.Context, position string) error {
+func (c *memConn) ack(_ context.Context, a ack) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.acks = append(c.acks, position)
+	c.acks = append(c.acks, a.position)
 	c.ackedAt = append(c.ackedAt, time.Now())
 	return nil
 }
@@ -111,6 +112,9 @@ type testSubscription struct {
 func newTestSubscription(t *testing.T, name string, c Options, o SubscriptionOptions) *testSubscription {
 	t.Helper()
 	c.Transport = WebSocket
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	client, err := New("http://gateway.test", c)
 	if err != nil {
 		t.Fatal(err)

@@ -34,15 +34,15 @@ type sseConn struct {
 
 var _ conn = (*sseConn)(nil)
 
-func openSSE(ctx context.Context, cancel context.CancelCauseFunc, l *Subscription, q url.Values, h http.Header) (conn, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.client.address("/v1/sse", q), nil)
+func openSSE(ctx context.Context, cancel context.CancelCauseFunc, s *Subscription, q url.Values, h http.Header) (conn, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.client.address("/v1/sse", q), nil)
 	if err != nil {
 		return nil, unreachable(err)
 	}
 	req.Header = h.Clone()
 	req.Header.Set("Accept", "text/event-stream, application/problem+json")
 	req.Header.Set("Cache-Control", "no-store")
-	res, err := l.client.options.HTTPClient.Do(req)
+	res, err := s.client.options.HTTPClient.Do(req)
 	if err != nil {
 		return nil, unreachable(err)
 	}
@@ -57,8 +57,8 @@ func openSSE(ctx context.Context, cancel context.CancelCauseFunc, l *Subscriptio
 		e.final = fromGateway && !e.Temporary()
 		return nil, e
 	}
-	c := &sseConn{sub: l, cancel: cancel, body: res.Body}
-	c.pull(&heardReader{res.Body, &c.heard}, l.client.options.MaxFrame)
+	c := &sseConn{sub: s, cancel: cancel, body: res.Body}
+	c.pull(&heardReader{res.Body, &c.heard}, s.client.options.MaxFrame)
 	return c, nil
 }
 
@@ -127,12 +127,16 @@ func (c *sseConn) decode(e sse.Event) (frame, error) {
 	return decodeFrame([]byte(e.Data))
 }
 
-func (c *sseConn) ack(ctx context.Context, position string) error {
-	return c.post(ctx, "ack", map[string]string{"cursor": position})
+func (c *sseConn) ack(ctx context.Context, a ack) error {
+	f := a.fields()
+	f.Connection = c.connection()
+	return c.post(ctx, "ack", f)
 }
 
 func (c *sseConn) reject(ctx context.Context, r reject) error {
-	err := c.post(ctx, "reject", map[string]string{"cursor": r.cursor, "reason": r.reason})
+	f := r.fields()
+	f.Connection = c.connection()
+	err := c.post(ctx, "reject", f)
 	var e *Error
 	if errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
 		// A gateway that takes refusals by WebSocket only. The subscription must go
@@ -147,10 +151,15 @@ func (c *sseConn) reject(ctx context.Context, r reject) error {
 // given up, after which its events come again.
 const postTries = 4
 
-func (c *sseConn) post(ctx context.Context, what string, body map[string]string) error {
+// connection is the gateway's name for it, or "".
+func (c *sseConn) connection() string {
 	if id := c.id.Load(); id != nil {
-		body["connection"] = *id
+		return *id
 	}
+	return ""
+}
+
+func (c *sseConn) post(ctx context.Context, what string, body any) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	path := "/v1/subscriptions/" + url.PathEscape(c.sub.name) + "/" + what

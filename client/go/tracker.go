@@ -6,12 +6,16 @@ import (
 	"sync"
 )
 
-// tracker keeps what was received and what of it is done, per channel in the
-// order of the log. What may be acknowledged is each channel's contiguous
-// prefix of what is done. Safe for concurrent use.
+// ackTracker keeps what was received and what of it is done, per channel (in
+// a group: per channel and partition) in the order of the log. What may be
+// acknowledged is each track's contiguous prefix of what is done. Safe for
+// concurrent use.
 //
-// An ephemeral subscription has one for its life; a durable one has one for each
-// connection, since an acknowledgement of what this connection did not
+// It holds what is not done, and no more than one entry beside each such: what
+// is done behind it is one stretch, however long it grows.
+//
+// An ephemeral subscription has one for its life; a durable one has one for
+// each connection, since an acknowledgement of what this connection did not
 // deliver is an error.
 type ackTracker struct {
 	// changed gets a token whenever there is something to acknowledge or
@@ -25,67 +29,114 @@ type ackTracker struct {
 
 	mu      sync.Mutex
 	tracks  []*track // in order of appearance
-	byName  map[string]*track
-	open    int           // entries not yet in a prefix
-	room    chan struct{} // closed when an entry leaves; nil while nobody waits
+	byName  map[trackName]*track
+	open    int           // events that are not done
+	behind  int           // events that are done, behind some that are not
+	room    chan struct{} // closed when one is done; nil while nobody waits
 	rejects []reject
-	singles []string // cursors to be acknowledged on their own
-	unsaid  int      // entries that left since due was last asked
+	singles []ack // to be acknowledged on their own
+	unsaid  int   // events that joined a prefix since due was last asked
 }
 
-// manyDone is how many entries are worth an acknowledgement at once.
+// manyDone is how many events are worth an acknowledgement at once.
 const manyDone = 100
 
-// track is one channel's part.
+// noPartition is the partition of what belongs to no group.
+const noPartition = -1
+
+type trackName struct {
+	channel   string
+	partition int // or noPartition
+}
+
+// track is one channel's part, or what a partition has of it.
 type track struct {
-	channel  string
-	received string // cursor up to which we have it all
-	done     string // cursor up to which all is done; at most received
-	ack      string // cursor of the last event of the prefix
-	dirty    bool   // ack is to be sent
-	entries  []*entry
+	trackName
+	received   string // cursor up to which we have it all
+	done       string // cursor up to which all is done; at most received
+	ack        string // cursor of the last event of the prefix
+	dirty      bool   // ack is to be sent
+	gone       bool   // the partition is another's: nothing is to be said
+	head, tail *entry // what stands behind the prefix
 }
 
-// entry is an event received (or a step over events that won't come).
+// entry is an event received, or a stretch of what is done.
 type entry struct {
-	tracker *ackTracker
-	track   *track
-	cursor  string
-	done    bool
-	silent  bool   // a step: the position moves, nothing is acknowledged
-	single  bool   // a dead letter delivered again, from behind the position
-	twin    *entry // of the same event, appended once more; settled together
+	tracker    *ackTracker
+	track      *track
+	prev, next *entry
+	cursor     string // where it ends
+	ack        string // of its last event; "" for a step over what won't come
+	events     int    // in a stretch
+	done       bool
+	single     bool   // a dead letter delivered again, from behind the position
+	twin       *entry // of the same event, appended once more; settled together
 }
 
-type reject struct{ cursor, reason string }
+// ack is a position to acknowledge, of one partition if there are any.
+type ack struct {
+	position  string
+	partition int
+	single    bool // one event alone
+}
+
+type reject struct {
+	cursor, reason string
+	attempts       int
+	partition      int
+}
 
 func newAckTracker() *ackTracker {
-	return &ackTracker{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), byName: make(map[string]*track)}
+	return &ackTracker{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), byName: make(map[trackName]*track)}
 }
 
-func (l *ackTracker) trackLocked(channel string) *track {
-	t := l.byName[channel]
+func (l *ackTracker) trackLocked(channel string, partition int) *track {
+	name := trackName{channel, partition}
+	t := l.byName[name]
 	if t == nil {
-		t = &track{channel: channel}
-		l.byName[channel] = t
+		t = &track{trackName: name}
+		l.byName[name] = t
 		l.tracks = append(l.tracks, t)
 	}
 	return t
 }
 
 // add notes an event as received.
-func (l *ackTracker) add(channel, cursor string) *entry {
+func (l *ackTracker) add(channel string, partition int, cursor string) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.trackLocked(channel)
-	e := &entry{tracker: l, track: t, cursor: cursor}
+	t := l.trackLocked(channel, partition)
+	e := &entry{tracker: l, track: t, cursor: cursor, ack: cursor, events: 1}
 	l.open++
 	if e.single = behind(cursor, t.received); e.single {
 		return e
 	}
 	t.received = cursor
-	t.entries = append(t.entries, e)
+	t.push(e)
 	return e
+}
+
+func (t *track) push(e *entry) {
+	if t.tail == nil {
+		t.head = e
+	} else {
+		e.prev, t.tail.next = t.tail, e
+	}
+	t.tail = e
+}
+
+func (t *track) remove(e *entry) {
+	if e.prev == nil {
+		t.head = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		t.tail = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.prev, e.next = nil, nil
 }
 
 // behind tells whether cursor is of the same log as received, and not after
@@ -105,14 +156,11 @@ func behind(cursor, received string) bool {
 func (l *ackTracker) step(channel, cursor string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.trackLocked(channel)
+	t := l.trackLocked(channel, noPartition)
 	t.received = cursor
-	if len(t.entries) == 0 {
-		t.done = cursor
-		return
-	}
-	t.entries = append(t.entries, &entry{tracker: l, track: t, cursor: cursor, done: true, silent: true})
-	l.open++
+	e := &entry{tracker: l, track: t, cursor: cursor, done: true}
+	t.push(e)
+	l.settleLocked(e)
 }
 
 // stepAll is step for each cursor of a position.
@@ -127,6 +175,26 @@ func (l *ackTracker) stepAll(position string) {
 	}
 }
 
+// gain begins a partition anew, which this connection has from now on: what it
+// had of it before counts no more.
+func (l *ackTracker) gain(partition int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tracks = slices.DeleteFunc(l.tracks, func(t *track) bool {
+		if t.partition != partition {
+			return false
+		}
+		t.gone = true
+		for e := t.head; e != nil; e = e.next {
+			if e.done {
+				l.behind -= e.events
+			}
+		}
+		delete(l.byName, t.trackName)
+		return true
+	})
+}
+
 // finish marks the event done.
 func (e *entry) finish() {
 	for ; e != nil; e = e.twin {
@@ -135,9 +203,9 @@ func (e *entry) finish() {
 }
 
 // reject marks the event done, once told to the gateway that it was refused.
-func (e *entry) reject(reason string) {
+func (e *entry) reject(reason string, attempts int) {
 	for ; e != nil; e = e.twin {
-		e.tracker.finish(e, &reject{cursor: e.cursor, reason: reason})
+		e.tracker.finish(e, &reject{cursor: e.cursor, reason: reason, attempts: attempts, partition: e.track.partition})
 	}
 }
 
@@ -148,79 +216,109 @@ func (l *ackTracker) finish(e *entry, r *reject) {
 		return
 	}
 	e.done = true
-	if r != nil && !l.mute {
-		l.rejects = append(l.rejects, *r)
+	l.open--
+	if !e.single && !e.track.gone {
+		l.behind++
 	}
-	t, n := e.track, 0
-	if e.single {
-		l.singles = append(l.singles, e.cursor)
-		l.open--
-		l.tellLocked(true)
-		return
-	}
-	for n < len(t.entries) && t.entries[n].done {
-		head := t.entries[n]
-		t.done = head.cursor
-		if !head.silent {
-			t.ack, t.dirty = head.cursor, true
-		}
-		t.entries[n] = nil
-		n++
-	}
-	t.entries = t.entries[n:]
-	l.open -= n
-	if l.unsaid += n; l.unsaid >= manyDone {
-		select {
-		case l.many <- struct{}{}:
-		default:
-		}
-	}
-	if n > 0 || r != nil {
-		l.tellLocked(n > 0)
-	}
-}
-
-// tellLocked tells that there is something to do, and maybe room.
-func (l *ackTracker) tellLocked(room bool) {
-	if room && l.room != nil {
+	if l.room != nil {
 		close(l.room)
 		l.room = nil
 	}
+	if e.track.gone {
+		return
+	}
+	say := false
+	if r != nil && !l.mute {
+		l.rejects = append(l.rejects, *r)
+		say = true
+	}
+	if e.single {
+		l.singles = append(l.singles, ack{e.cursor, e.track.partition, true})
+		say = true
+	} else if l.settleLocked(e) {
+		say = true
+	}
+	if say {
+		signal(l.changed)
+	}
+}
+
+// settleLocked joins what is done: with the stretches beside it or, where
+// nothing open is before it, with the prefix. It tells whether there is
+// something to acknowledge.
+func (l *ackTracker) settleLocked(e *entry) bool {
+	t := e.track
+	if p := e.prev; p != nil && p.done {
+		t.remove(p)
+		e.absorb(p)
+	}
+	if n := e.next; n != nil && n.done {
+		t.remove(e)
+		n.absorb(e)
+		e = n
+	}
+	if e.prev != nil {
+		return false
+	}
+	t.remove(e)
+	t.done = e.cursor
+	l.behind -= e.events
+	if e.ack == "" {
+		return false
+	}
+	t.ack, t.dirty = e.ack, true
+	if l.unsaid += e.events; l.unsaid >= manyDone {
+		signal(l.many)
+	}
+	return true
+}
+
+// absorb makes one stretch of p, which ends where e begins, and e.
+func (e *entry) absorb(p *entry) {
+	e.events += p.events
+	if e.ack == "" {
+		e.ack = p.ack
+	}
+}
+
+// signal leaves a token for whoever waits, unless there is one.
+func signal(c chan struct{}) {
 	select {
-	case l.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
 // due returns what is to be told to the gateway and forgets it: the refusals,
-// which go first, the events to acknowledge on their own, and the position to
-// acknowledge, or "".
-func (l *ackTracker) due() (rejects []reject, singles []string, position string) {
+// which go first, then what to acknowledge.
+func (l *ackTracker) due() (rejects []reject, acks []ack) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rejects, l.rejects = l.rejects, nil
-	singles, l.singles = l.singles, nil
+	acks, l.singles = l.singles, nil
 	l.unsaid = 0
-	var b strings.Builder
+	first := len(acks)
 	for _, t := range l.tracks {
 		if !t.dirty {
 			continue
 		}
 		t.dirty = false
-		if b.Len() > 0 {
-			b.WriteByte(',')
+		i := slices.IndexFunc(acks[first:], func(a ack) bool { return a.partition == t.partition })
+		if i < 0 {
+			acks = append(acks, ack{t.ack, t.partition, false})
+		} else {
+			acks[first+i].position += "," + t.ack
 		}
-		b.WriteString(t.ack)
 	}
-	return rejects, singles, b.String()
+	return rejects, acks
 }
 
-// full returns nil if fewer than most events are open, else a channel that is
-// closed when one of them has left.
-func (l *ackTracker) full(most int) <-chan struct{} {
+// full returns nil if fewer than limit events are open, else a channel that is
+// closed when one of them is done.
+func (l *ackTracker) full(limit int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open < most {
+	if l.open < limit {
 		return nil
 	}
 	if l.room == nil {
@@ -229,8 +327,16 @@ func (l *ackTracker) full(most int) <-chan struct{} {
 	return l.room
 }
 
+// unacknowledged is how many events were received that no acknowledgement
+// covers: what a gateway counts for its window.
+func (l *ackTracker) unacknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open + l.behind
+}
+
 // received and done return the positions up to which everything was received
-// and done.
+// and done; they know nothing of partitions.
 func (l *ackTracker) received() string {
 	return l.position(func(t *track) string { return t.received })
 }
@@ -241,7 +347,7 @@ func (l *ackTracker) position(of func(*track) string) string {
 	defer l.mu.Unlock()
 	var cursors []string
 	for _, t := range l.tracks {
-		if c := of(t); c != "" {
+		if c := of(t); c != "" && t.partition == noPartition {
 			cursors = append(cursors, c)
 		}
 	}

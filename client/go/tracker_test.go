@@ -9,10 +9,10 @@ import (
 func TestTrackerAcknowledgesContiguousPrefix(t *testing.T) {
 	l := newAckTracker()
 	l.stepAll("a@k-10,b@k-0")
-	a11, a12, b1, a13 := l.add("a", "a@k-11"), l.add("a", "a@k-12"), l.add("b", "b@k-1"), l.add("a", "a@k-13")
+	a11, a12, b1, a13 := l.add("a", noPartition, "a@k-11"), l.add("a", noPartition, "a@k-12"), l.add("b", noPartition, "b@k-1"), l.add("a", noPartition, "a@k-13")
 	wantDue := func(when, want string, refused ...string) {
 		t.Helper()
-		rejects, _, got := l.due()
+		rejects, got := due(l)
 		if got != want {
 			t.Errorf("%s: got %q due, want %q", when, got, want)
 		}
@@ -35,7 +35,7 @@ func TestTrackerAcknowledgesContiguousPrefix(t *testing.T) {
 	wantDue("the first, and with it the second", "a@k-12")
 	a11.finish()
 	wantDue("again", "")
-	a13.reject("no such contact")
+	a13.reject("no such contact", 1)
 	wantDue("a refusal is done too", "a@k-13", "a@k-13")
 	if got, want := l.done(), "a@k-13,b@k-1"; got != want {
 		t.Errorf("got %s done, want %s", got, want)
@@ -48,7 +48,7 @@ func TestTrackerStepsOverWhatWontCome(t *testing.T) {
 	if got := l.done(); got != "a@k-5" {
 		t.Errorf("a step with nothing open: got %s done, want a@k-5", got)
 	}
-	e := l.add("a", "a@k-6")
+	e := l.add("a", noPartition, "a@k-6")
 	l.step("a", "a@k-9")
 	if got := l.done(); got != "a@k-5" {
 		t.Errorf("a step behind an open event: got %s done, want a@k-5", got)
@@ -60,29 +60,58 @@ func TestTrackerStepsOverWhatWontCome(t *testing.T) {
 	if got := l.done(); got != "a@k-9" {
 		t.Errorf("got %s done, want a@k-9", got)
 	}
-	if _, _, got := l.due(); got != "a@k-6" {
+	if _, got := due(l); got != "a@k-6" {
 		t.Errorf("got %s due, want the event a@k-6, for only what was delivered is acknowledged", got)
 	}
 }
 
-func TestTrackerTellsWhenThereIsRoom(t *testing.T) {
+// What is done makes room, also behind what is not: it costs a stretch, however
+// much it is.
+func TestTrackerHoldsWhatIsOpen(t *testing.T) {
 	l := newAckTracker()
-	first, second := l.add("a", "a@k-1"), l.add("a", "a@k-2")
-	room := l.full(2)
-	if room == nil {
-		t.Fatal("got room for a third of two")
+	first := l.add("a", noPartition, "a@k-1")
+	for n := 2; n <= 1000; n++ {
+		e := l.add("a", noPartition, fmt.Sprintf("a@k-%d", n))
+		room := l.full(2)
+		if room == nil {
+			t.Fatal("got room for a third of two")
+		}
+		e.reject("no such contact", 1)
+		<-room
 	}
-	second.finish()
-	select {
-	case <-room:
-		t.Fatal("got room while the first is open: the prefix is what counts")
-	default:
+	held := 0
+	for e := l.byName[trackName{"a", noPartition}].head; e != nil; e = e.next {
+		held++
+	}
+	if held != 2 {
+		t.Errorf("got %d entries held, want the open one and the stretch behind it", held)
+	}
+	if _, position := due(l); position != "" {
+		t.Errorf("got %s due, want nothing: the first is open", position)
 	}
 	first.finish()
-	<-room
-	if l.full(2) != nil {
-		t.Error("got no room in an empty tracker")
+	if _, position := due(l); position != "a@k-1000" {
+		t.Errorf("got %s due, want all", position)
 	}
+}
+
+// In a group each partition has a prefix of its own, and one that is another's
+// meanwhile begins anew.
+func TestTrackerGoesByPartition(t *testing.T) {
+	l := newAckTracker()
+	stuck, other, late := l.add("a", 0, "a@k-1"), l.add("a", 1, "a@k-2"), l.add("a", 0, "a@k-3")
+	other.finish()
+	late.finish()
+	_, acks := l.due()
+	wantEqual(t, "while 0 is stuck", acks, []ack{{"a@k-2", 1, false}})
+	l.gain(0)
+	again := l.add("a", 0, "a@k-1")
+	stuck.finish()
+	_, acks = l.due()
+	wantEqual(t, "of the partition as it was", acks, nil)
+	again.finish()
+	_, acks = l.due()
+	wantEqual(t, "as it is", acks, []ack{{"a@k-1", 0, false}})
 }
 
 // A dead letter comes again, from behind: it neither moves the position back
@@ -90,19 +119,18 @@ func TestTrackerTellsWhenThereIsRoom(t *testing.T) {
 func TestTrackerAcknowledgesDeadLettersOnTheirOwn(t *testing.T) {
 	l := newAckTracker()
 	l.step("a", "a@k-99")
-	old := l.add("a", "a@k-5")
-	hundred := l.add("a", "a@k-100")
-	older := l.add("a", "a@k-20")
-	fork := l.add("a", "a@other-7")
+	old := l.add("a", noPartition, "a@k-5")
+	hundred := l.add("a", noPartition, "a@k-100")
+	older := l.add("a", noPartition, "a@k-20")
+	fork := l.add("a", noPartition, "a@other-7")
 	for _, e := range []*entry{old, hundred, older} {
 		e.finish()
 	}
-	_, singles, position := l.due()
-	if len(singles) != 2 || singles[0] != "a@k-5" || singles[1] != "a@k-20" || position != "a@k-100" {
-		t.Errorf("got %v and %s", singles, position)
-	}
+	_, acks := l.due()
+	want := []ack{{"a@k-5", noPartition, true}, {"a@k-20", noPartition, true}, {"a@k-100", noPartition, false}}
+	wantEqual(t, "acknowledged", acks, want)
 	fork.finish()
-	if _, _, position := l.due(); position != "a@other-7" {
+	if _, position := due(l); position != "a@other-7" {
 		t.Errorf("another epoch: got %s", position)
 	}
 	if l.full(1) != nil {
@@ -119,14 +147,14 @@ func TestTrackerInAnyOrder(t *testing.T) {
 		const n = 200
 		entries := make([]*entry, n)
 		for i := range entries {
-			entries[i] = l.add("a", fmt.Sprintf("a@k-%d", i+1))
+			entries[i] = l.add("a", noPartition, fmt.Sprintf("a@k-%d", i+1))
 		}
 		finished := make([]bool, n+1)
 		acked := 0
 		for _, i := range r.Perm(n) {
 			entries[i].finish()
 			finished[i] = true
-			if _, _, position := l.due(); position != "" {
+			if _, position := due(l); position != "" {
 				if _, err := fmt.Sscanf(position, "a@k-%d", &acked); err != nil {
 					t.Fatal(err)
 				}
@@ -147,7 +175,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	id := func(n int) identity { return identity{channel: "a", id: fmt.Sprint(n)} }
 	for n := range 10 {
 		m.put(id(n), past{handled: true})
-		m.put(id(n), past{tries: n})
+		m.put(id(n), past{history: history{tries: n}})
 	}
 	if len(m.of) != 3 || len(m.ring) != 3 {
 		t.Errorf("got %d and %d remembered, want 3", len(m.of), len(m.ring))

@@ -26,11 +26,11 @@ var _ conn = (*wsConn)(nil)
 
 const subprotocol = "longline.v1"
 
-func openWS(ctx context.Context, cancel context.CancelCauseFunc, l *Subscription, q url.Values, h http.Header) (conn, error) {
-	c := &wsConn{cancel: cancel, limit: l.client.options.MaxFrame}
+func openWS(ctx context.Context, cancel context.CancelCauseFunc, s *Subscription, q url.Values, h http.Header) (conn, error) {
+	c := &wsConn{cancel: cancel, limit: s.client.options.MaxFrame}
 	c.hear()
-	ws, res, err := websocket.Dial(ctx, l.client.address("/v1/ws", q), &websocket.DialOptions{
-		HTTPClient:     l.client.options.HTTPClient,
+	ws, res, err := websocket.Dial(ctx, s.client.address("/v1/ws", q), &websocket.DialOptions{
+		HTTPClient:     s.client.options.HTTPClient,
 		HTTPHeader:     h,
 		Subprotocols:   []string{subprotocol},
 		OnPingReceived: func(context.Context, []byte) bool { c.hear(); return true },
@@ -109,19 +109,45 @@ func (c *wsConn) write(ctx context.Context, v any) error {
 	return c.ws.Write(ctx, websocket.MessageText, b)
 }
 
-func (c *wsConn) ack(ctx context.Context, position string) error {
+func (c *wsConn) ack(ctx context.Context, a ack) error {
 	return c.write(ctx, struct {
-		Op     string `json:"op"`
-		Cursor string `json:"cursor"`
-	}{"ack", position})
+		Op string `json:"op"`
+		ackFields
+	}{"ack", a.fields()})
 }
 
 func (c *wsConn) reject(ctx context.Context, r reject) error {
 	return c.write(ctx, struct {
-		Op     string `json:"op"`
-		Cursor string `json:"cursor"`
-		Reason string `json:"reason,omitempty"`
-	}{"reject", r.cursor, r.reason})
+		Op string `json:"op"`
+		rejectFields
+	}{"reject", r.fields()})
+}
+
+// ackFields and rejectFields are what is said of an acknowledgement and a
+// refusal, over any transport.
+type ackFields struct {
+	Cursor     string `json:"cursor"`
+	Partition  *int   `json:"partition,omitempty"`
+	Connection string `json:"connection,omitempty"` // where it isn't said on the connection
+}
+
+func (a ack) fields() ackFields {
+	f := ackFields{Cursor: a.position}
+	if a.partition != noPartition {
+		f.Partition = &a.partition
+	}
+	return f
+}
+
+type rejectFields struct {
+	Cursor     string `json:"cursor"`
+	Reason     string `json:"reason,omitempty"`
+	Attempts   int    `json:"attempts,omitempty"`
+	Connection string `json:"connection,omitempty"`
+}
+
+func (r reject) fields() rejectFields {
+	return rejectFields{Cursor: r.cursor, Reason: r.reason, Attempts: r.attempts}
 }
 
 func (c *wsConn) renew(ctx context.Context, token string) error {
