@@ -14,6 +14,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
 )
 
@@ -89,20 +90,19 @@ func (p *probe) set(err error) {
 func (p *probe) run(ctx context.Context) {
 	tick := time.NewTicker(p.server.o.ProbeEvery)
 	defer tick.Stop()
-	var f *feed.Feed
-	var at place
+	var r *cursor.Reader
 	defer func() {
-		if f != nil {
-			f.Leave(p)
-			f.Release()
+		if r != nil {
+			r.Leave(p)
+			r.Close()
 		}
 	}()
 	for {
-		if f == nil {
-			f, at = p.open(ctx)
+		if r == nil {
+			r = p.open(ctx)
 		}
-		if f != nil {
-			p.set(p.once(ctx, f, &at))
+		if r != nil {
+			p.set(p.once(ctx, r))
 		}
 		for waiting := true; waiting; {
 			select {
@@ -111,35 +111,29 @@ func (p *probe) run(ctx context.Context) {
 			case <-tick.C:
 				waiting = false
 			case <-p.wake:
-				if f != nil {
-					p.take(f, &at, "")
+				if r != nil {
+					p.take(ctx, r, "")
 				}
 			}
 		}
 	}
 }
 
-// place is where the probe's reader is in its channel.
-type place struct {
-	epoch  string
-	offset uint64
-}
-
-func (p *probe) open(ctx context.Context) (*feed.Feed, place) {
+func (p *probe) open(ctx context.Context) *cursor.Reader {
 	ctx, cancel := context.WithTimeout(ctx, p.server.o.ProbeEvery)
 	defer cancel()
-	f, err := p.server.o.Hub.Feeds().Open(ctx, NodesChannel)
+	r, _, err := cursor.Open(ctx, p.server.o.Hub.Feeds(), NodesChannel, nil, cursor.Since{}, nil)
 	if err != nil {
 		p.server.o.Logger.Debug("nodes can't be followed", "error", err)
 		p.set(errors.New("the broker can't be reached"))
-		return nil, place{}
+		return nil
 	}
-	state := f.Join(p)
-	return f, place{state.Epoch, state.Head}
+	r.Join(p)
+	return &r
 }
 
 // once sends one event and waits for it. The returned error is for everybody.
-func (p *probe) once(ctx context.Context, f *feed.Feed, at *place) error {
+func (p *probe) once(ctx context.Context, r *cursor.Reader) error {
 	ctx, cancel := context.WithTimeout(ctx, p.server.o.ProbeEvery)
 	defer cancel()
 	sent := time.Now()
@@ -149,7 +143,7 @@ func (p *probe) once(ctx context.Context, f *feed.Feed, at *place) error {
 		return errors.New("an event of the node's own could not be appended")
 	}
 	for {
-		if p.take(f, at, id) {
+		if p.take(ctx, r, id) {
 			p.server.metrics.probes.Observe(time.Since(sent).Seconds())
 			return nil
 		}
@@ -188,23 +182,16 @@ func (p *probe) tell(ctx context.Context, id, typ string, what any) error {
 	return err
 }
 
-// take reads what the feed has and tells whether id was among it.
-func (p *probe) take(f *feed.Feed, at *place, id string) (found bool) {
+// take reads what came and tells whether id was among it.
+func (p *probe) take(ctx context.Context, r *cursor.Reader, id string) (found bool) {
+	var items []*feed.Item
 	for {
-		items, view := f.Take(nil, at.epoch, at.offset, 256, 1<<20)
-		switch {
-		case view.State.Epoch != at.epoch: // a new log
-			*at = place{epoch: view.State.Epoch}
-			continue
-		case view.Behind: // only what is recent counts
-			at.offset = view.Oldest - 1
-			continue
-		}
-		if len(items) == 0 {
+		step, err := r.Read(ctx, &items, 256, 1<<20)
+		if err != nil || len(step.Items) == 0 && step.Move == nil {
 			return found
 		}
-		for _, item := range items {
-			at.offset = item.Offset
+		for _, item := range step.Items {
+			r.Advance(item.Offset)
 			found = found || item.ID() == id
 			p.note(item)
 		}

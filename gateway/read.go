@@ -9,7 +9,8 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/cursor"
+	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -26,8 +27,8 @@ const (
 
 // readEvents answers a page of a channel's log, from since on, or from its
 // beginning. The answer's cursor is where the next page begins; it moves on
-// over events that types leave out. A gap says what retention took before
-// since was reached.
+// over events that types leave out. A gap says which events before those of the
+// answer are gone, or can't be read.
 func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	channel, err := subscribable(r, g)
 	if err != nil {
@@ -46,7 +47,7 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 	if text == "" {
 		text = defaultSince
 	}
-	since, err := session.ParseSince("since", text)
+	since, err := cursor.ParseSince("since", text)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,23 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 	}
 	out := make([]byte, 0, 16<<10)
 	out = append(out, `{"events":[`...)
-	asked, count := offset, 0
+	count, gap := 0, []byte(nil)
+	at := func(offset uint64) []byte {
+		return event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: offset}.Append(nil)
+	}
+	// pass moves over events that are gone, if the answer can still say so: a
+	// gap comes before its events.
+	pass := func(to uint64, reason string) bool {
+		if count > 0 || gap != nil {
+			return false
+		}
+		gap = append(append(gap, `,"gap":{"from":"`...), at(offset)...)
+		gap = append(append(gap, `","to":"`...), at(to)...)
+		gap = append(append(append(gap, `","reason":"`...), reason...), `"}`...)
+		offset = to
+		return true
+	}
+read:
 	for scanned := 0; count < limit && scanned < maxScanned && len(out) < maxBytes; {
 		page, err := s.o.Broker.Read(r.Context(), channel, offset, broker.Limit{Events: min(maxRead, max(limit-count, 100)), Bytes: maxBytes - len(out)})
 		if err != nil {
@@ -72,43 +89,42 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 		if page.State.Epoch != state.Epoch {
 			return wire.Gone("channel %q has a new log since this request began; ask again", channel)
 		}
-		if len(page.Items) == 0 {
+		first := page.State.Head + 1
+		if len(page.Items) > 0 {
+			first = page.Items[0].Offset
+		}
+		if first > offset+1 && !pass(first-1, wire.GapRetention) || len(page.Items) == 0 {
 			break
 		}
-		for _, item := range page.Items {
+		for _, stored := range page.Items {
 			if count == limit {
 				break
 			}
-			view, err := event.Stored(item.Data).View()
+			item, err := feed.NewItem(channel, state.Epoch, stored)
 			if err != nil {
-				return err
+				if !pass(stored.Offset, wire.GapCorrupt) {
+					break read
+				}
+				continue
 			}
 			offset = item.Offset
 			scanned++
-			if !filter.Match(view.Type()) {
+			if !filter.Match(item) {
 				continue
 			}
 			if count > 0 {
 				out = append(out, ',')
 			}
-			out = view.AppendJSON(out, event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: offset})
+			out = append(out, item.JSON()...)
 			count++
 		}
 	}
-	at := func(offset uint64) []byte {
-		return event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: offset}.Append(nil)
-	}
 	out = append(append(append(out, `],"cursor":"`...), at(offset)...), '"')
-	if first := max(state.First, 1); asked+1 < first && len(since.Position) > 0 {
-		out = append(append(out, `,"gap":{"from":"`...), at(asked)...)
-		out = append(append(out, `","to":"`...), at(first-1)...)
-		out = append(out, `","reason":"retention"}`...)
-	}
-	return writeBody(w, append(out, "}\n"...))
+	return writeBody(w, append(append(out, gap...), "}\n"...))
 }
 
 // startOf says after which offset to read.
-func (s *Server) startOf(r *http.Request, channel string, since session.Since, state broker.State) (uint64, error) {
+func (s *Server) startOf(r *http.Request, channel string, since cursor.Since, state broker.State) (uint64, error) {
 	switch {
 	case since.Earliest:
 		return max(state.First, 1) - 1, nil

@@ -11,7 +11,6 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
-	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
@@ -68,9 +67,10 @@ func (d *durability) pauseOf(ctx context.Context, r auth.Revocation) error {
 }
 
 // run starts what runs: the notices, the node's lease, the claims.
-func (d *durability) run(b gateway.Broker, feeds *feed.Feeds, logger *slog.Logger) {
+func (d *durability) run(b gateway.Broker, hub *session.Hub, logger *slog.Logger) {
 	d.dispatcher = callback.NewDispatcher(callback.DispatcherOptions{
-		Manager: d.manager, Schedule: b, Feeds: feeds, Engine: d.engine, Private: d.private, Logger: logger,
+		Manager: d.manager, Schedule: b, Feeds: hub.Feeds(), Filters: hub.Filters(),
+		Engine: d.engine, Private: d.private, Logger: logger,
 	})
 	start := func(wait *sync.WaitGroup, run func(context.Context)) context.CancelFunc {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -144,7 +144,7 @@ func (n *Node) abandon() (err error) {
 
 // Run answers until ctx ends, which is no error, or a listener fails.
 func (n *Node) Run(ctx context.Context) error {
-	n.durable.run(n.broker, n.hub.Feeds(), n.logger)
+	n.durable.run(n.broker, n.hub, n.logger)
 	n.running.Go(func() { n.revocations.Run(n.background) })
 	n.running.Go(func() { n.admission.Watch(n.background, n.logger) })
 	n.running.Go(func() { n.server.Run(n.background) })

@@ -3,6 +3,7 @@ package callback
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,8 +66,18 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Second)
 		return
 	}
+	filter, err := p.d.o.Filters.Get(strings.Join(def.Types, ","))
+	if err != nil { // it was checked when it was defined
+		p.d.o.Logger.Error("compile a callback's filter", "subscription", p.name, "error", err)
+		h.Release(nil, time.Minute)
+		return
+	}
+	unclear := 0
+	if h.Doubt {
+		unclear = def.Window
+	}
 	p.source = &redriver{
-		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, matcher(def.Types), h.Handed, h.Doubt),
+		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, h.Handed, unclear),
 		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
 	cb := def.Callback
@@ -115,27 +126,6 @@ func (p *delivery) place(ctx context.Context, at event.Position, channels []stri
 		placed = append(placed, c)
 	}
 	return placed, nil
-}
-
-// matcher returns what takes event types; nil takes all.
-func matcher(types []string) func(string) bool {
-	var patterns []event.Pattern
-	for _, text := range types {
-		if p, err := event.ParsePattern(text); err == nil { // checked when it was defined
-			patterns = append(patterns, p)
-		}
-	}
-	if len(types) == 0 {
-		return nil
-	}
-	return func(typ string) bool {
-		for _, p := range patterns {
-			if p.Match(typ) {
-				return true
-			}
-		}
-		return false
-	}
 }
 
 // with calls f with the worker, now or when there is one.

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
-// DispatcherOptions of NewDispatcher; all but Logger are required.
+// DispatcherOptions of NewDispatcher; all but Filters and Logger are required.
 type DispatcherOptions struct {
 	Manager  *durable.Manager
 	Schedule broker.Schedule
@@ -24,6 +25,8 @@ type DispatcherOptions struct {
 	Engine   *Engine
 	// Private returns what of a callback is kept sealed.
 	Private func(s durable.State) (secrets []webhook.Secret, headers map[string]string, err error)
+	// Filters compiles what subscriptions take; nil: not shared with sessions.
+	Filters *cursor.Filters
 	Logger  *slog.Logger // nil: none
 }
 
@@ -50,6 +53,9 @@ const (
 func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Filters == nil {
+		o.Filters = new(cursor.Filters)
 	}
 	return &Dispatcher{o: o, pace: rate.NewLimiter(claimPace, 4*claimBatch), deliveries: map[*delivery]struct{}{}}
 }

@@ -147,6 +147,9 @@ func (q *queue) hungry(outage bool) int {
 
 // add takes a page that was read after q.read.
 func (q *queue) add(p Page, now time.Time) {
+	for _, f := range p.Forked {
+		q.relocate(f)
+	}
 	for _, g := range p.Gaps {
 		for at := range q.held {
 			if at.channel == g.To.Channel && (at.epoch != g.To.Epoch || at.offset <= g.To.Offset) {
@@ -177,6 +180,47 @@ func (q *queue) add(p Page, now time.Time) {
 	}
 	q.read, q.starved = p.Position, false
 	q.trim()
+}
+
+// relocate names events by their place in a log that was forked since, so that
+// they are met again when they are read again. Those that the fork forgot are
+// done with before what took their place.
+func (q *queue) relocate(f Forked) {
+	locate := func(c event.Cursor) (event.Cursor, bool) {
+		if c.Channel != f.Channel || c.Epoch == f.Epoch {
+			return c, true
+		}
+		at, kept, _ := f.Locate(c)
+		return at, kept
+	}
+	if len(q.held) > 0 {
+		held := make(map[placement]*item, len(q.held))
+		for _, it := range q.held {
+			if at, kept := locate(it.ev.Cursor); kept {
+				it.ev.Cursor = at
+				held[it.place()] = it
+			}
+		}
+		q.held = held
+	}
+	var kept []tries
+	for _, t := range q.tries {
+		if at, ok := locate(event.Cursor{Channel: t.at.channel, Epoch: t.at.epoch, Offset: t.at.offset}); ok {
+			t.at = placement{channel: at.Channel, epoch: at.Epoch, offset: at.Offset}
+			kept = append(kept, t)
+		}
+	}
+	q.tries = kept
+	for _, it := range q.items {
+		if it.ev.Redriven {
+			continue
+		}
+		at, kept := locate(it.ev.Cursor)
+		if !kept {
+			at.Offset++
+		}
+		it.ev.Cursor = at
+	}
 }
 
 func (it *item) place() placement {

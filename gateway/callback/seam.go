@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 )
 
 // Source reads the events of a subscription's channels that match its types.
@@ -32,6 +33,8 @@ type Page struct {
 	// Gaps are what Events lacks though it should be there; they are behind
 	// the position that Read was given.
 	Gaps []Gap
+	// Forked are channels whose log was forked: Events are of the new epoch.
+	Forked []Forked
 	// Position is where to read on: past all Events, all Gaps, and what the
 	// types left out. It names all of the subscription's channels.
 	Position event.Position
@@ -53,7 +56,13 @@ type Event struct {
 // Gap says that the events of a channel after From up to To won't come.
 type Gap struct {
 	From, To event.Cursor
-	Reason   string // as on the wire: retention, reset
+	Reason   string // as on the wire: retention, reset, corrupt
+}
+
+// Forked says where events of a channel's older epochs are now.
+type Forked struct {
+	Channel string
+	cursor.Locator
 }
 
 // Progress keeps what became of events. Every method is fenced by the

@@ -3,12 +3,11 @@ package callback
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
 )
 
@@ -17,15 +16,21 @@ import (
 type FeedSource struct {
 	feeds    *feed.Feeds
 	channels []string
-	match    func(typ string) bool
-	doubt    event.Position // events up to here may have been delivered before
-	all      bool           // and so may whatever is in the log when it first looks
+	filter   *cursor.Filter
 	wake     chan struct{}
 
 	// owned by the reader
-	open  []*feed.Feed // of channels, or none while at rest
-	turn  int          // which channel comes first
-	items []*feed.Item
+	before  []before        // what was delivered of channels, in their order
+	readers []cursor.Reader // of channels, or none while at rest
+	turn    int             // which channel comes first
+	items   []*feed.Item
+}
+
+// before is what other owners have delivered of a channel, or may have: the
+// events up to known, and unclear ones more of those after counted.
+type before struct {
+	known, counted uint64
+	unclear        int
 }
 
 var (
@@ -33,17 +38,22 @@ var (
 	_ feed.Member = (*FeedSource)(nil)
 )
 
-// How much one Read looks at, of which types may leave out everything.
+// How much one Read looks at, of which the filter may leave out everything.
 const (
 	scanEvents = 2048
 	readBytes  = 1 << 20
 )
 
-// NewFeedSource returns a source of the channels' events whose type match
-// takes (nil: all). Events up to doubt, or all that are there by now, are
-// marked as perhaps delivered before.
-func NewFeedSource(feeds *feed.Feeds, channels []string, match func(typ string) bool, doubt event.Position, all bool) *FeedSource {
-	return &FeedSource{feeds: feeds, channels: channels, match: match, doubt: doubt, all: all, wake: make(chan struct{}, 1)}
+// NewFeedSource returns a source of the channels' events that filter takes.
+// Those up to the position known are marked as perhaps delivered before, and so
+// are the first unclear ones that it reads of each channel.
+func NewFeedSource(feeds *feed.Feeds, channels []string, filter *cursor.Filter, known event.Position, unclear int) *FeedSource {
+	s := &FeedSource{feeds: feeds, channels: channels, filter: filter, wake: make(chan struct{}, 1), before: make([]before, len(channels))}
+	for i, channel := range channels {
+		c, _ := known.Of(channel)
+		s.before[i] = before{known: c.Offset, unclear: unclear}
+	}
+	return s
 }
 
 // Wake implements Source.
@@ -61,28 +71,21 @@ func (s *FeedSource) Mark() bool {
 
 // Rest implements Source.
 func (s *FeedSource) Rest() {
-	for _, f := range s.open {
-		f.Leave(s)
-		f.Release()
+	for i := range s.readers {
+		s.readers[i].Leave(s)
+		s.readers[i].Close()
 	}
-	s.open, s.items = nil, nil
+	s.readers, s.items = nil, nil
 }
 
 func (s *FeedSource) follow(ctx context.Context) error {
-	for len(s.open) < len(s.channels) {
-		f, err := s.feeds.Open(ctx, s.channels[len(s.open)])
+	for len(s.readers) < len(s.channels) {
+		r, _, err := cursor.Open(ctx, s.feeds, s.channels[len(s.readers)], s.filter, cursor.Since{}, nil)
 		if err != nil {
 			return err
 		}
-		f.Join(s)
-		s.open = append(s.open, f)
-	}
-	if s.all {
-		s.all, s.doubt = false, nil
-		for _, f := range s.open {
-			state := f.State()
-			s.doubt = append(s.doubt, event.Cursor{Channel: f.Channel(), Epoch: state.Epoch, Offset: state.Head})
-		}
+		r.Join(s)
+		s.readers = append(s.readers, r)
 	}
 	return nil
 }
@@ -94,39 +97,54 @@ func (s *FeedSource) Read(ctx context.Context, after event.Position, limit int) 
 		return Page{}, err
 	}
 	p := Page{Position: slices.Clone(after)}
-	for i := range s.open {
-		f := s.open[(s.turn+i)%len(s.open)]
-		at := slices.IndexFunc(p.Position, func(c event.Cursor) bool { return c.Channel == f.Channel() })
+	for i := range s.readers {
+		n := (s.turn + i) % len(s.readers)
+		channel := s.channels[n]
+		at := slices.IndexFunc(p.Position, func(c event.Cursor) bool { return c.Channel == channel })
 		if at < 0 {
-			return Page{}, fmt.Errorf("read for callback: the position %q lacks channel %q", after, f.Channel())
+			return Page{}, fmt.Errorf("read for callback: the position %q lacks channel %q", after, channel)
 		}
-		share := (limit - len(p.Events)) / (len(s.open) - i)
+		share := (limit - len(p.Events)) / (len(s.readers) - i)
 		if share == 0 && len(p.Events) == 0 {
 			share = 1
 		}
-		if err := s.read(ctx, &p, f, &p.Position[at], share); err != nil {
+		r := &s.readers[n]
+		if p.Position[at] != r.Cursor() {
+			*r = r.From(p.Position[at])
+		}
+		if err := s.read(ctx, &p, r, &s.before[n], share); err != nil {
 			return Page{}, err
 		}
+		p.Position[at] = r.Cursor()
 	}
 	s.turn++
 	return p, nil
 }
 
-// read appends up to limit events of a channel after a cursor, which it moves.
-func (s *FeedSource) read(ctx context.Context, p *Page, f *feed.Feed, c *event.Cursor, limit int) error {
+// read appends up to limit events of a channel.
+func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *before, limit int) error {
 	for scanned := 0; limit > 0 && scanned < scanEvents; {
-		items, err := s.next(ctx, p, f, c)
-		if err != nil || len(items) == 0 {
+		step, err := r.Read(ctx, &s.items, scanEvents, readBytes)
+		if err != nil {
 			return err
 		}
-		scanned += len(items)
-		for _, item := range items {
+		if m := step.Move; m != nil {
+			p.move(m)
+			b.move(m)
+			continue
+		}
+		if len(step.Items) == 0 {
+			break
+		}
+		scanned += len(step.Items)
+		for _, item := range step.Items {
 			if limit == 0 {
 				break
 			}
-			c.Offset = item.Offset
-			if s.match == nil || s.match(item.Type()) {
-				p.Events = append(p.Events, s.event(item, *c))
+			r.Advance(item.Offset)
+			if r.Match(item) {
+				c := r.Cursor()
+				p.Events = append(p.Events, Event{Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
 				limit--
 			}
 		}
@@ -135,62 +153,34 @@ func (s *FeedSource) read(ctx context.Context, p *Page, f *feed.Feed, c *event.C
 	return nil
 }
 
-// next returns what follows a cursor, from the ring or the log, none if that
-// is the head. What is missing between it notes as a gap, and moves the cursor.
-func (s *FeedSource) next(ctx context.Context, p *Page, f *feed.Feed, c *event.Cursor) ([]*feed.Item, error) {
-	for {
-		var view feed.View
-		s.items, view = f.Take(s.items[:0], c.Epoch, c.Offset, scanEvents, readBytes)
-		if view.State.Epoch != c.Epoch {
-			p.relocate(c, view.State)
-			continue
-		}
-		if !view.Behind {
-			return s.items, nil
-		}
-		page, err := f.Page(ctx, c.Offset)
-		if errors.Is(err, broker.ErrNotFound) {
-			return nil, nil // dropped; the feed learns of the new log soon
-		}
-		if err != nil {
-			return nil, err
-		}
-		if page.State.Epoch != c.Epoch {
-			return nil, nil // the feed learns of the new epoch soon, and wakes us
-		}
-		items := page.After(c.Offset)
-		first := view.Oldest // the log has nothing before what the ring has
-		if len(items) > 0 {
-			first = items[0].Offset
-		}
-		if first > c.Offset+1 {
-			to := *c
-			to.Offset = first - 1
-			p.Gaps = append(p.Gaps, Gap{From: *c, To: to, Reason: "retention"})
-			*c = to
-		}
-		if len(items) > 0 {
-			return items, nil
-		}
+// move notes where a reader went.
+func (p *Page) move(m *cursor.Move) {
+	if m.Reason != "" {
+		p.Gaps = append(p.Gaps, Gap{From: m.From, To: m.To, Reason: m.Reason})
+	}
+	if m.From.Epoch != m.To.Epoch {
+		p.Forked = append(p.Forked, Forked{Channel: m.To.Channel, Locator: m.Locator()})
 	}
 }
 
-// relocate moves a cursor of another epoch to where that is in the log now.
-func (p *Page) relocate(c *event.Cursor, state broker.State) {
-	offset, place := state.Locate(c.Epoch, c.Offset)
-	to := event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}
-	if place != broker.Here {
-		p.Gaps = append(p.Gaps, Gap{From: *c, To: to, Reason: "reset"})
+// delivered tells whether the event at offset may have been delivered before.
+func (b *before) delivered(offset uint64) bool {
+	if b.unclear > 0 && offset > b.counted {
+		b.unclear--
+		b.counted = offset
 	}
-	*c = to
+	return offset <= max(b.known, b.counted)
 }
 
-func (s *FeedSource) event(item *feed.Item, c event.Cursor) Event {
-	e := Event{Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON()}
-	if d, ok := s.doubt.Of(c.Channel); ok && d.Epoch == c.Epoch && c.Offset <= d.Offset {
-		e.Redelivery = true
+// move follows a reader: nothing was delivered of what a fork brought.
+func (b *before) move(m *cursor.Move) {
+	if m.From.Epoch == m.To.Epoch {
+		return
 	}
-	return e
+	for _, offset := range []*uint64{&b.known, &b.counted} {
+		at, _, _ := m.Locator().Locate(event.Cursor{Channel: m.From.Channel, Epoch: m.From.Epoch, Offset: *offset})
+		*offset = at.Offset
+	}
 }
 
 var idPrefix = []byte(`{"specversion":"1.0","id":"`)

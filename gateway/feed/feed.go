@@ -3,8 +3,6 @@
 package feed
 
 import (
-	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -31,10 +29,11 @@ type Feed struct {
 	refs int
 
 	mu      sync.RWMutex
-	live    bool // the state is known
-	syncing bool // a goroutine compares with the log
-	stale   bool // something didn't fit: compare (again)
-	warm    bool // on the list of feeds with a ring
+	live    bool   // the state is known
+	syncing bool   // a goroutine compares with the log
+	stale   bool   // something didn't fit, or somebody asks: compare (again)
+	asked   *fetch // that has not begun, or nil
+	warm    bool   // on the list of feeds with a ring
 	state   broker.State
 	ring    []*Item // offsets Head-len(ring)+1 … Head
 	bytes   int
@@ -86,6 +85,8 @@ type View struct {
 	// ring, which begins with offset Oldest: read them with Page.
 	Behind bool
 	Oldest uint64
+	// Corrupt is how many events after those taken can't be read.
+	Corrupt uint64
 }
 
 // Take appends to dst the events after offset, as far as they are in the ring,
@@ -103,8 +104,13 @@ func (f *Feed) Take(dst []*Item, epoch string, offset uint64, events, bytes int)
 		v.Behind, v.Oldest = true, oldest
 		return dst, v
 	}
-	for _, item := range f.ring[offset+1-oldest:] {
+	rest := f.ring[offset+1-oldest:]
+	for i, item := range rest {
 		if events--; events < 0 || bytes <= 0 {
+			break
+		}
+		if item.Corrupt() {
+			v.Corrupt = corrupt(rest[i:])
 			break
 		}
 		bytes -= len(item.buf)
@@ -113,16 +119,30 @@ func (f *Feed) Take(dst []*Item, epoch string, offset uint64, events, bytes int)
 	return dst, v
 }
 
+// Holds tells whether the feed itself knows what follows offset of epoch: the
+// ring has it, or it is the newest event there is here. No log need be asked.
+func (f *Feed) Holds(epoch string, offset uint64) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return epoch == f.state.Epoch && offset <= f.state.Head && offset >= f.state.Head-uint64(len(f.ring))
+}
+
+// Oldest is the offset of the oldest event of epoch in the ring, of the one that
+// comes next if it is empty, or 0 if the feed is in another epoch.
+func (f *Feed) Oldest(epoch string) uint64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if epoch != f.state.Epoch {
+		return 0
+	}
+	return f.state.Head - uint64(len(f.ring)) + 1
+}
+
 // Announce implements broker.Follower.
 func (f *Feed) Announce(a broker.Announcement) {
 	items := make([]*Item, 0, len(a.Items))
 	for _, stored := range a.Items {
-		item, err := NewItem(f.channel, a.Epoch, stored)
-		if err != nil {
-			f.feeds.logger.Error("stored event can't be read", "channel", f.channel, "offset", stored.Offset, "error", err)
-			continue
-		}
-		items = append(items, item)
+		items = append(items, f.item(a.Epoch, stored))
 	}
 	f.mu.Lock()
 	fits := f.live && a.Epoch == f.state.Epoch
@@ -164,142 +184,6 @@ func (f *Feed) dropOldestLocked() {
 func (f *Feed) resetLocked() {
 	f.feeds.ringBytes.Add(-int64(f.bytes))
 	f.ring, f.bytes = nil, 0
-}
-
-// syncLocked has the feed compared with the log.
-func (f *Feed) syncLocked() {
-	f.stale = true
-	if f.syncing || !f.live {
-		return
-	}
-	f.syncing = true
-	if !f.feeds.spawn(f.sync) {
-		f.syncing = false
-	}
-}
-
-// sync reads from the log what announcements left out, until nothing is
-// missing, however often it has to try.
-func (f *Feed) sync(ctx context.Context) {
-	again := newBackoff()
-	for {
-		f.mu.Lock()
-		if !f.stale {
-			f.syncing = false
-			f.mu.Unlock()
-			return
-		}
-		f.stale = false
-		f.mu.Unlock()
-		if err := f.compare(ctx); err != nil {
-			f.feeds.logger.Debug("comparing with the log failed", "channel", f.channel, "error", err)
-			f.mu.Lock()
-			f.stale = true
-			f.mu.Unlock()
-			if !again.wait(ctx) {
-				f.mu.Lock()
-				f.syncing = false
-				f.mu.Unlock()
-				return
-			}
-			continue
-		}
-		again = newBackoff()
-	}
-}
-
-// compare brings the feed up to the log.
-func (f *Feed) compare(ctx context.Context) error {
-	if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer f.feeds.reads.Release(1)
-	state, err := f.feeds.opts.Broker.State(ctx, f.channel)
-	if errors.Is(err, broker.ErrNotFound) {
-		// Dropped, or emptied from outside: following anew makes a new log.
-		f.feeds.opts.Broker.Unfollow(f.channel, f)
-		state, err = f.feeds.opts.Broker.Follow(ctx, f.channel, f)
-	}
-	if err != nil {
-		return err
-	}
-	for {
-		have, missing := f.adopt(state)
-		if missing == 0 {
-			return nil
-		}
-		page, err := f.feeds.opts.Broker.Read(ctx, f.channel, have, broker.Limit{Events: missing})
-		if err != nil {
-			return err
-		}
-		if len(page.Items) == 0 || page.State.Epoch != state.Epoch {
-			// Trimmed or begun anew meanwhile; live-only channels keep nothing.
-			page.State.Head = max(page.State.Head, state.Head)
-			f.skip(page.State)
-			return nil
-		}
-		f.mu.Lock()
-		for _, stored := range page.Items {
-			if stored.Offset <= f.state.Head || f.state.Epoch != page.State.Epoch {
-				continue // came by an announcement meanwhile
-			}
-			if stored.Offset != f.state.Head+1 {
-				f.resetLocked()
-			}
-			item, err := NewItem(f.channel, f.state.Epoch, stored)
-			if err != nil {
-				f.resetLocked()
-				f.state.Head = stored.Offset
-				continue
-			}
-			f.pushLocked(item)
-		}
-		f.feeds.ready.wake(f.members)
-		f.mu.Unlock()
-	}
-}
-
-// adopt takes over what the log says of itself. It returns the offset to read
-// on from and how many events to read, 0 if nothing is missing or if more is
-// than a ring holds: sessions then read the log themselves.
-func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
-	f.mu.Lock()
-	if state.Epoch != f.state.Epoch {
-		at, place := state.Locate(f.state.Epoch, f.state.Head)
-		head := state.Head
-		if place == broker.Here && at == f.state.Head {
-			state.Head = at // the fork lost nothing of what the ring holds
-		} else {
-			f.resetLocked()
-		}
-		f.state = state
-		f.state.Head = state.Head
-		state.Head = head
-	}
-	f.state.First = state.First
-	behind := uint64(0)
-	if state.Head > f.state.Head {
-		behind = state.Head - f.state.Head
-	}
-	if behind > uint64(f.feeds.opts.RingEvents) {
-		f.resetLocked()
-		f.state.Head, behind = state.Head, 0
-	}
-	have = f.state.Head
-	f.feeds.ready.wake(f.members)
-	f.mu.Unlock()
-	return have, int(behind)
-}
-
-// skip gives up what can't be read: sessions learn of it as a gap.
-func (f *Feed) skip(state broker.State) {
-	f.mu.Lock()
-	if state.Epoch != f.state.Epoch || state.Head > f.state.Head {
-		f.resetLocked()
-		f.state = state
-	}
-	f.feeds.ready.wake(f.members)
-	f.mu.Unlock()
 }
 
 // trim drops from the ring what was appended before t.

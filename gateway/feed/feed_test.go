@@ -161,6 +161,11 @@ func TestAFeedThatCantBeOpenedIsTriedAnew(t *testing.T) {
 	})
 }
 
+func after(p *feed.Page, offset uint64) []*feed.Item {
+	items, _ := p.After(offset)
+	return items
+}
+
 func TestPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, feed.Options{})
@@ -173,20 +178,20 @@ func TestPages(t *testing.T) {
 			after, first uint64
 			reads        int // in all so far
 		}{{0, 1, 1}, {100, 101, 1}, {255, 256, 1}, {256, 257, 2}, {599, 600, 3}, {550, 551, 3}} {
-			page, err := f.Page(t.Context(), tt.after)
+			page, err := f.Page(t.Context(), "e1", tt.after)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if items := page.After(tt.after); items[0].Offset != tt.first || n.log.Reads() != tt.reads {
+			if items, _ := page.After(tt.after); items[0].Offset != tt.first || n.log.Reads() != tt.reads {
 				t.Errorf("after %d: %d first, %d reads; want %d, %d", tt.after, items[0].Offset, n.log.Reads(), tt.first, tt.reads)
 			}
 		}
 		n.log.Append("a", "t", "", "600")
-		if page, err := f.Page(t.Context(), 600); err != nil || offsets(page.After(600)) != "601" {
+		if page, err := f.Page(t.Context(), "e1", 600); err != nil || offsets(after(page, 600)) != "601" {
 			t.Errorf("the last page did not grow: %v", err)
 		}
 		n.log.Trim("a", 300)
-		if page, err := f.Page(t.Context(), 601); err != nil || len(page.After(601)) != 0 {
+		if page, err := f.Page(t.Context(), "e1", 601); err != nil || len(after(page, 601)) != 0 {
 			t.Errorf("something after the head: %v", err)
 		}
 	})

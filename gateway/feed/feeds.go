@@ -77,6 +77,7 @@ type Feeds struct {
 	pages  *pages
 
 	ringBytes atomic.Int64
+	corrupt   corruption
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -164,6 +165,14 @@ func (fs *Feeds) Open(ctx context.Context, channel string) (*Feed, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), followTimeout)
 	defer cancel()
 	state, err := fs.opts.Broker.Follow(ctx, channel, f)
+	if err == nil { // before anybody sees it
+		f.mu.Lock()
+		f.state, f.live = state, true
+		if f.stale {
+			f.syncLocked() // something was announced before the state was known
+		}
+		f.mu.Unlock()
+	}
 	fs.mu.Lock()
 	close(f.opened)
 	f.opened = nil
@@ -177,12 +186,6 @@ func (fs *Feeds) Open(ctx context.Context, channel string) (*Feed, error) {
 	if err != nil {
 		return nil, f.openErr
 	}
-	f.mu.Lock()
-	f.state, f.live = state, true
-	if f.stale {
-		f.syncLocked() // something was announced before the state was known
-	}
-	f.mu.Unlock()
 	return f, nil
 }
 
@@ -196,8 +199,8 @@ func (f *Feed) Release() {
 	}
 }
 
-// spawn runs f unless the feeds are closed.
-// Members returns how many sessions a channel has on this node.
+// Members returns how many members a channel's feed has on this node: sessions,
+// callbacks' workers, those who pull, the node's own readers.
 func (fs *Feeds) Members(channel string) int {
 	fs.mu.Lock()
 	f := fs.feeds[channel]
@@ -210,6 +213,8 @@ func (fs *Feeds) Members(channel string) int {
 	return len(f.members)
 }
 
+// spawn runs a function in a goroutine that Close waits for, unless the feeds
+// are closed.
 func (fs *Feeds) spawn(run func(context.Context)) bool {
 	if fs.ctx.Err() != nil {
 		return false

@@ -85,6 +85,10 @@ func (i *Item) Frame() []byte { return i.buf[i.frame : len(i.buf)-2] }
 // line.
 func (i *Item) Rest() []byte { return i.buf[i.json:] }
 
+// Corrupt tells whether it is a placeholder for an event that can't be read.
+// Nobody but a feed and whoever reads it meets one.
+func (i *Item) Corrupt() bool { return len(i.buf) == 0 }
+
 // Size is how many bytes the item holds.
 func (i *Item) Size() int { return cap(i.buf) + int(unsafe.Sizeof(*i)) }
 

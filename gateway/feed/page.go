@@ -3,6 +3,7 @@ package feed
 import (
 	"container/list"
 	"context"
+	"errors"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -11,97 +12,141 @@ import (
 	"github.com/longline-push/longline/event"
 )
 
-// Page is a stretch of the log for those who are behind the ring. It is shared
-// and immutable.
+// Page is a stretch of the log for those who are behind the ring, as one read
+// of it found it. It is shared and immutable.
 type Page struct {
-	State broker.State
-	Items []*Item
-	bytes int64
+	State   broker.State
+	Items   []*Item // contiguous
+	bytes   int64
+	corrupt bool // some of Items are placeholders
 }
 
-// After returns the page's items after offset.
-func (p *Page) After(offset uint64) []*Item {
-	// Items are contiguous.
+// After returns the page's items after offset, and how many events follow
+// them that can't be read.
+func (p *Page) After(offset uint64) (items []*Item, unreadable uint64) {
 	if len(p.Items) == 0 || p.Items[len(p.Items)-1].Offset <= offset {
-		return nil
+		return nil, 0
 	}
-	if first := p.Items[0].Offset; offset >= first {
-		return p.Items[offset-first+1:]
+	items = p.Items
+	if first := items[0].Offset; offset >= first {
+		items = items[offset-first+1:]
 	}
-	return p.Items
+	if p.corrupt {
+		for i, item := range items {
+			if item.Corrupt() {
+				return items[:i], corrupt(items[i:])
+			}
+		}
+	}
+	return items, 0
+}
+
+// Next is the offset of the first event that the log had after offset, as far
+// as the page proves it: what lies between is gone, and for good. It is 0 if
+// the page says nothing about it.
+func (p *Page) Next(offset uint64) uint64 {
+	switch n := len(p.Items); {
+	case n > 0 && p.Items[n-1].Offset > offset:
+		return max(p.Items[0].Offset, offset+1)
+	case n == 0 && p.State.Head > offset:
+		return p.State.Head + 1
+	}
+	return 0
+}
+
+// proves tells whether the page answers what follows offset of epoch whenever
+// it was read. If it was only cut short before that, it returns where.
+func (p *Page) proves(epoch string, offset uint64) (proof bool, cut uint64) {
+	if p.State.Epoch != epoch {
+		_, place := p.State.Locate(epoch, offset)
+		return place != broker.Unknown, 0
+	}
+	if n := len(p.Items); n > 0 && p.Items[n-1].Offset <= offset && p.Items[n-1].Offset < p.State.Head {
+		return false, p.Items[n-1].Offset
+	}
+	return p.Next(offset) > 0, 0
 }
 
 // pageEvents is how many events a page holds. Pages begin at its multiples, so
 // that clients who left at different events read the same pages.
 const pageEvents = 256
 
-// Page returns the page of the log in which the event after offset is. Those
-// who ask for the same page at once share one read, those who come soon after
-// find it in a cache. A page without items after offset means that there are
-// none.
-func (f *Feed) Page(ctx context.Context, offset uint64) (*Page, error) {
-	state := f.State()
-	start := offset - offset%pageEvents
-	for {
-		page, err := f.page(ctx, event.Cursor{Channel: f.channel, Epoch: state.Epoch, Offset: start}, offset)
-		if err != nil || len(page.Items) == 0 || len(page.After(offset)) > 0 {
-			return page, err
+// Page returns the page of the log that tells what follows offset of epoch.
+// Those who ask for the same page at once share one read, those who come soon
+// after find it in a cache. A page that says nothing of what follows, neither
+// by its items nor by Next nor by an epoch that followed, is of a read that
+// began after the call: so the log has nothing there, or isn't that log.
+func (f *Feed) Page(ctx context.Context, epoch string, offset uint64) (*Page, error) {
+	at := event.Cursor{Channel: f.channel, Epoch: epoch, Offset: offset - offset%pageEvents}
+	for joined := false; ; {
+		page, fresh, err := f.page(ctx, at, offset)
+		if err != nil {
+			if errors.Is(err, broker.ErrNotFound) {
+				f.suspect()
+			}
+			return nil, err
 		}
-		// A page can be cut short by its bytes: go on where it ended.
-		last := page.Items[len(page.Items)-1].Offset
-		if last <= start || last >= page.State.Head {
+		switch proof, cut := page.proves(epoch, offset); {
+		case proof:
 			return page, nil
+		case cut > at.Offset: // by its bytes
+			at.Offset, joined = cut, false
+		case fresh || joined:
+			return page, nil
+		default:
+			joined = true // that read had begun before; the next one hasn't
 		}
-		start = last
 	}
 }
 
-// page returns the page that begins after the cursor. A cached one is good
-// unless it ended at what was the head then and offset is beyond that.
-func (f *Feed) page(ctx context.Context, start event.Cursor, offset uint64) (*Page, error) {
+// page returns the page that begins after the cursor. A cached one is good if
+// it proves something of what follows offset. fresh: it was read for this call.
+func (f *Feed) page(ctx context.Context, start event.Cursor, offset uint64) (page *Page, fresh bool, _ error) {
 	pages, key := f.feeds.pages, start.String()
-	if page := pages.get(key); page != nil && (len(page.After(offset)) > 0 || page.whole()) {
-		return page, nil
+	if page := pages.get(key); page != nil {
+		if proof, cut := page.proves(start.Epoch, offset); proof || cut > start.Offset {
+			return page, false, nil
+		}
 	}
+	ran := false // written before the answer comes
 	loaded := pages.loading.DoChan(key, func() (any, error) {
-		// Shared by many, so it ends with the feeds and not with who came first.
-		ctx := f.feeds.ctx
-		if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
-			return nil, broker.ErrClosed
-		}
-		defer f.feeds.reads.Release(1)
-		read, err := f.feeds.opts.Broker.Read(ctx, f.channel, start.Offset, broker.Limit{Events: pageEvents})
-		if err != nil {
-			return nil, err
-		}
-		page := &Page{State: read.State, Items: make([]*Item, 0, len(read.Items))}
-		for _, stored := range read.Items {
-			item, err := NewItem(f.channel, read.State.Epoch, stored)
-			if err != nil {
-				return nil, err
-			}
-			page.Items = append(page.Items, item)
-			page.bytes += int64(item.Size())
-		}
-		if read.State.Epoch == start.Epoch {
-			pages.put(key, page)
-		}
-		return page, nil
+		ran = true
+		return f.load(start)
 	})
 	select {
 	case r := <-loaded:
 		if r.Err != nil {
-			return nil, r.Err
+			return nil, false, r.Err
 		}
-		return r.Val.(*Page), nil
+		return r.Val.(*Page), ran, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 }
 
-// whole tells whether the page can't grow any more.
-func (p *Page) whole() bool {
-	return len(p.Items) > 0 && p.Items[len(p.Items)-1].Offset < p.State.Head
+// load reads the page after a cursor. It is shared by many, so it ends with
+// the feeds and not with who came first.
+func (f *Feed) load(start event.Cursor) (*Page, error) {
+	ctx := f.feeds.ctx
+	if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
+		return nil, broker.ErrClosed
+	}
+	defer f.feeds.reads.Release(1)
+	read, err := f.feeds.opts.Broker.Read(ctx, f.channel, start.Offset, broker.Limit{Events: pageEvents})
+	if err != nil {
+		return nil, err
+	}
+	page := &Page{State: read.State, Items: make([]*Item, 0, len(read.Items))}
+	for _, stored := range read.Items {
+		item := f.item(read.State.Epoch, stored)
+		page.Items = append(page.Items, item)
+		page.bytes += int64(item.Size())
+		page.corrupt = page.corrupt || item.Corrupt()
+	}
+	if read.State.Epoch == start.Epoch {
+		f.feeds.pages.put(start.String(), page)
+	}
+	return page, nil
 }
 
 // pages is a cache bounded by bytes that forgets what was used longest ago.

@@ -16,6 +16,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/session"
@@ -135,7 +136,7 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 		return err
 	}
 	out, err := l.pull(r.Context(), q)
-	if err != nil || out.count == 0 {
+	if err != nil || out.count == 0 && len(out.gaps) == 0 {
 		l.leave()
 	} else {
 		l.hold(q.hold)
@@ -224,13 +225,13 @@ type pullLease struct {
 
 	// static after begin
 	ownership *durable.Ownership
-	filter    *session.Filter
-	feeds     []*feed.Feed
+	readers   []cursor.Reader // one a channel; a pull reads by copies of them
 
 	mu      sync.Mutex
 	state   durable.State
 	at      event.Position // acknowledged, and what was left out behind that
-	given   event.Position // up to here events were given
+	given   event.Position // up to here events were given, by this lease or before it
+	gaps    event.Position // the ends of those that were told of
 	again   []durable.Redriven
 	told    int // of again: how many were given
 	busy    bool
@@ -247,20 +248,38 @@ var (
 func (l *pullLease) begin(ctx context.Context, h *durable.Ownership) error {
 	def := h.State.Definition
 	l.mu.Lock()
-	l.ownership, l.state, l.at = h, h.State, slices.Clone(h.Position)
+	l.ownership = h
 	l.mu.Unlock()
-	var err error
-	if l.filter, err = l.p.o.Hub.FilterOf(def.Types); err != nil {
+	filter, err := l.p.o.Hub.FilterOf(def.Types)
+	if err != nil {
 		return err
 	}
+	at, given := slices.Clone(h.Position), event.Position(nil)
 	for _, channel := range def.Channels {
-		f, err := l.p.o.Hub.Feeds().Open(ctx, channel)
+		r, _, err := cursor.Open(ctx, l.p.o.Hub.Feeds(), channel, filter, cursor.Since{}, nil)
 		if err != nil {
 			return err
 		}
-		f.Join(l)
-		l.feeds = append(l.feeds, f)
+		r.Join(l)
+		l.readers = append(l.readers, r)
+		c, ok := at.Of(channel)
+		if !ok {
+			c = r.Cursor()
+			at = append(at, c)
+		}
+		from := r.From(c)
+		upTo, any, err := from.Redelivered(ctx, h.Handed, h.Doubt, def.Window)
+		if err != nil {
+			return err
+		}
+		if any {
+			given = append(given, upTo)
+		}
 	}
+	h.Announced(given)
+	l.mu.Lock()
+	l.state, l.at, l.given = h.State, at, given
+	l.mu.Unlock()
 	if h.State.Redriving > 0 {
 		l.again, err = h.LettersAgain(ctx)
 	}
@@ -320,11 +339,11 @@ func (l *pullLease) finish() bool {
 	l.ended = true
 	close(l.over)
 	l.stopLocked()
-	feeds := l.feeds
+	readers := l.readers
 	l.mu.Unlock()
-	for _, f := range feeds {
-		f.Leave(l)
-		f.Release()
+	for i := range readers {
+		readers[i].Leave(l)
+		readers[i].Close()
 	}
 	l.p.mu.Lock()
 	if l.p.leases[l.name] == l {

@@ -2,12 +2,12 @@ package pull
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"slices"
 	"time"
 
-	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -16,7 +16,38 @@ import (
 type answer struct {
 	bytes []byte
 	count int
-	at    event.Position
+	at    event.Position // past all that is in it, and what was left out
+	again event.Position // the last events in it that were delivered before
+	gaps  []gap
+}
+
+// gap is a gap as an answer has it: events after From up to To won't come. It
+// is told until it is acknowledged, as an event is: the position stays before
+// it until then, and the next pull meets it again.
+type gap struct {
+	Channel string `json:"channel"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Reason  string `json:"reason"`
+}
+
+// end completes the answer's JSON.
+func (a *answer) end() error {
+	a.bytes = append(a.bytes, `],"cursor":"`...)
+	a.bytes = append(a.at.Append(a.bytes), '"')
+	if len(a.gaps) > 0 {
+		gaps, err := json.Marshal(a.gaps)
+		if err != nil {
+			return err
+		}
+		a.bytes = append(append(a.bytes, `,"gaps":`...), gaps...)
+	}
+	if len(a.again) > 0 {
+		a.bytes = append(a.bytes, `,"redelivery":{"cursor":"`...)
+		a.bytes = append(a.again.Append(a.bytes), `"}`...)
+	}
+	a.bytes = append(a.bytes, "}\n"...)
+	return nil
 }
 
 // pull reads what follows the acknowledged position, waiting for something if
@@ -31,7 +62,7 @@ func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 		if err != nil {
 			return a, err
 		}
-		if a.count == 0 && q.wait > 0 {
+		if a.count == 0 && len(a.gaps) == 0 && q.wait > 0 {
 			select {
 			case <-l.wake:
 				continue
@@ -41,15 +72,18 @@ func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 			case <-ctx.Done():
 			}
 		}
-		a.bytes = append(a.bytes, `],"cursor":"`...)
-		a.bytes = append(a.at.Append(a.bytes), "\"}\n"...)
+		if err := a.end(); err != nil {
+			return a, err
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.ended {
 			return a, wire.Conflict("subscription %q was taken over by another connection of this consumer, or changed; pull again", l.name)
 		}
-		if a.count > 0 {
-			l.given = a.at
+		for _, c := range a.at {
+			if before, ok := l.given.Of(c.Channel); a.count > 0 && (!ok || before.Epoch != c.Epoch || before.Offset < c.Offset) {
+				l.given = put(l.given, c)
+			}
 		}
 		return a, nil
 	}
@@ -74,18 +108,9 @@ func (l *pullLease) read(ctx context.Context, limit int) (answer, error) {
 	if paused {
 		return a, nil
 	}
-	for _, f := range l.feeds {
-		i := slices.IndexFunc(a.at, func(c event.Cursor) bool { return c.Channel == f.Channel() })
-		if i < 0 {
-			s := f.State()
-			a.at, i = append(a.at, event.Cursor{Channel: f.Channel(), Epoch: s.Epoch, Offset: s.Head}), len(a.at)
-		}
-		before := a.count
-		if err := l.readChannel(ctx, f, &a, i, limit); err != nil {
+	for i := range l.readers {
+		if err := l.readChannel(ctx, &l.readers[i], &a, limit); err != nil {
 			return a, err
-		}
-		if a.count == before && a.at[i].Offset > 0 {
-			l.moved(a.at[i]) // over what the types left out
 		}
 	}
 	return a, nil
@@ -98,77 +123,75 @@ func (a *answer) add(text []byte) {
 	a.bytes = append(a.bytes, text...)
 }
 
-// readChannel appends a channel's events and moves its cursor over them.
-func (l *pullLease) readChannel(ctx context.Context, f *feed.Feed, a *answer, i, limit int) error {
+// readChannel appends what follows the position in a channel: events and gaps.
+func (l *pullLease) readChannel(ctx context.Context, reader *cursor.Reader, a *answer, limit int) error {
+	at, _ := a.at.Of(reader.Channel())
+	r := reader.From(at)
+	l.mu.Lock()
+	given, _ := l.given.Of(reader.Channel())
+	l.mu.Unlock()
 	var items []*feed.Item
+	told := a.count + len(a.gaps)
 	for a.count < limit && len(a.bytes) < maxBytes {
-		var view feed.View
-		c := &a.at[i]
-		items, view = f.Take(items[:0], c.Epoch, c.Offset, limit, maxBytes)
-		if view.State.Epoch != c.Epoch {
-			l.relocate(c, view.State)
-			continue
+		step, err := r.Read(ctx, &items, limit, maxBytes)
+		if err != nil {
+			return err
 		}
-		if view.Behind {
-			page, err := f.Page(ctx, c.Offset)
-			switch {
-			case errors.Is(err, broker.ErrNotFound):
-				return nil
-			case err != nil:
-				return err
-			case page.State.Epoch != c.Epoch:
-				l.relocate(c, page.State)
+		if g := step.Move.Gap(); g != nil {
+			a.gaps = append(a.gaps, gap{g.Channel, g.From, g.To, g.Reason})
+			l.tell(g, step.Move.To)
+		}
+		if len(step.Items) == 0 && step.Move == nil {
+			break
+		}
+		before, _, _ := r.Locator().Locate(given)
+		for _, item := range step.Items {
+			if a.count == limit || len(a.bytes) >= maxBytes {
+				break
+			}
+			if r.Advance(item.Offset); !r.Match(item) {
 				continue
 			}
-			items = append(items[:0], page.After(c.Offset)...)
-			first := view.Oldest
-			if len(items) > 0 {
-				first = items[0].Offset
-			}
-			if first > c.Offset+1 {
-				l.gap(*c, first-1, wire.GapRetention)
-				c.Offset = first - 1
+			if a.add(item.JSON()); given.Epoch != "" && item.Offset <= before.Offset {
+				a.again = put(a.again, r.Cursor())
 			}
 		}
-		if len(items) == 0 && !view.Behind {
-			return nil
-		}
-		for _, item := range items {
-			if a.count == limit || len(a.bytes) >= maxBytes {
-				return nil
-			}
-			c.Offset = item.Offset
-			if l.filter.Match(item.Type()) {
-				a.add(item.JSON())
-			}
-		}
+	}
+	a.at = put(a.at, r.Cursor())
+	if a.count+len(a.gaps) == told {
+		l.moved(r.Cursor()) // over what the filter left out
 	}
 	return nil
 }
 
-// relocate moves a cursor of another epoch to where that is now.
-func (l *pullLease) relocate(c *event.Cursor, state broker.State) {
-	offset, kind := state.Locate(c.Epoch, c.Offset)
-	to := event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}
-	if kind != broker.Here {
-		l.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": to.String(), "reason": wire.GapReset})
+// put puts a cursor into a position, in place of its channel's.
+func put(p event.Position, c event.Cursor) event.Position {
+	for i := range p {
+		if p[i].Channel == c.Channel {
+			p[i] = c
+			return p
+		}
 	}
-	*c = to
+	return append(p, c)
 }
 
-func (l *pullLease) gap(c event.Cursor, to uint64, reason string) {
-	end := c
-	end.Offset = to
-	l.ownership.Tell("gap", map[string]string{"channel": c.Channel, "from": c.String(), "to": end.String(), "reason": reason})
+// tell tells the gateway's own channel of a gap, once.
+func (l *pullLease) tell(g *wire.Control, end event.Cursor) {
+	l.mu.Lock()
+	last, _ := l.gaps.Of(end.Channel)
+	l.gaps = put(l.gaps, end)
+	l.mu.Unlock()
+	if last != end {
+		l.ownership.Tell("gap", map[string]string{"channel": g.Channel, "from": g.From, "to": g.To, "reason": g.Reason})
+	}
 }
 
-// moved commits a cursor that no given event stands before.
+// moved commits a cursor that neither an event nor a gap stands before.
 func (l *pullLease) moved(c event.Cursor) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := slices.IndexFunc(l.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
-	if i >= 0 && l.at[i] != c {
-		l.at[i] = c
+	if at, _ := l.at.Of(c.Channel); at != c && c.Offset > 0 {
+		l.at = put(l.at, c)
 		l.ownership.Advance(c, 0)
 	}
 }

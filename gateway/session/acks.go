@@ -8,24 +8,71 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
+// channelState is what was delivered of a channel to a durable session's client
+// and what of that is acknowledged.
+type channelState struct {
+	channel string
+	cursor.Locator
+	deliveredUpTo uint64   // everything up to here was delivered or left out
+	unacked       []uint64 // delivered, oldest first
+	acked         uint64   // committed or about to be
+	elsewhere     bool     // what is committed is of another epoch
+	untold        bool     // a gap before deliveredUpTo is yet to be handed over
+}
+
+// done is how far everything is done.
+func (c *channelState) done() uint64 {
+	if len(c.unacked) > 0 {
+		return c.unacked[0] - 1
+	}
+	return c.deliveredUpTo
+}
+
 // handed notes that an event was delivered.
-func (d *held) handed(i int, offset uint64) {
-	l := &d.lanes[i]
-	l.sent = offset
-	l.out = append(l.out, offset)
-	d.unacked++
+func (d *durableState) handed(i int, offset uint64) {
+	c := &d.channels[i]
+	c.deliveredUpTo = offset
+	c.unacked = append(c.unacked, offset)
+	d.outstanding++
+}
+
+func (d *durableState) indexOf(channel string) int {
+	return slices.IndexFunc(d.channels, func(c channelState) bool { return c.channel == channel })
+}
+
+// advanceLocked has what is done in a channel committed; n is how many events
+// that acknowledges. A position doesn't move past a gap of which the client
+// wasn't told.
+func (s *Session) advanceLocked(i, n int) {
+	d := s.durable
+	c := &d.channels[i]
+	if done := c.done(); (done > c.acked || c.elsewhere) && !c.untold && d.ownership != nil {
+		c.acked, c.elsewhere = done, false
+		d.ownership.Advance(event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: done}, n)
+	}
+}
+
+// toldLocked notes that all gaps that were found are handed over.
+func (s *Session) toldLocked() {
+	d := s.durable
+	d.untold = false
+	for i := range d.channels {
+		d.channels[i].untold = false
+		s.advanceLocked(i, 0)
+	}
 }
 
 // Ack acknowledges everything up to a cursor, in each channel named.
 func (s *Session) Ack(p event.Position) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.held
+	d := s.durable
 	if d == nil {
 		return wire.BadRequest("ack is for durable sessions; this one is ephemeral")
 	}
@@ -33,141 +80,85 @@ func (s *Session) Ack(p event.Position) error {
 		return wire.BadRequest("ack needs cursor")
 	}
 	for _, c := range p {
-		i := d.lane(c.Channel)
+		i := d.indexOf(c.Channel)
 		if i < 0 {
 			return wire.BadRequest("ack: channel %q is not of this subscription", c.Channel)
 		}
-		if l := &d.lanes[i]; c.Epoch == l.epoch && c.Offset > l.sent {
+		if state := &d.channels[i]; c.Epoch == state.Epoch && c.Offset > state.deliveredUpTo {
 			return wire.BadRequest("ack: %s was not delivered yet", c)
 		}
 	}
-	full := d.unacked >= d.window
+	full := d.outstanding >= d.window
 	for _, c := range p {
-		s.ackLocked(c)
+		d.ackRedriven(s.hub, c)
+		n := s.ackedLocked(c)
+		s.advanceLocked(d.indexOf(c.Channel), max(n, 1))
 	}
-	if full || len(d.again) > 0 {
+	if full || len(d.redrivePending) > 0 {
 		s.push()
 	}
 	return nil
 }
 
-func (d *held) lane(channel string) int {
-	for i := range d.lanes {
-		if d.lanes[i].channel == channel {
-			return i
-		}
-	}
-	return -1
-}
-
-// ackLocked takes an acknowledgement in and has it committed.
-func (s *Session) ackLocked(c event.Cursor) {
-	d := s.held
-	d.ackAgain(s.hub, c)
-	n := s.ackedLocked(c)
-	l := &d.lanes[d.lane(c.Channel)]
-	if done := l.done(); done > l.acked && d.ownership != nil {
-		l.acked = done
-		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, max(n, 1))
-	}
-}
-
-// ackedLocked forgets what is acknowledged and returns how many events.
+// ackedLocked forgets what is acknowledged and returns how many events. A
+// cursor of before a fork acknowledges what the fork kept.
 func (s *Session) ackedLocked(c event.Cursor) (n int) {
-	d := s.held
-	i := d.lane(c.Channel)
+	d := s.durable
+	i := d.indexOf(c.Channel)
 	if i < 0 {
 		return 0
 	}
-	l := &d.lanes[i]
-	if c.Epoch != l.epoch {
-		if i >= len(s.tracks) {
-			return 0
-		}
-		// It may mean the same offset after a fork.
-		offset, kind := s.tracks[i].feed.State().Locate(c.Epoch, c.Offset)
-		if kind != broker.Here {
-			return 0
-		}
-		c.Offset = offset
+	state := &d.channels[i]
+	c, _, ok := state.Locate(c)
+	if !ok {
+		return 0
 	}
-	for n < len(l.out) && l.out[n] <= c.Offset {
+	for n < len(state.unacked) && state.unacked[n] <= c.Offset {
 		n++
 	}
-	if l.out = l.out[n:]; len(l.out) == 0 {
-		l.out = nil
+	if state.unacked = state.unacked[n:]; len(state.unacked) == 0 {
+		state.unacked = nil
 	}
-	d.unacked -= n
-	if c.Offset > l.sent && i < len(s.tracks) { // by somebody else, elsewhere
-		l.sent = c.Offset
-		s.tracks[i].offset, s.tracks[i].page = max(s.tracks[i].offset, c.Offset), nil
+	d.outstanding -= n
+	if c.Offset > state.deliveredUpTo && i < len(s.readers) { // by somebody else, elsewhere
+		state.deliveredUpTo = c.Offset
+		s.readers[i].Advance(c.Offset)
 	}
 	return n
-}
-
-// ackAgain forgets dead letters that are acknowledged: by their own cursor, or
-// by that of an event that was delivered after them.
-func (d *held) ackAgain(h *Hub, c event.Cursor) {
-	if len(d.twice) == 0 || d.ownership == nil {
-		return
-	}
-	var ids []string
-	d.twice = slices.DeleteFunc(d.twice, func(a *again) bool {
-		done := a.cursor == c || a.cursor.Channel == c.Channel && c.Offset > a.after
-		if done {
-			ids = append(ids, a.id)
-			d.unacked--
-		}
-		return done
-	})
-	if ownership := d.ownership; len(ids) > 0 {
-		h.spawn(func(ctx context.Context) {
-			if err := ownership.Remove(ctx, ids); err != nil {
-				h.opts.Logger.Warn("remove dead letters that were delivered again", "subscription", ownership.Name, "error", err)
-			}
-		})
-	}
 }
 
 // Reject dead-letters one event that was delivered and goes on.
 func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) error {
 	s.mu.Lock()
-	d := s.held
+	d := s.durable
 	if d == nil {
 		s.mu.Unlock()
 		return wire.BadRequest("reject is for durable sessions; this one is ephemeral")
 	}
-	ownership, i := d.ownership, d.lane(c.Channel)
-	var f *feed.Feed
-	var letter *again
-	if i >= 0 && i < len(s.tracks) {
-		f = s.tracks[i].feed
-	}
-	for _, a := range d.twice {
-		if a.cursor == c {
-			letter = a
+	ownership, letter := d.ownership, d.redriven(c)
+	var at event.Cursor
+	var reader *cursor.Reader
+	if i := d.indexOf(c.Channel); i >= 0 && i < len(s.readers) {
+		if located, kept, _ := d.channels[i].Locate(c); kept && slices.Contains(d.channels[i].unacked, located.Offset) {
+			at = located
 		}
+		alone := s.readers[i].Alone()
+		reader = &alone
 	}
-	delivered := i >= 0 && d.lanes[i].epoch == c.Epoch && slices.Contains(d.lanes[i].out, c.Offset)
 	s.mu.Unlock()
 	switch {
-	case ownership == nil || f == nil:
+	case ownership == nil || reader == nil:
 		return wire.Unavailable(time.Second, "the subscription is not attached at present")
-	case letter == nil && !delivered:
+	case letter == nil && at.Offset == 0:
 		return wire.BadRequest("reject: %s is not an event that was delivered and is unacknowledged", c)
 	}
-	item := (*feed.Item)(nil)
+	var item *feed.Item
 	if letter != nil {
 		item = letter.item
 	} else {
-		page, err := f.Page(ctx, c.Offset-1)
-		if err != nil && !errors.Is(err, broker.ErrNotFound) {
+		var err error
+		if item, err = reader.At(ctx, at); err != nil && !errors.Is(err, broker.ErrNotFound) {
 			return err
-		}
-		if err == nil && page.State.Epoch == c.Epoch {
-			if items := page.After(c.Offset - 1); len(items) > 0 && items[0].Offset == c.Offset {
-				item = items[0]
-			}
 		}
 	}
 	if reason == "" {
@@ -192,63 +183,66 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 // rejectedLocked goes on without an event that is a dead letter now, be it one
 // that was delivered again.
 func (s *Session) rejectedLocked(c event.Cursor) {
-	d := s.held
-	before := len(d.twice)
-	d.twice = slices.DeleteFunc(d.twice, func(a *again) bool { return a.cursor == c })
-	d.unacked -= before - len(d.twice)
-	i := d.lane(c.Channel)
-	if i < 0 || d.lanes[i].epoch != c.Epoch {
+	d := s.durable
+	before := len(d.redriveInFlight)
+	d.redriveInFlight = slices.DeleteFunc(d.redriveInFlight, func(r *redriven) bool { return r.cursor == c })
+	d.outstanding -= before - len(d.redriveInFlight)
+	i := d.indexOf(c.Channel)
+	if i < 0 {
 		return
 	}
-	l := &d.lanes[i]
-	if at := slices.Index(l.out, c.Offset); at >= 0 {
-		l.out = slices.Delete(l.out, at, at+1)
-		d.unacked--
+	state := &d.channels[i]
+	located, kept, _ := state.Locate(c)
+	if !kept {
+		return
 	}
-	if done := l.done(); done > l.acked && d.ownership != nil {
-		l.acked = done
-		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: done}, 1)
+	if at := slices.Index(state.unacked, located.Offset); at >= 0 {
+		state.unacked = slices.Delete(state.unacked, at, at+1)
+		d.outstanding--
 	}
+	s.advanceLocked(i, 1)
 }
 
 // movedLocked commits where the position moved over events that were left out.
 func (s *Session) movedLocked() {
-	d := s.held
+	d := s.durable
 	if d == nil || d.ownership == nil {
 		return
 	}
-	for i := range s.tracks {
-		l := &d.lanes[i]
-		if l.sent = max(l.sent, s.tracks[i].offset); l.done() > l.acked {
-			l.acked = l.done()
-			d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: l.acked}, 0)
-		}
+	for i := range s.readers {
+		state := &d.channels[i]
+		state.deliveredUpTo = max(state.deliveredUpTo, s.readers[i].Offset())
+		s.advanceLocked(i, 0)
 	}
 }
 
-// placedLocked follows a track that is placed anew: in another epoch, or
-// behind a gap, which is told of.
-func (s *Session) placedLocked(tr *track, p place, epoch string) {
-	d := s.held
-	l := &d.lanes[d.lane(tr.feed.Channel())]
-	if l.epoch != epoch {
-		if p.gap != nil { // what was delivered is not in the log as it is now
-			d.unacked -= len(l.out)
-			l.out = nil
+// placedLocked follows a reader that has moved: into another epoch, or over a
+// gap, which is told of. What was delivered before a fork is still to be
+// acknowledged; what the fork forgot can't be.
+func (s *Session) placedLocked(i int, m *cursor.Move) {
+	d := s.durable
+	state := &d.channels[i]
+	if state.Epoch != m.To.Epoch {
+		before := state.Epoch
+		state.Locator, state.acked, state.elsewhere = m.Locator(), 0, true
+		kept := 0
+		for _, offset := range state.unacked {
+			if _, ok, _ := state.Locate(event.Cursor{Channel: state.channel, Epoch: before, Offset: offset}); !ok {
+				break
+			}
+			kept++
 		}
-		l.epoch, l.acked = epoch, 0
+		d.outstanding -= len(state.unacked) - kept
+		state.unacked = state.unacked[:kept]
 	}
-	l.sent = p.offset
-	if d.ownership == nil {
-		return
+	state.deliveredUpTo = m.To.Offset
+	if m.Reason != "" {
+		state.untold, d.untold = true, true
+		if d.ownership != nil {
+			d.ownership.Tell("gap", gapNotice(m.Gap()))
+		}
 	}
-	if p.gap != nil {
-		d.ownership.Tell("gap", gapNotice(p.gap))
-	}
-	if done := l.done(); done > l.acked || l.acked == 0 {
-		l.acked = done
-		d.ownership.Advance(event.Cursor{Channel: l.channel, Epoch: epoch, Offset: done}, 0)
-	}
+	s.advanceLocked(i, 0)
 }
 
 func gapNotice(g *wire.Control) map[string]string {
@@ -258,47 +252,31 @@ func gapNotice(g *wire.Control) map[string]string {
 // roundPause is when a peer comes back whose way to acknowledge that is.
 const roundPause = 50 * time.Millisecond
 
-// fillAgain appends dead letters that are to be delivered again.
-func (s *Session) fillAgain(t *Turn) (size int) {
-	stride := s.codec.Traits().Stride
-	for _, a := range s.held.again {
-		if t.room <= 0 || size >= turnBytes || len(t.bufs)+stride > turnBuffers {
-			break
-		}
-		t.bufs, t.scratch = s.codec.AppendEvent(t.bufs, t.scratch, a.item, nil)
-		t.marks = append(t.marks, mark{track: redrive})
-		t.room--
-		size += len(a.item.JSON())
-	}
-	return size
-}
-
-// handedAgain notes that the first of the dead letters was delivered.
-func (d *held) handedAgain() {
-	a := d.again[0]
-	if i := d.lane(a.cursor.Channel); i >= 0 {
-		a.after = d.lanes[i].sent
-	}
-	d.again = d.again[1:]
-	d.twice = append(d.twice, a)
-	d.unacked++
-}
-
-// unheldLocked gives the subscription up.
-func (s *Session) unheldLocked() {
-	d := s.held
+// giveUpLocked gives the subscription up.
+func (s *Session) giveUpLocked() {
+	d := s.durable
 	d.cancel()
 	h := d.ownership
 	if h == nil {
 		return
 	}
-	var delivered event.Position
 	s.movedLocked()
 	d.ownership = nil
-	for _, l := range d.lanes {
-		if len(l.out) > 0 {
-			delivered = append(delivered, event.Cursor{Channel: l.channel, Epoch: l.epoch, Offset: l.out[len(l.out)-1]})
+	h.Release(d.delivered(), 0)
+}
+
+// delivered is how far events were delivered. What was acknowledged counts
+// too: that may not be committed yet.
+func (d *durableState) delivered() (p event.Position) {
+	for i := range d.channels {
+		c := &d.channels[i]
+		last := c.acked
+		if n := len(c.unacked); n > 0 {
+			last = max(last, c.unacked[n-1])
+		}
+		if last > 0 {
+			p = append(p, event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: last})
 		}
 	}
-	h.Release(delivered, 0)
+	return p
 }

@@ -29,9 +29,9 @@ func (frames) Control(wire.Control, string) []byte { return nil }
 func (frames) Heartbeat(string) []byte             { return nil }
 func (frames) Close(wire.CloseCode, string) []byte { return nil }
 
-// BenchmarkTurn is what a delivery costs apart from the system call: one event
+// BenchmarkSend is what a delivery costs apart from the system call: one event
 // to each of many sessions of a channel, by one writer.
-func BenchmarkTurn(b *testing.B) {
+func BenchmarkSend(b *testing.B) {
 	for _, bb := range []struct {
 		name     string
 		sessions int
@@ -50,21 +50,21 @@ func BenchmarkTurn(b *testing.B) {
 				s.Start(&sink{})
 				all[i] = s
 			}
-			batch := make([]feed.Member, 32)
-			var t Turn
-			turns := func() {
-				for range (len(all) + len(batch) - 1) / len(batch) {
-					n, _ := h.ready.Pop(batch)
-					for _, m := range batch[:n] {
-						m.(*Session).Turn(&t)
+			members := make([]feed.Member, 32)
+			var out batch
+			sends := func() {
+				for range (len(all) + len(members) - 1) / len(members) {
+					n, _ := h.ready.Pop(members)
+					for _, m := range members[:n] {
+						m.(*Session).send(&out)
 					}
 				}
 			}
-			turns()
+			sends()
 			b.ReportAllocs()
 			for b.Loop() {
 				log.Append("a", "t", "", `"0123456789"`)
-				turns()
+				sends()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(all)), "ns/delivery")
 			if got := all[0].conn.(*sink).frames; got < b.N {

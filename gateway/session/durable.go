@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +11,8 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
-	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -29,48 +28,27 @@ type Attachment struct {
 	Rounds bool
 }
 
-// held is what a durable session is besides: guarded by its session's mu.
-type held struct {
-	name     string
+// durableState is what a durable session is besides: guarded by its session's
+// mu, but for what is static.
+type durableState struct {
+	name     string // static, as all up to cancel
 	consumer string
 	asked    int // the window that was asked for, 0 if none
-	window   int
 	rounds   bool
 	ctx      context.Context // ends with the session
 	cancel   context.CancelFunc
 
-	ownership *durable.Ownership // nil: standing by, or suspended
-	greeted   bool               // hello was said
-	paused    bool
-	unacked   int
-	lanes     []lane   // as the tracks
-	redrive   bool     // asked for before it was attached
-	again     []*again // dead letters to be delivered again
-	twice     []*again // those that were, until acknowledged
-}
+	ownership   *durable.Ownership // nil: standing by, or suspended
+	greeted     bool               // hello was said
+	paused      bool
+	window      int
+	outstanding int            // delivered and not acknowledged, dead letters too
+	channels    []channelState // as the readers
+	untold      bool           // some channel's gap is yet to be handed over
 
-// lane is what was delivered in a channel and is not acknowledged.
-type lane struct {
-	channel, epoch string
-	sent           uint64   // everything up to here was delivered or left out
-	out            []uint64 // delivered, oldest first
-	acked          uint64   // committed or about to be
-}
-
-// again is a dead letter that was put back.
-type again struct {
-	item   *feed.Item
-	id     string
-	cursor event.Cursor
-	after  uint64 // what the lane had delivered when it was
-}
-
-// done is how far everything is done.
-func (l *lane) done() uint64 {
-	if len(l.out) > 0 {
-		return l.out[0] - 1
-	}
-	return l.sent
+	redriveAsked    bool        // before it was attached
+	redrivePending  []*redriven // to be delivered again
+	redriveInFlight []*redriven // those that were, until acknowledged
 }
 
 // Attach makes a session for a durable subscription, or says why not. It does
@@ -88,10 +66,10 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 		return nil, alwaysCalled(a.Name)
 	}
 	s := &Session{hub: h, codec: a.Codec, grant: a.Grant, since: time.Now().UnixMilli()}
-	s.held = &held{name: a.Name, consumer: a.Consumer, asked: a.Window, rounds: a.Rounds, window: a.Window}
-	s.held.ctx, s.held.cancel = context.WithCancel(h.ctx)
+	s.durable = &durableState{name: a.Name, consumer: a.Consumer, asked: a.Window, rounds: a.Rounds, window: a.Window}
+	s.durable.ctx, s.durable.cancel = context.WithCancel(h.ctx)
 	if err := h.add(s); err != nil {
-		s.held.cancel()
+		s.durable.cancel()
 		return nil, err
 	}
 	return s, nil
@@ -149,7 +127,7 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 // attach acquires the subscription, however long it takes. One runs for a
 // session at a time.
 func (s *Session) attach(context.Context) {
-	d := s.held
+	d := s.durable
 	manager := s.hub.opts.Manager
 	claim := durable.Claim{Connection: s.ID(), Consumer: d.consumer, Kind: durable.Live, Transport: s.codec.Traits().Name}
 	wait, stoodBy := 50*time.Millisecond, false
@@ -202,46 +180,55 @@ func (s *Session) attach(context.Context) {
 
 // engage begins to deliver what was acquired.
 func (s *Session) engage(h *durable.Ownership) error {
-	d, def := s.held, h.State.Definition
+	d, def := s.durable, h.State.Definition
 	ctx, cancel := context.WithTimeout(d.ctx, engageTimeout)
 	defer cancel()
-	tracks, gaps, _, err := s.hub.open(ctx, s.Grant(), def.Channels, strings.Join(def.Types, ","), Since{Position: h.Position})
+	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, strings.Join(def.Types, ","), cursor.Since{Position: h.Position})
 	if err != nil {
+		return err
+	}
+	redelivery, err := redeliveryOf(ctx, h, opened)
+	if err != nil {
+		release(opened)
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over || s.ending {
-		release(tracks)
+		release(opened)
 		return broker.ErrClosed
 	}
-	d.ownership, d.paused, d.again, d.twice = h, h.State.Paused, nil, nil
-	if h.State.Redriving > 0 || d.redrive {
-		d.redrive = false
-		s.hub.spawn(s.fetchAgain)
+	d.ownership, d.paused, d.redrivePending, d.redriveInFlight = h, h.State.Paused, nil, nil
+	if h.State.Redriving > 0 || d.redriveAsked {
+		d.redriveAsked = false
+		s.hub.spawn(s.fetchRedrives)
 	}
 	if d.window = d.asked; d.window == 0 || d.window > def.Window {
 		d.window = def.Window
 	}
 	if d.greeted {
-		gaps = s.rejoinLocked(tracks, gaps)
+		s.rejoinLocked(opened)
 	}
 	s.leaveFeedsLocked()
-	s.tracks = tracks
-	d.lanes, d.unacked = nil, 0
-	for i := range tracks {
-		t := &tracks[i]
-		l := lane{channel: t.feed.Channel(), epoch: t.epoch, sent: t.offset}
-		if at, ok := h.Position.Of(l.channel); ok && at.Epoch == t.epoch {
-			l.acked = at.Offset
-		} else if l.sent == 0 {
-			h.Advance(t.cursor(), 0) // of a new epoch, from its beginning
+	s.readers = readersOf(opened)
+	d.channels, d.outstanding, d.untold = nil, 0, false
+	for i := range s.readers {
+		r := &s.readers[i]
+		c := channelState{channel: r.Channel(), Locator: r.Locator(), deliveredUpTo: r.Offset()}
+		if m := opened[i].move; m != nil {
+			c.Forks, c.untold = m.Forks, m.Reason != ""
+			d.untold = d.untold || c.untold
 		}
-		d.lanes = append(d.lanes, l)
+		if at, ok := h.Position.Of(c.channel); ok && at.Epoch == c.Epoch {
+			c.acked = at.Offset
+		} else {
+			c.elsewhere = true
+		}
+		d.channels = append(d.channels, c)
 	}
-	s.greetLocked(gaps, h)
-	for i := range s.tracks {
-		s.tracks[i].feed.Join(s)
+	s.greetLocked(opened, redelivery)
+	for i := range s.readers {
+		s.readers[i].Join(s)
 	}
 	s.push()
 	return nil
@@ -250,10 +237,13 @@ func (s *Session) engage(h *durable.Ownership) error {
 const engageTimeout = 15 * time.Second
 
 // greetLocked says hello, or, where that was said, only what is new.
-func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Ownership) {
-	d := s.held
+func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
+	d := s.durable
 	position := string(s.appendPosition(nil))
-	recovered := len(gaps) == 0
+	recovered := true
+	for _, o := range opened {
+		recovered = recovered && o.move.Gap() == nil
+	}
 	if !d.greeted {
 		d.greeted = true
 		s.sayLocked(wire.Control{
@@ -262,86 +252,73 @@ func (s *Session) greetLocked(gaps []*wire.Control, h *durable.Ownership) {
 			Expires: event.FormatTime(s.grant.Expires()),
 		}, position)
 	}
-	p := s.redeliveryLocked(h)
-	if len(p) > 0 {
-		s.sayLocked(wire.Control{Op: wire.OpRedelivery, Cursor: p.String()}, "")
+	if len(redelivery) > 0 {
+		s.sayLocked(wire.Control{Op: wire.OpRedelivery, Cursor: redelivery.String()}, "")
 	}
-	h.Announced(p)
-	for _, g := range gaps {
-		s.sayLocked(*g, position)
-		h.Tell("gap", gapNotice(g))
+	d.ownership.Announced(redelivery)
+	for _, o := range opened {
+		if gap := o.move.Gap(); gap != nil {
+			s.sayLocked(*gap, position)
+			d.ownership.Tell("gap", gapNotice(gap))
+		}
 	}
-	s.movedLocked() // also behind gaps
+	s.movedLocked()
 }
 
-// redeliveryLocked is how far what comes may have come before.
-func (s *Session) redeliveryLocked(h *durable.Ownership) (p event.Position) {
-	for i := range s.tracks {
-		c := s.tracks[i].cursor()
-		if h.Doubt {
-			if head := s.tracks[i].feed.State(); head.Epoch == c.Epoch && head.Head > c.Offset {
-				p = append(p, event.Cursor{Channel: c.Channel, Epoch: c.Epoch, Offset: head.Head})
-			}
-		} else if at, ok := h.Handed.Of(c.Channel); ok && at.Epoch == c.Epoch && at.Offset > c.Offset {
+// redeliveryOf is how far what comes may have come before: exactly, or, where
+// an owner ended without saying what it had delivered, as many events past the
+// acknowledged position as the window let it deliver at most.
+func redeliveryOf(ctx context.Context, h *durable.Ownership, opened []opening) (p event.Position, err error) {
+	for i := range opened {
+		r := &opened[i].reader
+		at, any, err := r.Redelivered(ctx, h.Handed, h.Doubt, h.State.Definition.Window)
+		if err != nil {
+			return nil, err
+		}
+		if any {
 			p = append(p, at)
 		}
 	}
-	return p
+	return p, nil
 }
 
 // rejoinLocked goes on with a session that had been suspended: what its client
 // acknowledged meanwhile counts, the rest is announced and sent again.
-func (s *Session) rejoinLocked(tracks []track, gaps []*wire.Control) []*wire.Control {
-	for i := range tracks {
-		t := &tracks[i]
-		for j := range s.held.lanes {
-			l := &s.held.lanes[j]
-			if l.channel != t.feed.Channel() || l.epoch != t.epoch || l.done() <= t.offset {
-				continue
-			}
-			gaps = slices.DeleteFunc(gaps, func(g *wire.Control) bool { return g.Channel == l.channel })
-			t.offset = l.done()
-			s.held.ownership.Advance(t.cursor(), 0)
+func (s *Session) rejoinLocked(opened []opening) {
+	for i := range opened {
+		o := &opened[i]
+		at := s.durable.indexOf(o.reader.Channel())
+		if at < 0 {
+			continue
 		}
+		c := &s.durable.channels[at]
+		if c.Epoch != o.reader.Cursor().Epoch || c.done() <= o.reader.Offset() {
+			continue
+		}
+		o.reader.Advance(c.done())
+		o.move = nil
+		s.durable.ownership.Advance(o.reader.Cursor(), 0)
 	}
-	return gaps
 }
 
 func (s *Session) leaveFeedsLocked() {
-	for i := range s.tracks {
-		s.tracks[i].feed.Leave(s)
-		s.tracks[i].feed.Release()
+	for i := range s.readers {
+		s.readers[i].Leave(s)
+		s.readers[i].Close()
 	}
-	s.tracks = nil
-}
-
-// lettersAgain are the dead letters that were put back.
-func (h *Hub) lettersAgain(ctx context.Context, ownership *durable.Ownership) (all []*again) {
-	letters, err := ownership.LettersAgain(ctx)
-	if err != nil {
-		h.opts.Logger.Warn("read dead letters that were put back", "subscription", ownership.Name, "error", err)
-		return nil
-	}
-	for _, l := range letters {
-		c, err := event.ParseCursor(l.Cursor)
-		if err != nil {
-			continue
-		}
-		all = append(all, &again{item: feed.Remade(c, l.Event, l.Type, l.Key), id: l.ID, cursor: c})
-	}
-	return all
+	s.readers = nil
 }
 
 // room is how many more events may be delivered now.
 func (s *Session) room() int {
-	d := s.held
+	d := s.durable
 	switch {
 	case d == nil:
 		return 1 << 30
 	case d.ownership == nil || d.paused:
 		return 0
 	}
-	return d.window - d.unacked
+	return d.window - d.outstanding
 }
 
 // holder is a session as its manager knows it.
@@ -356,7 +333,7 @@ var (
 func (h *holder) Ended(code wire.CloseCode, reason string) {
 	s := (*Session)(h)
 	s.mu.Lock()
-	s.held.ownership = nil
+	s.durable.ownership = nil
 	retry := time.Duration(0)
 	if code == wire.CloseRestart || code == wire.CloseGoingAway {
 		retry = rand.N(200 * time.Millisecond)
@@ -373,7 +350,7 @@ func (h *holder) Yield() {}
 func (h *holder) Changed(state durable.State) {
 	s := (*Session)(h)
 	s.mu.Lock()
-	if d := s.held; d.ownership != nil && d.ownership.Generation == state.Generation {
+	if d := s.durable; d.ownership != nil && d.ownership.Generation == state.Generation {
 		d.paused = state.Paused
 		if d.window = d.asked; d.window == 0 || d.window > state.Definition.Window {
 			d.window = state.Definition.Window
@@ -390,7 +367,7 @@ func (h *holder) Settled(p event.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range p {
-		s.held.ackAgain(s.hub, c)
+		s.durable.ackRedriven(s.hub, c)
 	}
 }
 
@@ -419,33 +396,11 @@ func (h *holder) Redrive() {
 	s := (*Session)(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.ownership == nil {
-		s.held.redrive = true
+	if s.durable.ownership == nil {
+		s.durable.redriveAsked = true
 		return
 	}
-	s.hub.spawn(s.fetchAgain)
-}
-
-// fetchAgain reads the dead letters that were put back and has them sent.
-func (s *Session) fetchAgain(ctx context.Context) {
-	s.mu.Lock()
-	ownership := s.held.ownership
-	s.mu.Unlock()
-	if ownership == nil {
-		return
-	}
-	letters := s.hub.lettersAgain(ctx, ownership)
-	s.mu.Lock()
-	if d := s.held; d.ownership == ownership {
-		for _, a := range letters {
-			same := func(b *again) bool { return a.id == b.id }
-			if !slices.ContainsFunc(d.again, same) && !slices.ContainsFunc(d.twice, same) {
-				d.again = append(d.again, a)
-			}
-		}
-	}
-	s.mu.Unlock()
-	s.push()
+	s.hub.spawn(s.fetchRedrives)
 }
 
 // Suspended implements durable.Holder.
@@ -453,7 +408,7 @@ func (h *holder) Suspended() {
 	s := (*Session)(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.ownership = nil; !s.over && !s.ending {
+	if s.durable.ownership = nil; !s.over && !s.ending {
 		s.hub.spawn(s.attach)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
@@ -20,7 +21,7 @@ import (
 type Options struct {
 	Broker feed.Broker
 	// OffsetAt is the broker's, for since a time.
-	Times Times
+	Times cursor.Times
 	// Manager owns durable subscriptions; nil: there are none.
 	Manager *durable.Manager
 	// Revocations are asked when a session is registered or renewed; nil:
@@ -73,7 +74,7 @@ type Hub struct {
 	ready   *feed.Ready
 	feeds   *feed.Feeds
 	poller  conn.Poller
-	filters filters
+	filters cursor.Filters
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -137,9 +138,12 @@ func (h *Hub) Feeds() *feed.Feeds { return h.feeds }
 // Node is this node's name.
 func (h *Hub) Node() string { return h.opts.Node }
 
+// Filters are the hub's, to be shared by whoever filters events of its feeds.
+func (h *Hub) Filters() *cursor.Filters { return &h.filters }
+
 // Filter compiles a comma list of type patterns.
-func (h *Hub) Filter(types string) (*Filter, error) {
-	f, err := h.filters.get(types)
+func (h *Hub) Filter(types string) (*cursor.Filter, error) {
+	f, err := h.filters.Get(types)
 	if err != nil {
 		return nil, wire.BadRequest("types: %v", err)
 	}
@@ -147,7 +151,9 @@ func (h *Hub) Filter(types string) (*Filter, error) {
 }
 
 // FilterOf compiles a list of patterns.
-func (h *Hub) FilterOf(types []string) (*Filter, error) { return h.Filter(strings.Join(types, ",")) }
+func (h *Hub) FilterOf(types []string) (*cursor.Filter, error) {
+	return h.Filter(strings.Join(types, ","))
+}
 
 func (h *Hub) spawn(f func(context.Context)) bool {
 	if h.ctx.Err() != nil {
@@ -165,25 +171,25 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 // publish, which takes several such looks, would wait for a fan-out to end
 // rather than join it.
 func (h *Hub) write(rests bool) {
-	var t Turn
-	batch := make([]feed.Member, 32)
+	var b batch
+	members := make([]feed.Member, 32)
 	turns := 0 // since the list was empty, or since the rest before
 	for {
-		n, waited := h.ready.Pop(batch)
+		n, waited := h.ready.Pop(members)
 		if n == 0 {
 			return
 		}
 		if waited {
 			turns = 0
 		}
-		for i, m := range batch[:n] {
+		for i, m := range members[:n] {
 			s := m.(*Session)
-			if s.Turn(&t) {
+			if s.send(&b) {
 				s.push() // behind the others
 			}
-			batch[i] = nil
+			members[i] = nil
 		}
-		t.reset()
+		b.reset()
 		if turns += n; rests && turns >= restFrom {
 			turns -= restAfter
 			time.Sleep(rest)

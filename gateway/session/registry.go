@@ -56,11 +56,11 @@ func (s *Session) Info() Info {
 	defer s.mu.Unlock()
 	i := Info{
 		Connection: s.ID(), Subject: s.grant.Subject, Transport: s.codec.Traits().Name,
-		Channels: make([]string, 0, len(s.tracks)), Position: string(s.appendPosition(nil)),
+		Channels: make([]string, 0, len(s.readers)), Position: string(s.appendPosition(nil)),
 		Since: time.UnixMilli(s.since).UTC(), Expires: s.grant.Expires().UTC(),
 	}
-	for j := range s.tracks {
-		i.Channels = append(i.Channels, s.tracks[j].feed.Channel())
+	for j := range s.readers {
+		i.Channels = append(i.Channels, s.readers[j].Channel())
 	}
 	return i
 }

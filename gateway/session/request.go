@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -22,7 +23,7 @@ func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config,
 		if from.text == "" {
 			continue
 		}
-		since, err := ParseSince(from.name, from.text)
+		since, err := cursor.ParseSince(from.name, from.text)
 		if err != nil {
 			return c, err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -91,30 +92,15 @@ type Session struct {
 	grant     *auth.Grant
 	lag       Lag
 	blockedAt int64 // Unix ms
-	slow      bool  // was blocked, and has not sent everything since
+	slow      bool  // its peer didn't keep up, and it has not sent everything since
 	moved     bool  // the position moved over events that were left out
 	said      bool  // something was sent since the last heartbeat
 	ending    bool  // a bye is queued; nothing but control follows
 	over      bool  // the line is closed and everything is given back
 	unponged  uint8
-	tracks    []track
-	control   [][]byte // goes before any event
-	held      *held    // nil: ephemeral; static
-}
-
-// track is a session's progress in one channel.
-type track struct {
-	feed     *feed.Feed
-	filter   *Filter
-	epoch    string
-	offset   uint64     // everything up to here was handed over or left out
-	page     *feed.Page // of the log, while behind the ring
-	reading  bool       // a page is on its way
-	followed bool       // it has been at the head: being behind now is lagging
-}
-
-func (t *track) cursor() event.Cursor {
-	return event.Cursor{Channel: t.feed.Channel(), Epoch: t.epoch, Offset: t.offset}
+	readers   []cursor.Reader
+	control   [][]byte      // goes before any event
+	durable   *durableState // nil: ephemeral; static
 }
 
 // ID is the connection's id.
@@ -166,11 +152,11 @@ func (s *Session) Position() string {
 }
 
 func (s *Session) appendPosition(dst []byte) []byte {
-	for i := range s.tracks {
+	for i := range s.readers {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = s.tracks[i].cursor().Append(dst)
+		dst = s.readers[i].Cursor().Append(dst)
 	}
 	return dst
 }
@@ -182,16 +168,16 @@ func (s *Session) Say(c wire.Control) {
 	s.mu.Unlock()
 	if s.queued.CompareAndSwap(false, true) {
 		// Here and now: waking a writer costs more than the sending.
-		t := turnPool.Get().(*Turn)
-		if s.Turn(t) {
+		b := batches.Get().(*batch)
+		if s.send(b) {
 			s.push()
 		}
-		t.reset()
-		turnPool.Put(t)
+		b.reset()
+		batches.Put(b)
 	}
 }
 
-var turnPool = sync.Pool{New: func() any { return new(Turn) }}
+var batches = sync.Pool{New: func() any { return new(batch) }}
 
 // maxControl bounds the answers that wait for a peer that asks but doesn't
 // read.
@@ -215,47 +201,51 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 
 // Subscribe adds channels from since on and returns their position. Either all
 // are added or none. Channels that the session has already keep their place.
-func (s *Session) Subscribe(ctx context.Context, channels []string, types string, since Since, lag Lag) (event.Position, error) {
-	if s.held != nil {
+// lag is what the session does from now on when it can't keep up; nil: as before.
+func (s *Session) Subscribe(ctx context.Context, channels []string, types string, since cursor.Since, lag *Lag) (event.Position, error) {
+	if s.durable != nil {
 		return nil, wire.BadRequest("this session is a durable subscription's; its channels are changed by PUT or PATCH")
 	}
-	added, gaps, _, err := s.hub.open(ctx, s.Grant(), channels, types, since)
+	opened, _, err := s.hub.open(ctx, s.Grant(), channels, types, since)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over || s.ending {
-		release(added)
+		release(opened)
 		return nil, wire.Unavailable(0, "the connection is closing")
 	}
-	var fresh []track
-	for _, t := range added {
-		if s.find(t.feed) != nil {
-			t.feed.Release()
+	var fresh []opening
+	for _, o := range opened {
+		if s.find(o.reader.Channel()) != nil {
+			o.reader.Close()
 			continue
 		}
-		fresh = append(fresh, t)
+		fresh = append(fresh, o)
 	}
-	if len(s.tracks)+len(fresh) > s.hub.opts.MaxChannels {
+	if len(s.readers)+len(fresh) > s.hub.opts.MaxChannels {
 		release(fresh)
 		return nil, wire.TooLarge("a session takes %d channels at most", s.hub.opts.MaxChannels)
 	}
-	s.lag = lag
-	for _, g := range gaps {
-		s.sayLocked(*g, "")
+	if lag != nil {
+		s.lag = *lag
 	}
-	s.tracks = append(s.tracks, fresh...)
+	had := len(s.readers)
+	for _, o := range fresh {
+		if gap := o.move.Gap(); gap != nil {
+			s.sayLocked(*gap, "")
+		}
+		s.readers = append(s.readers, o.reader)
+	}
 	var position event.Position
 	for _, channel := range channels {
-		for i := range s.tracks {
-			if t := &s.tracks[i]; t.feed.Channel() == channel {
-				position = append(position, t.cursor())
-			}
+		if r := s.find(channel); r != nil {
+			position = append(position, r.Cursor())
 		}
 	}
-	for i := range fresh {
-		fresh[i].feed.Join(s)
+	for i := range s.readers[had:] {
+		s.readers[had+i].Join(s)
 	}
 	s.push()
 	return position, nil
@@ -264,33 +254,29 @@ func (s *Session) Subscribe(ctx context.Context, channels []string, types string
 // Unsubscribe takes channels off; ones that the session doesn't have are an
 // error, and then none is.
 func (s *Session) Unsubscribe(channels []string) error {
-	if s.held != nil {
+	if s.durable != nil {
 		return wire.BadRequest("this session is a durable subscription's; its channels are changed by PUT or PATCH")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gone := make(map[string]bool, len(channels))
 	for _, channel := range channels {
-		found := false
-		for i := range s.tracks {
-			found = found || s.tracks[i].feed.Channel() == channel
-		}
-		if !found {
+		if s.find(channel) == nil {
 			return wire.BadRequest("not subscribed to %.140q", channel)
 		}
 		gone[channel] = true
 	}
-	kept := s.tracks[:0]
-	for _, t := range s.tracks {
-		if gone[t.feed.Channel()] {
-			t.feed.Leave(s)
-			t.feed.Release()
+	kept := s.readers[:0]
+	for _, r := range s.readers {
+		if gone[r.Channel()] {
+			r.Leave(s)
+			r.Close()
 			continue
 		}
-		kept = append(kept, t)
+		kept = append(kept, r)
 	}
-	clear(s.tracks[len(kept):])
-	s.tracks = kept
+	clear(s.readers[len(kept):])
+	s.readers = kept
 	return nil
 }
 
@@ -314,11 +300,11 @@ func (s *Session) renew(g *auth.Grant) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var use access.Use
-	if s.held != nil {
-		use.Subscription = s.held.name
+	if s.durable != nil {
+		use.Subscription = s.durable.name
 	}
-	for i := range s.tracks {
-		use.Channels = append(use.Channels, s.tracks[i].feed.Channel())
+	for i := range s.readers {
+		use.Channels = append(use.Channels, s.readers[i].Channel())
 	}
 	if err := access.Renew(s.grant, g, use); err != nil {
 		return err
@@ -328,10 +314,10 @@ func (s *Session) renew(g *auth.Grant) error {
 	return nil
 }
 
-func (s *Session) find(f *feed.Feed) *track {
-	for i := range s.tracks {
-		if s.tracks[i].feed == f {
-			return &s.tracks[i]
+func (s *Session) find(channel string) *cursor.Reader {
+	for i := range s.readers {
+		if s.readers[i].Channel() == channel {
+			return &s.readers[i]
 		}
 	}
 	return nil
@@ -414,22 +400,16 @@ func (s *Session) giveBackLocked() {
 	}
 	s.over = true
 	s.control = nil
-	if s.held != nil {
-		s.unheldLocked()
+	if s.durable != nil {
+		s.giveUpLocked()
 	}
 	s.leaveLocked()
 	s.hub.remove(s)
 }
 
 func (s *Session) leaveLocked() {
-	if s.held != nil {
+	if s.durable != nil {
 		s.movedLocked() // acks are taken until the line closes
 	}
 	s.leaveFeedsLocked()
-}
-
-func release(tracks []track) {
-	for i := range tracks {
-		tracks[i].feed.Release()
-	}
 }

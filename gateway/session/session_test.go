@@ -15,6 +15,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/feed/feedtest"
 	"github.com/longline-push/longline/gateway/session"
@@ -128,7 +129,7 @@ type asks struct {
 // attach starts a session for a peer that takes room frames.
 func (n node) attach(t *testing.T, a asks, room int) (*session.Session, *peer) {
 	t.Helper()
-	since, err := session.ParseSince("since", a.since)
+	since, err := cursor.ParseSince("since", a.since)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,13 +398,13 @@ func TestSubscribeAddsChannelsAndUnsubscribeTakesThemOff(t *testing.T) {
 		n := newNode(t, session.Options{MaxChannels: 3})
 		s, p := n.attach(t, asks{channels: "a"}, plenty)
 		n.log.Append("b", "t", "", "1", "2")
-		since, _ := session.ParseSince("since", "b@e2-1")
-		position, err := s.Subscribe(context.Background(), []string{"b", "c"}, "", since, 0)
+		since, _ := cursor.ParseSince("since", "b@e2-1")
+		position, err := s.Subscribe(context.Background(), []string{"b", "c"}, "", since, nil)
 		if err != nil || position.String() != "b@e2-1,c@e3-0" {
 			t.Errorf("got %s, %v", position, err)
 		}
 		p.wants(t, "hello:a@e1-0:false 2")
-		if _, err := s.Subscribe(context.Background(), []string{"d"}, "", session.Since{}, 0); wire.From(err).Code != wire.CodeTooLarge {
+		if _, err := s.Subscribe(context.Background(), []string{"d"}, "", cursor.Since{}, nil); wire.From(err).Code != wire.CodeTooLarge {
 			t.Errorf("a fourth channel: %v", err)
 		}
 		if err := s.Unsubscribe([]string{"c", "zz"}); err == nil {

@@ -96,6 +96,7 @@ const (
 	GapReset     = "reset"
 	GapConflated = "conflated"
 	GapLag       = "lag"
+	GapCorrupt   = "corrupt" // it is stored, but can't be read
 )
 
 // The kinds of session that a hello names.

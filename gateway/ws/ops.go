@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -98,13 +99,17 @@ func (c *peer) subscribe(ctx context.Context, m *message) (wire.Control, error) 
 	if len(m.Channels) == 0 {
 		return wire.Control{}, wire.BadRequest("subscribe needs channels, a list of names")
 	}
-	since, err := session.ParseSince("since", m.Since)
+	since, err := cursor.ParseSince("since", m.Since)
 	if err != nil {
 		return wire.Control{}, err
 	}
-	lag, err := session.ParseLag(m.Lag)
-	if err != nil {
-		return wire.Control{}, err
+	var lag *session.Lag // as it is
+	if m.Lag != "" {
+		asked, err := session.ParseLag(m.Lag)
+		if err != nil {
+			return wire.Control{}, err
+		}
+		lag = &asked
 	}
 	position, err := c.Subscribe(ctx, m.Channels, strings.Join(m.Types, ","), since, lag)
 	return wire.Control{Op: wire.OpOK, Cursor: position.String()}, err

@@ -1,4 +1,4 @@
-package session
+package cursor
 
 import (
 	"runtime"
@@ -7,10 +7,12 @@ import (
 	"weak"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/feed"
 )
 
-// Filter is a set of type patterns, compiled once and shared by all sessions
-// that use the same ones. nil takes every event.
+// Filter says which events a subscriber gets. It is compiled once and shared by
+// all readers that use the same one: today a set of type patterns. nil takes
+// every event. Its methods may be called by any goroutine.
 type Filter struct {
 	text     string
 	patterns []event.Pattern
@@ -22,11 +24,11 @@ type Filter struct {
 // maxKnown bounds what a filter remembers; a channel has few types.
 const maxKnown = 256
 
-// Match tells whether an event of type typ is taken. typ is not kept.
-func (f *Filter) Match(typ string) bool {
-	if f == nil {
-		return true
-	}
+// Match tells whether an event is taken.
+func (f *Filter) Match(item *feed.Item) bool { return f == nil || f.takes(item.Type()) }
+
+// takes tells whether events of type typ are taken. typ is not kept.
+func (f *Filter) takes(typ string) bool {
 	f.mu.RLock()
 	match, ok := f.known[typ]
 	f.mu.RUnlock()
@@ -54,14 +56,16 @@ func (f *Filter) String() string {
 	return f.text
 }
 
-// filters holds those in use.
-type filters struct {
+// Filters holds those in use. The zero value is ready; its methods may be called
+// by any goroutine.
+type Filters struct {
 	mu     sync.Mutex
 	byText map[string]weak.Pointer[Filter]
 }
 
-// get compiles a comma list of patterns, or returns the filter that has it.
-func (fs *filters) get(list string) (*Filter, error) {
+// Get compiles a comma list of patterns, or returns the filter that has it. The
+// empty list is nil, which takes everything.
+func (fs *Filters) Get(list string) (*Filter, error) {
 	if list == "" {
 		return nil, nil
 	}
@@ -83,7 +87,7 @@ func (fs *filters) get(list string) (*Filter, error) {
 	return f, nil
 }
 
-func (fs *filters) forget(list string) {
+func (fs *Filters) forget(list string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if fs.byText[list].Value() == nil {

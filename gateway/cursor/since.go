@@ -1,14 +1,13 @@
-package session
+package cursor
 
 import (
 	"time"
 
-	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// Since says where in its channels a session starts. The zero value is latest.
+// Since says where in its channels a reader starts. The zero value is latest.
 type Since struct {
 	// Position is exclusive; channels that it lacks start at latest.
 	Position event.Position
@@ -57,35 +56,5 @@ func (s Since) Check(channels []string) error {
 	return nil
 }
 
-// resumes tells whether the caller was here before.
-func (s Since) resumes() bool { return len(s.Position) > 0 || !s.Time.IsZero() }
-
-// place is where a session begins in a channel.
-type place struct {
-	offset uint64
-	gap    *wire.Control // what lies between what was asked for and what there is
-}
-
-// relocate says where a cursor is in the log as it is now.
-func relocate(c event.Cursor, state broker.State) place {
-	offset, kind := state.Locate(c.Epoch, c.Offset)
-	var reason string
-	if kind != broker.Here {
-		reason = wire.GapReset
-	}
-	if first := max(state.First, 1); offset < first-1 {
-		offset = first - 1
-		if reason == "" {
-			reason = wire.GapRetention
-		}
-	}
-	p := place{offset: offset}
-	if reason != "" {
-		p.gap = gap(c, event.Cursor{Channel: c.Channel, Epoch: state.Epoch, Offset: offset}, reason)
-	}
-	return p
-}
-
-func gap(from, to event.Cursor, reason string) *wire.Control {
-	return &wire.Control{Op: wire.OpGap, Channel: from.Channel, From: from.String(), To: to.String(), Reason: reason}
-}
+// Resumes tells whether the caller was here before.
+func (s Since) Resumes() bool { return len(s.Position) > 0 || !s.Time.IsZero() }

@@ -1,0 +1,126 @@
+package cursor
+
+import (
+	"context"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/feed"
+)
+
+// Times finds where a channel stood at a time; see broker.Log.
+type Times interface {
+	OffsetAt(ctx context.Context, channel string, t time.Time) (uint64, error)
+}
+
+// Open returns a reader of a channel from since on, and the move by which it
+// begins elsewhere than was asked for, or nil. The log is asked unless the
+// node's ring holds what follows.
+func Open(ctx context.Context, feeds *feed.Feeds, channel string, filter *Filter, since Since, times Times) (Reader, *Move, error) {
+	f, err := feeds.Open(ctx, channel)
+	if err != nil {
+		return Reader{}, nil, err
+	}
+	r := Reader{feed: f, filter: filter}
+	m, err := r.place(ctx, since, times)
+	if err != nil {
+		f.Release()
+		return Reader{}, nil, err
+	}
+	r.followed = f.State().Head <= r.offset
+	return r, m, nil
+}
+
+func (r *Reader) place(ctx context.Context, since Since, times Times) (*Move, error) {
+	asked, resumed := since.Position.Of(r.Channel())
+	if resumed {
+		r.epoch, r.offset = asked.Epoch, asked.Offset
+		if r.feed.Holds(r.epoch, r.offset) {
+			return nil, nil
+		}
+	} else if !since.Earliest && since.Time.IsZero() {
+		state := r.feed.State()
+		r.epoch, r.offset = state.Epoch, state.Head
+		return nil, nil
+	}
+	var at uint64
+	if !since.Time.IsZero() && !resumed {
+		var err error
+		if at, err = times.OffsetAt(ctx, r.Channel(), since.Time); err != nil {
+			return nil, err
+		}
+	}
+	state, err := r.feed.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if resumed {
+		return r.relocate(state), nil
+	}
+	r.epoch, r.offset = state.Epoch, min(max(at, max(state.First, 1)-1), state.Head)
+	return nil, nil
+}
+
+// Ahead returns the cursor of the n-th event after the reader's position that
+// its filter takes, or where the log ends before that. The reader stays.
+func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
+	ahead := r.Alone()
+	var items []*feed.Item
+	for n > 0 {
+		step, err := ahead.Read(ctx, &items, aheadEvents, aheadBytes)
+		if err != nil {
+			return event.Cursor{}, err
+		}
+		if len(step.Items) == 0 && step.Move == nil {
+			break
+		}
+		for _, item := range step.Items {
+			ahead.Advance(item.Offset)
+			if ahead.Match(item) {
+				if n--; n == 0 {
+					break
+				}
+			}
+		}
+	}
+	return ahead.Cursor(), nil
+}
+
+// Redelivered returns up to where events after the reader's position may have
+// been delivered before, and whether there are any: up to known, or, where it is
+// unclear what was delivered, the window'th event at most.
+func (r *Reader) Redelivered(ctx context.Context, known event.Position, unclear bool, window int) (upTo event.Cursor, any bool, err error) {
+	upTo = r.Cursor()
+	if unclear {
+		if upTo, err = r.Ahead(ctx, window); err != nil {
+			return upTo, false, err
+		}
+	}
+	if c, ok := known.Of(r.Channel()); ok {
+		if c, _, ok = r.Locator().Locate(c); ok && c.Epoch == upTo.Epoch && c.Offset > upTo.Offset {
+			upTo = c
+		}
+	}
+	return upTo, upTo != r.Cursor(), nil
+}
+
+// How much Ahead looks at in one step.
+const (
+	aheadEvents = 1024
+	aheadBytes  = 1 << 20
+)
+
+// Locator says where cursors of older epochs are in a log that was forked.
+type Locator struct {
+	Epoch string
+	Forks []broker.Fork
+}
+
+// Locate returns where a cursor is: the same place, or, where it lies beyond a
+// fork, the fork. ok is false for a cursor of an unknown epoch.
+func (l Locator) Locate(c event.Cursor) (at event.Cursor, kept, ok bool) {
+	offset, place := broker.State{Epoch: l.Epoch, Head: ^uint64(0), Forks: l.Forks}.Locate(c.Epoch, c.Offset)
+	at = event.Cursor{Channel: c.Channel, Epoch: l.Epoch, Offset: offset}
+	return at, place == broker.Here, place != broker.Unknown
+}
