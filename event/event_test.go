@@ -294,3 +294,13 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestAListOfPatternsIsBounded(t *testing.T) {
+	list := strings.Repeat("a,", event.MaxPatterns-1) + "a"
+	if ps, err := event.ParsePatterns(list); err != nil || len(ps) != event.MaxPatterns {
+		t.Errorf("%d patterns: %d, %v", event.MaxPatterns, len(ps), err)
+	}
+	if _, err := event.ParsePatterns(list + ",a"); err == nil || !strings.Contains(err.Error(), "want at most 64") {
+		t.Errorf("one more: %v", err)
+	}
+}

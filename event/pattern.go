@@ -40,10 +40,17 @@ func ParsePattern(s string) (Pattern, error) {
 	return p, nil
 }
 
+// MaxPatterns is how many patterns a list may have: each is held against each
+// event.
+const MaxPatterns = 64
+
 // ParsePatterns compiles a comma list of patterns. The empty list is nil.
 func ParsePatterns(list string) ([]Pattern, error) {
 	if list == "" {
 		return nil, nil
+	}
+	if n := strings.Count(list, ",") + 1; n > MaxPatterns {
+		return nil, fmt.Errorf("%d patterns; want at most %d", n, MaxPatterns)
 	}
 	var ps []Pattern
 	for s := range strings.SplitSeq(list, ",") {

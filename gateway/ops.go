@@ -17,8 +17,13 @@ import (
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// live answers as long as the process does.
+// live answers as long as the process does, 503 if it must be started anew.
 func (s *Server) live(w http.ResponseWriter, _ *http.Request, _ *auth.Grant) error {
+	if s.o.Broken != nil {
+		if err := s.o.Broken(); err != nil {
+			return wire.Unavailable(0, "the store failed: a restart is needed")
+		}
+	}
 	return writeJSON(w, map[string]string{"status": "ok"})
 }
 

@@ -42,9 +42,12 @@ type Options struct {
 	// LoopbackOnly refuses requests whose Host is not this machine, so that no
 	// web page reaches a gateway that trusts the machine by a name of its own.
 	LoopbackOnly bool
-	Version      string                // shown by /v1/nodes
-	Registerer   prometheus.Registerer // nil: no metrics
-	Logger       *slog.Logger          // nil: slog.Default()
+	// Broken says why only a restart helps, nil while that isn't so: /livez
+	// fails then. nil: never.
+	Broken     func() error
+	Version    string                // shown by /v1/nodes
+	Registerer prometheus.Registerer // nil: no metrics
+	Logger     *slog.Logger          // nil: slog.Default()
 	// ProbeEvery is how often the node sends itself an event. 0: 2 s.
 	ProbeEvery time.Duration
 }
@@ -118,7 +121,7 @@ func (s *Server) checked(more []Route) (routes []route) {
 // ownRoutes is the table of what this package answers.
 func (s *Server) ownRoutes() []route {
 	shed := s.o.Admission.Connection(s.o.Hub)
-	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, Shed: shed}
+	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, MaxBody: s.o.Publisher.MaxBody(), Shed: shed}
 	streams := &sse.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Shed: shed}
 	return []route{
 		{"GET", "/v1/ws", own, plain(sockets)},

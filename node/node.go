@@ -50,6 +50,14 @@ type Node struct {
 
 	running sync.WaitGroup
 	failed  chan error // of a listener
+	store   breakable  // nil: the broker mends itself
+}
+
+// breakable is a broker that can come to a state that only a restart mends: the
+// embedded one.
+type breakable interface {
+	Broken() <-chan struct{} // closed then
+	Err() error              // why; nil before
 }
 
 // New builds a node. It listens but answers nothing yet. The error is an
@@ -89,6 +97,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.broker, err = o.openBroker(ctx, config.store); err != nil {
 		return err
 	}
+	n.store, _ = n.broker.(breakable)
 	if n.durable, err = newDurability(n.broker, config, o.Name, registry, n.logger); err != nil {
 		return err
 	}
@@ -115,7 +124,8 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Admission: n.admission, Origins: config.origins,
-		Revoked: n.durable.pauseOf, LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
+		Revoked: n.durable.pauseOf, Broken: n.broken,
+		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
@@ -142,7 +152,8 @@ func (n *Node) abandon() (err error) {
 	return err
 }
 
-// Run answers until ctx ends, which is no error, or a listener fails.
+// Run answers until ctx ends, which is no error, or a listener or the store
+// fails for good.
 func (n *Node) Run(ctx context.Context) error {
 	n.durable.run(n.broker, n.hub, n.logger)
 	n.running.Go(func() { n.revocations.Run(n.background) })
@@ -154,11 +165,17 @@ func (n *Node) Run(ctx context.Context) error {
 		n.logger.Info("admin listener", "address", n.adminListener.Addr().String())
 	}
 	n.logger.Info("serving", "address", n.listener.Addr().String(), "node", n.hub.Node(), "version", n.o.Version)
+	var broken <-chan struct{}
+	if n.store != nil {
+		broken = n.store.Broken()
+	}
 	select {
 	case <-ctx.Done():
 		return nil
 	case err := <-n.failed:
 		return err
+	case <-broken:
+		return n.store.Err()
 	}
 }
 
@@ -188,6 +205,14 @@ func (n *Node) Shutdown() error {
 		err = fmt.Errorf("requests were still under way after %v", n.o.Drain)
 	}
 	return errors.Join(err, closed)
+}
+
+// broken says why the process must be started anew, nil if it need not.
+func (n *Node) broken() error {
+	if n.store == nil {
+		return nil
+	}
+	return n.store.Err()
 }
 
 // URL is where the node is, e.g. http://127.0.0.1:8080.

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -155,4 +156,48 @@ func TestRestartPausesNothingAgain(t *testing.T) {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	}
+}
+
+// lost is a store that only a restart mends.
+type lost chan struct{}
+
+func (l lost) Broken() <-chan struct{} { return l }
+func (l lost) Err() error {
+	select {
+	case <-l:
+		return errors.New("the disk is gone")
+	default:
+		return nil
+	}
+}
+
+func TestNodeWhoseStoreFailsEnds(t *testing.T) {
+	n, err := node.New(t.Context(), node.Options{Broker: "embedded:" + t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := make(lost)
+	n.Break(store)
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(t.Context()) }()
+	livez := func() int {
+		resp, err := http.Get(n.URL() + "/livez")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if status := livez(); status != http.StatusOK {
+		t.Errorf("livez: %d", status)
+	}
+	close(store)
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Errorf("run: %v, want what is wrong with the store", err)
+	}
+	if status := livez(); status != http.StatusServiceUnavailable {
+		t.Errorf("livez of a broken store: %d, want 503", status)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	n.Shutdown()
 }

@@ -18,23 +18,25 @@ import (
 // The write-ahead log's Sync only says that the operating system has the
 // bytes; the log is really synced by syncLogs, and when such a file is closed.
 //
-// Where quick is set, the log's writes are hidden from the runtime's scheduler.
-// They are small and go to the operating system's cache, which takes a few
-// microseconds; but an ordinary system call wakes the runtime's monitor thread
-// whenever the process was idle before, and that takes ten times as much. Since
-// a hidden write that blocks holds up more than itself, one that was slow makes
-// all writes ordinary ones for a while.
+// Where hidden is set, which an operator asks for, the log's writes are hidden
+// from the runtime's scheduler. They are small and go to the operating system's
+// cache, which takes a few microseconds; but an ordinary system call wakes the
+// runtime's monitor thread whenever the process was idle before, and that takes
+// ten times as much. The price is a disk that stops taking writes: a hidden
+// write that blocks holds a processor, and the garbage collector with it. One
+// that was slow makes all writes ordinary ones for a while.
 //
-// A write that finds no room waits until there is some, instead of leaving
-// pebble with an error that it can't recover from. Meanwhile the broker is in
-// trouble and answers so.
+// A write that finds no room, or a file that finds no descriptor, waits until
+// there is some, instead of leaving pebble with an error that it can't recover
+// from. Meanwhile the broker is in trouble and answers so.
 type disk struct {
 	vfs.FS
 	trouble *trouble
 	aborted chan struct{} // closed: nobody waits for room
 	once    sync.Once
-	quick   bool
-	slowed  atomic.Int64 // Unix ns: log writes are ordinary ones until then
+	hidden  bool
+	started time.Time
+	slowed  atomic.Int64 // ns since started: log writes are ordinary ones until then
 
 	mu   sync.Mutex
 	logs map[*logFile]struct{} // open write-ahead logs
@@ -46,8 +48,8 @@ var (
 	_ vfs.File = (*logFile)(nil)
 )
 
-func newDisk(fs vfs.FS, quick bool, t *trouble) *disk {
-	return &disk{FS: fs, quick: quick, trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
+func newDisk(fs vfs.FS, hidden bool, t *trouble) *disk {
+	return &disk{FS: fs, hidden: hidden, started: time.Now(), trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
 }
 
 const (
@@ -58,13 +60,16 @@ const (
 // write is a log's Write, hidden if that is wise. It writes less than all of p
 // only with an error.
 func (d *disk) write(f vfs.File, p []byte) (int, error) {
-	began := time.Now()
-	if !d.quick || began.UnixNano() < d.slowed.Load() {
+	if !d.hidden {
+		return f.Write(p)
+	}
+	began := time.Since(d.started)
+	if int64(began) < d.slowed.Load() {
 		return f.Write(p)
 	}
 	n, err := writeUntold(f.Fd(), p)
-	if now := time.Now(); now.Sub(began) > slowWrite {
-		d.slowed.Store(now.Add(slowPeriod).UnixNano())
+	if now := time.Since(d.started); now-began > slowWrite {
+		d.slowed.Store(int64(now + slowPeriod))
 	}
 	return n, err
 }
@@ -119,9 +124,15 @@ func (d *disk) syncLogs() error {
 // abort ends the waiting for room: those writes fail.
 func (d *disk) abort() { d.once.Do(func() { close(d.aborted) }) }
 
-// noRoom tells whether an error passes once somebody makes room.
+// noRoom tells whether an error passes once somebody makes room: on the disk,
+// or among the process's or the machine's open files.
 func noRoom(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	for _, passes := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, passes) {
+			return true
+		}
+	}
+	return false
 }
 
 const roomInterval = 200 * time.Millisecond

@@ -237,6 +237,10 @@ func TestFailedDisk(t *testing.T) {
 			if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "restart is needed") {
 				t.Errorf("append to a failed disk: %v, want that a restart is needed", err)
 			}
+			<-b.Broken()
+			if err := b.Err(); !errors.Is(err, fail.err) {
+				t.Errorf("broken by %v, want %v", err, fail.err)
+			}
 			// The one that got the error may be there or not.
 			if s, err := b.State(t.Context(), "full"); err == nil && s.Head != answered && s.Head != answered+1 {
 				t.Errorf("head is %d, answered was %d", s.Head, answered)
@@ -250,6 +254,27 @@ func TestFailedDisk(t *testing.T) {
 			if got := uint64(len(readAll(t, b, "full"))); got < answered {
 				t.Errorf("%d events are left of %d that were answered", got, answered)
 			}
+		})
+	}
+}
+
+// Descriptors that are gone for a while are no reason to give up for good.
+func TestNoFileCanBeMadeForAWhile(t *testing.T) {
+	for _, name := range []string{".sst", ".log"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFaults()
+			b := f.open(t, f.fs, embedded.FsyncEverySecond)
+			defer b.Close()
+			f.inject.Store(&fault{name, []errorfs.OpKind{errorfs.OpCreate, errorfs.OpReuseForWrite}, syscall.EMFILE})
+			answered, err := appendUntilError(t.Context(), b)
+			if !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, syscall.EMFILE) {
+				t.Fatalf("append without a file to be had: %v", err)
+			}
+			f.inject.Store(nil)
+			if err := until(func() error { _, err := b.Append(t.Context(), "full", entry("again")); return err }); err != nil {
+				t.Fatalf("append with files to be had again: %v", err)
+			}
+			wantFilled(t, b, answered)
 		})
 	}
 }

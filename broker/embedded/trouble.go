@@ -21,6 +21,8 @@ type trouble struct {
 	log  *slog.Logger
 	down atomic.Pointer[outage]
 
+	broken chan struct{} // closed once failed is set
+
 	mu     sync.Mutex
 	stuck  int   // writes that wait for room
 	failed error // nothing will work until a restart
@@ -37,7 +39,7 @@ type outage struct {
 }
 
 func (t *trouble) init(log *slog.Logger) {
-	t.log = log
+	t.log, t.broken = log, make(chan struct{})
 	t.down.Store(&outage{began: make(chan struct{})})
 }
 
@@ -93,8 +95,16 @@ func (t *trouble) fail(err error) {
 	}
 	t.log.Error("the broker's store failed, a restart is needed", "err", err.Error())
 	t.failed = fmt.Errorf("%w: its store failed, a restart is needed: %w", broker.ErrUnavailable, err)
+	close(t.broken)
 	t.settleLocked()
 }
+
+// Broken is closed once the broker can't go on: only a restart helps, and Err
+// says why.
+func (b *Broker) Broken() <-chan struct{} { return b.trouble.broken }
+
+// Err returns what only a restart can mend, nil if there is nothing.
+func (b *Broker) Err() error { return b.trouble.fatal() }
 
 // fatal returns what only a restart can mend, nil if there is nothing.
 func (t *trouble) fatal() error {

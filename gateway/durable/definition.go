@@ -106,7 +106,7 @@ func shortDuration(d time.Duration) string {
 const (
 	MaxName         = 128
 	MaxChannels     = 64
-	MaxTypes        = 64
+	MaxTypes        = event.MaxPatterns
 	minWindow       = 256 // where none is given
 	MaxWindow       = 10_000
 	MaxConcurrency  = 256

@@ -85,6 +85,9 @@ type Publisher struct {
 	o   Options
 }
 
+// MaxBody is how many bytes the events of one publish may have.
+func (p *Publisher) MaxBody() int { return p.o.Limits.Bytes }
+
 // New makes a Publisher.
 func New(log Log, o Options) *Publisher {
 	o.Limits = o.Limits.WithDefaults()
@@ -130,6 +133,9 @@ func (p *Publisher) ServeChannel(w http.ResponseWriter, r *http.Request, g *auth
 func (p *Publisher) PublishJSON(ctx context.Context, g *auth.Grant, channel string, events []byte) (json.RawMessage, error) {
 	if err := mayPublish(g, channel); err != nil {
 		return nil, err
+	}
+	if limit := p.o.Limits.Bytes; len(events) > limit {
+		return nil, tooLong(limit)
 	}
 	b := newBatch(p, channel)
 	defer b.free()

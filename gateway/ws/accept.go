@@ -6,6 +6,7 @@ package ws
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net"
@@ -48,14 +49,25 @@ type Handler struct {
 	Verifier  Verifier
 	Origins   auth.Origins
 	Publisher Publisher
+	MaxBody   int          // bytes of a publish's events; 0: 4 MiB
 	Shed      session.Shed // nil: never
 }
 
-// Frames from clients hold so many bytes, more where the token may publish.
+// Frames from clients hold so many bytes; where the token may publish, as many
+// as the events may have, and the rest of the frame.
 const (
-	readLimit        = 64 << 10
-	publishReadLimit = 4 << 20
+	readLimit = 64 << 10
+	maxBody   = 4 << 20
+	envelope  = 1 << 10
 )
+
+// readLimit is what a frame may hold of one with the grant.
+func (h *Handler) readLimit(g *auth.Grant) int64 {
+	if !access.PublishAnything(g) {
+		return readLimit
+	}
+	return max(readLimit, int64(cmp.Or(h.MaxBody, maxBody))+envelope)
+}
 
 // ServeHTTP implements http.Handler. It returns once the session runs.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -127,10 +139,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, g *auth.Grant, 
 		s.Gone() // the library has answered
 		return
 	}
-	c.ws.SetReadLimit(readLimit)
-	if access.PublishAnything(g) {
-		c.ws.SetReadLimit(publishReadLimit)
-	}
+	c.ws.SetReadLimit(h.readLimit(g))
 	if c.socket == nil {
 		s.Start(c.stream)
 		go c.readAll()

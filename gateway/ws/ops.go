@@ -78,7 +78,11 @@ func (c *peer) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 		if err != nil {
 			return ok, err
 		}
-		return ok, c.Renew(g)
+		if err := c.Renew(g); err != nil {
+			return ok, err
+		}
+		c.ws.SetReadLimit(c.handler.readLimit(g))
+		return ok, nil
 	case "ack":
 		p, err := event.ParsePosition(m.Cursor)
 		if err != nil {

@@ -511,3 +511,22 @@ func TestAPeerThatNeverReadsHoldsLittle(t *testing.T) {
 		t.Error("the quick one suffered")
 	}
 }
+
+func TestAPublishMayBeAsLongAsABody(t *testing.T) {
+	log := feedtest.New()
+	hub := session.NewHub(session.Options{Broker: log, Times: log})
+	server := httptest.NewServer(&ws.Handler{
+		Hub: hub, Verifier: authtest.Verifier(t, auth.Options{}), Publisher: publisher{log}, MaxBody: 100 << 10,
+	})
+	t.Cleanup(func() { hub.Close(); server.Close() })
+	g := gateway{server, hub, log}
+	c := g.mustDial(t, "")
+	wantFrame(t, c, `"op":"hello"`)
+	frame := func(bytes int) string {
+		return `{"op":"publish","ref":1,"channel":"a","events":["` + strings.Repeat("x", bytes-4) + `"]}`
+	}
+	send(t, c, websocket.MessageText, frame(100<<10))
+	wantFrame(t, c, `"op":"ok"`)
+	send(t, c, websocket.MessageText, frame(102<<10))
+	wantClose(t, c, wire.CloseTooLarge)
+}
