@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 )
@@ -231,11 +231,11 @@ func extensionName(name string) bool {
 // sizes says how large what is looked at may be, for the estimate of costs.
 type sizes struct{}
 
-var _ checker.CostEstimator = sizes{}
+var _ cost.Estimator = sizes{}
 
-// EstimateSize implements checker.CostEstimator. Of data anything may be all
+// EstimateSize implements cost.Estimator. Of data anything may be all
 // there is: a list has an element for each two bytes at most.
-func (sizes) EstimateSize(e checker.AstNode) *checker.SizeEstimate {
+func (sizes) EstimateSize(e cost.AstNode) *cost.SizeEstimate {
 	path := e.Path()
 	most := uint64(maxData)
 	switch {
@@ -252,10 +252,10 @@ func (sizes) EstimateSize(e checker.AstNode) *checker.SizeEstimate {
 			most /= 2
 		}
 	}
-	return &checker.SizeEstimate{Min: 0, Max: most}
+	return &cost.SizeEstimate{Min: 0, Max: most}
 }
 
-// EstimateCallCost implements checker.CostEstimator: CEL's own estimates hold.
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+// EstimateCallCost implements cost.Estimator: CEL's own estimates hold.
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }
