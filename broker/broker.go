@@ -52,8 +52,9 @@ type Log interface {
 	// First-1 where all are later.
 	OffsetAt(ctx context.Context, channel string, t time.Time) (uint64, error)
 
-	// Channels lists existing channels in byte order: those that begin with
-	// prefix and come after the name after, limit at most.
+	// Channels lists existing channels in some order that lasts: those that
+	// begin with prefix and come after the name after, limit at most. It costs
+	// what the page takes, however many there are.
 	Channels(ctx context.Context, prefix, after string, limit int) ([]string, error)
 
 	// Drop removes the log. The channel's next use makes a new one with a new
@@ -65,8 +66,10 @@ type Log interface {
 type Tail interface {
 	// Follow announces to f whatever is appended to channel from now on, until
 	// Unfollow, and returns the state as of some moment after announcements
-	// began; it creates the channel if need be. Each follower of a channel
-	// hears of it; one follower follows one channel once.
+	// began; it creates the channel if need be. One to which nothing is ever
+	// appended goes again, some minutes after the last follower and the last
+	// subscription that follows it. Each follower of a channel hears of it; one
+	// follower follows one channel once.
 	Follow(ctx context.Context, channel string, f Follower) (State, error)
 	// Unfollow ends announcements to f. One may still be under way when it
 	// returns.

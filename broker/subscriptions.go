@@ -42,8 +42,9 @@ type Subscriptions interface {
 	// ErrNotFound if it is gone.
 	Delete(ctx context.Context, name string, version uint64) error
 
-	// List returns subscriptions in byte order of their names: those that
-	// begin with prefix and come after the name after, limit at most.
+	// List returns subscriptions in some order that lasts: those that begin
+	// with prefix and come after the name after, limit at most. It costs what
+	// the page takes, however many there are.
 	List(ctx context.Context, prefix, after string, limit int) ([]Subscription, error)
 
 	// Advance moves acknowledged positions forward and returns, in order, the

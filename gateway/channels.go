@@ -37,7 +37,8 @@ func (s *Server) showChannel(w http.ResponseWriter, r *http.Request, g *auth.Gra
 	})
 }
 
-// listChannels lists names in byte order; next is the page to ask for next.
+// listChannels lists names in the broker's order; next is the page to ask for
+// next.
 func (s *Server) listChannels(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
 	q := r.URL.Query()
 	limit, err := limitOf(q.Get("limit"), listLimit, maxListed)

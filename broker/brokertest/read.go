@@ -147,23 +147,28 @@ func testChannels(t *testing.T, f *fixture) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		prefix, after string
-		limit         int
-		want          []string
+		prefix string
+		limit  int
+		want   []string
 	}{
-		{"", "", 100, []string{"A", "a", "a-1", "a.1", "a.1.z", "a.2", "b", "c.x"}},
-		{"", "", 3, []string{"A", "a", "a-1"}},
-		{"", "a-1", 3, []string{"a.1", "a.1.z", "a.2"}},
-		{"a.", "", 100, []string{"a.1", "a.1.z", "a.2"}},
-		{"a.", "a.1", 1, []string{"a.1.z"}},
-		{"a.", "b", 100, nil},
-		{"a.", "A", 100, []string{"a.1", "a.1.z", "a.2"}},
-		{"", "c.x", 100, nil},
-		{"nothing", "", 100, nil},
+		{"", 100, []string{"A", "a", "a-1", "a.1", "a.1.z", "a.2", "b", "c.x"}},
+		{"", 3, []string{"A", "a", "a-1", "a.1", "a.1.z", "a.2", "b", "c.x"}},
+		{"a.", 100, []string{"a.1", "a.1.z", "a.2"}},
+		{"a.", 1, []string{"a.1", "a.1.z", "a.2"}},
+		{"nothing", 100, nil},
 	} {
-		got, err := f.Channels(f.ctx, test.prefix, test.after, test.limit)
-		if err != nil || !slices.Equal(got, test.want) {
-			t.Errorf("channels %q after %q, %d at most: %v, %v, want %v", test.prefix, test.after, test.limit, got, err, test.want)
+		var got []string
+		for after, more := "", true; more; {
+			page, err := f.Channels(f.ctx, test.prefix, after, test.limit)
+			if err != nil || len(page) > test.limit {
+				t.Fatalf("channels %q after %q, %d at most: %v, %v", test.prefix, after, test.limit, page, err)
+			}
+			if more = len(page) > 0; more {
+				got, after = append(got, page...), page[len(page)-1]
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, test.want) {
+			t.Errorf("channels %q by %d: %v, want %v", test.prefix, test.limit, got, test.want)
 		}
 	}
 }

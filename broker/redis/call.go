@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -190,40 +191,119 @@ type question struct {
 // queryEach asks a question for each name in the name's bucket, many in a round
 // trip, and returns the answers in the order of names.
 func (b *Broker) queryEach(ctx context.Context, names []string, ask func(i, bucket int) question) ([][]any, error) {
-	if err := b.usable(ctx); err != nil {
+	lists, _, err := b.queryReachable(ctx, names, ask)
+	if err != nil {
 		return nil, err
+	}
+	return lists, nil
+}
+
+// queryReachable is queryEach that returns also what it got in spite of an
+// error; missing tells which answers it didn't get, nil for none.
+func (b *Broker) queryReachable(ctx context.Context, names []string, ask func(i, bucket int) question) (lists [][]any, missing map[int]bool, err error) {
+	if err := b.usable(ctx); err != nil {
+		return nil, nil, err
 	}
 	byServer := make(map[*server][]int)
 	for i, name := range names {
 		srv := b.servers.bucket(bucketOf(name))
 		byServer[srv] = append(byServer[srv], i)
 	}
-	lists := make([][]any, len(names))
+	lists = make([][]any, len(names))
 	for srv, some := range byServer {
-		for part := range slices.Chunk(some, maxStates) {
-			answers := make([]*goredis.Cmd, len(part))
-			_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-				for j, i := range part {
-					q := ask(i, bucketOf(names[i]))
-					answers[j] = p.EvalSha(ctx, q.script.sha, q.keys, q.args...)
+		n, failure := b.queryAt(ctx, srv, names, some, ask, lists)
+		if failure == nil {
+			continue
+		}
+		if err == nil {
+			err, missing = failure, make(map[int]bool)
+		}
+		for _, i := range some[n:] {
+			missing[i] = true
+		}
+	}
+	return lists, missing, err
+}
+
+// queryAt asks for some of names at the server that has their buckets, and
+// returns how many it answered before the first error.
+func (b *Broker) queryAt(ctx context.Context, srv *server, names []string, some []int, ask func(i, bucket int) question, lists [][]any) (n int, err error) {
+	for part := range slices.Chunk(some, maxStates) {
+		answers := make([]*goredis.Cmd, len(part))
+		_, _ = srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+			for j, i := range part {
+				q := ask(i, bucketOf(names[i]))
+				answers[j] = p.EvalSha(ctx, q.script.sha, q.keys, q.args...)
+			}
+			return nil
+		})
+		for j, i := range part {
+			answer, err := answers[j].Result()
+			if verdict, _ := judge(err); err != nil && verdict != done || err != nil && !errors.Is(err, goredis.Nil) {
+				// Alone, wherever it is.
+				bucket := bucketOf(names[i])
+				q := ask(i, bucket)
+				list, err := b.query(ctx, bucket, q.script, q.keys, q.args...)
+				if err != nil {
+					return n, err
+				}
+				answer = list
+			}
+			lists[i] = listOf(answer)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// askEach sends a command to each bucket of a list, in one round trip per
+// master. take gets the answers of the masters that could be asked, one at a
+// time; the first error is returned.
+func (b *Broker) askEach(ctx context.Context, list []int, ask func(ctx context.Context, p goredis.Pipeliner, i int) goredis.Cmder,
+	take func(i int, answer goredis.Cmder)) error {
+	if err := b.usable(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	byServer := make(map[*server][]int)
+	for i, bucket := range list {
+		srv := b.servers.bucket(bucket)
+		byServer[srv] = append(byServer[srv], i)
+	}
+	var mu sync.Mutex
+	var first error
+	var wg sync.WaitGroup
+	for srv, some := range byServer {
+		wg.Go(func() {
+			answers := make([]goredis.Cmder, len(some))
+			_, err := srv.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
+				for j, i := range some {
+					answers[j] = ask(ctx, p, i)
 				}
 				return nil
 			})
-			for j, i := range part {
-				answer, err := answers[j].Result()
-				if verdict, _ := judge(err); err != nil && verdict != done || err != nil && !errors.Is(err, goredis.Nil) {
-					// Alone, wherever it is.
-					bucket := bucketOf(names[i])
-					q := ask(i, bucket)
-					list, err := b.query(ctx, bucket, q.script, q.keys, q.args...)
-					if err != nil {
-						return nil, err
-					}
-					answer = list
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil && !errors.Is(err, goredis.Nil) {
+				b.servers.refresh()
+				if first == nil {
+					first = err
 				}
-				lists[i] = listOf(answer)
+				return
 			}
-		}
+			for j, i := range some {
+				take(i, answers[j])
+			}
+		})
 	}
-	return lists, nil
+	wg.Wait()
+	return first
 }
+
+var allBuckets = func() (all []int) {
+	for i := range buckets {
+		all = append(all, i)
+	}
+	return all
+}()

@@ -66,6 +66,20 @@ func (k *keyspace) waiting(b int) string { return k.tags[b] + "waiting" }
 func (k *keyspace) woken(b int) string   { return k.tags[b] + "woken" }
 func (k *keyspace) moves(b int) string   { return k.tags[b] + "moves" }
 
+// janitor is who applies retention to a bucket, trimmed the sequence up to which
+// it saw to what changed, repaired the term for which it was seen to that nothing
+// of this bucket is forgotten.
+func (k *keyspace) janitor(b int) string  { return k.tags[b] + "janitor" }
+func (k *keyspace) trimmed(b int) string  { return k.tags[b] + "trimmed" }
+func (k *keyspace) repaired(b int) string { return k.tags[b] + "repaired" }
+
+// visits is a sorted set of a bucket's channels by when retention has something
+// to do for them though nothing is appended, bytes what its logs hold, backlogs
+// a sorted set of channels by what they keep by need alone.
+func (k *keyspace) visits(b int) string   { return k.tags[b] + "visits" }
+func (k *keyspace) bytes(b int) string    { return k.tags[b] + "bytes" }
+func (k *keyspace) backlogs(b int) string { return k.tags[b] + "backlogs" }
+
 // following is a hash of the subscriptions that follow a channel, with the
 // version that began to.
 func (k *keyspace) following(b int, channel string) string { return k.tags[b] + "f:" + channel }
@@ -97,8 +111,25 @@ func (k *keyspace) subscriptions(b int) string { return k.tags[b] + "subscriptio
 // byte and name, in byte order.
 func (k *keyspace) owned(b int) string { return k.tags[b] + "owned" }
 
+// leaseBuckets are the three buckets that each keep all nodes and leases. Their
+// slots lie a third of all slots apart, so that in a cluster whose slots are
+// spread as usual they are on three masters.
+func (k *keyspace) leaseBuckets() (list [copies]int) {
+	for i := range list {
+		ideal, best := (2*i+1)*slots/(2*copies), slots
+		for b, tag := range k.tags {
+			if d := max(slotOf(tag)-ideal, ideal-slotOf(tag)); d < best {
+				list[i], best = b, d
+			}
+		}
+	}
+	return list
+}
+
 // nodes and leases are a hash of all nodes and a sorted set of when they end.
-func (k *keyspace) nodes() (nodes, leases string) { return k.tags[0] + "nodes", k.tags[0] + "leases" }
+func (k *keyspace) nodes(b int) (nodes, leases string) {
+	return k.tags[b] + "nodes", k.tags[b] + "leases"
+}
 
 // signals is the topic of what is sent to a node, "" for all.
 func (k *keyspace) signals(node string) (b int, topic string) {

@@ -90,9 +90,7 @@ func (l *link) greet(ctx context.Context, cn *goredis.Conn) error {
 	if err := load(ctx, cn); err != nil {
 		return fmt.Errorf("%w: %w", errConnect, err)
 	}
-	if old := l.term.id.Swap(&id); old != nil && *old != id {
-		l.b.janitor.reigns.Add(1)
-	}
+	l.term.id.Store(&id)
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -84,41 +83,38 @@ func (b *Broker) Channels(ctx context.Context, prefix, after string, limit int) 
 	return names, nil
 }
 
-// listNames pages through names that are kept in a sorted set per bucket.
+// listNames pages through names that are kept in a sorted set per bucket, one
+// bucket after the other: those that come after the name after. A page asks no
+// more buckets than it takes to fill it, or somewhat more.
 func (b *Broker) listNames(ctx context.Context, key func(bucket int) string, prefix, after string, limit int) ([]string, error) {
-	if err := b.usable(ctx); err != nil {
-		return nil, err
-	}
-	from := "[" + prefix
-	if after >= prefix {
-		from = "(" + after
-	}
 	to := "+"
 	if prefix != "" {
 		to = "(" + prefix + "\xff"
 	}
-	var mu sync.Mutex
-	var names []string
-	err := b.eachServer(ctx, func(ctx context.Context, s *server, owned []int) error {
-		var pages []*goredis.StringSliceCmd
-		_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
-			for _, bucket := range owned {
-				pages = append(pages, p.ZRangeByLex(ctx, key(bucket),
-					&goredis.ZRangeBy{Min: from, Max: to, Count: int64(limit)}))
-			}
-			return nil
-		})
-		mu.Lock()
-		defer mu.Unlock()
-		for _, page := range pages {
-			names = append(names, page.Val()...)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+	bucket := 0
+	if after != "" {
+		bucket = bucketOf(after)
 	}
-	slices.Sort(names)
+	var names []string
+	for some := 1; len(names) < limit && bucket < buckets; some *= 2 {
+		list := make([]int, min(some, buckets-bucket))
+		for i := range list {
+			list[i] = bucket + i
+		}
+		pages := make([][]string, len(list))
+		err := b.askEach(ctx, list, func(ctx context.Context, p goredis.Pipeliner, i int) goredis.Cmder {
+			from := "[" + prefix
+			if after >= prefix && after != "" && list[i] == bucketOf(after) {
+				from = "(" + after
+			}
+			return p.ZRangeByLex(ctx, key(list[i]), &goredis.ZRangeBy{Min: from, Max: to, Count: int64(limit - len(names))})
+		}, func(i int, answer goredis.Cmder) { pages[i] = answer.(*goredis.StringSliceCmd).Val() })
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, slices.Concat(pages...)...)
+		bucket += len(list)
+	}
 	return names[:min(limit, len(names))], nil
 }
 
@@ -127,7 +123,7 @@ func (b *Broker) Drop(ctx context.Context, channel string) error {
 	verb := "drop " + channel
 	bucket := bucketOf(channel)
 	ids := b.keys.ids(bucket, channel)
-	list, err := b.query(ctx, bucket, dropScript, append(b.keys.logKeys(bucket, channel), ids[0], ids[1]),
+	list, err := b.query(ctx, bucket, dropScript, append(b.keys.logKeys(bucket, channel), ids[0], ids[1], b.keys.bytes(bucket)),
 		b.keys.topic(bucket, channel), b.publish, channel, b.keys.dueTopic(bucket))
 	if err != nil {
 		return unavailable(verb, err)

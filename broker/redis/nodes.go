@@ -2,78 +2,9 @@ package redis
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
-	"time"
-
-	"github.com/longline-push/longline/broker"
 )
-
-// Join implements broker.Leases.
-func (b *Broker) Join(ctx context.Context, n broker.Node, ttl time.Duration) error {
-	n.Alive = false
-	text, err := json.Marshal(n)
-	if err != nil {
-		return fmt.Errorf("join as node %s: %w", n.ID, err)
-	}
-	if _, err := b.lease(ctx, n.ID, ttl, text); err != nil {
-		return unavailable("join as node "+n.ID, err)
-	}
-	return nil
-}
-
-// Renew implements broker.Leases.
-func (b *Broker) Renew(ctx context.Context, id string, ttl time.Duration) error {
-	verb := "renew the lease of node " + id
-	n, err := b.lease(ctx, id, ttl)
-	if err != nil {
-		return unavailable(verb, err)
-	}
-	if n == 0 {
-		return fmt.Errorf("%s: %w", verb, broker.ErrNotFound)
-	}
-	return nil
-}
-
-func (b *Broker) lease(ctx context.Context, id string, ttl time.Duration, more ...any) (int, error) {
-	nodes, leases := b.keys.nodes()
-	list, err := b.do(ctx, 0, leaseScript, []string{nodes, leases}, append([]any{id, ttl.Milliseconds()}, more...)...)
-	return count(list), err
-}
-
-// Nodes implements broker.Leases.
-func (b *Broker) Nodes(ctx context.Context) ([]broker.Node, error) {
-	const verb = "list nodes"
-	nodes, leases := b.keys.nodes()
-	list, err := b.query(ctx, 0, nodesScript, []string{nodes, leases})
-	if err != nil {
-		return nil, unavailable(verb, err)
-	}
-	all := make([]broker.Node, 0, len(list)/2)
-	for i := 0; i+1 < len(list); i += 2 {
-		var n broker.Node
-		text, _ := list[i].(string)
-		if err := json.Unmarshal([]byte(text), &n); err != nil {
-			return nil, unavailable(verb, err)
-		}
-		n.Alive = list[i+1] == int64(1)
-		all = append(all, n)
-	}
-	slices.SortFunc(all, func(x, y broker.Node) int { return strings.Compare(x.ID, y.ID) })
-	return all, nil
-}
-
-// Leave implements broker.Leases.
-func (b *Broker) Leave(ctx context.Context, id string) error {
-	nodes, leases := b.keys.nodes()
-	if _, err := b.do(ctx, 0, leaveScript, []string{nodes, leases}, id); err != nil {
-		return unavailable("forget node "+id, err)
-	}
-	return nil
-}
 
 // Send implements broker.Signals.
 func (b *Broker) Send(ctx context.Context, to string, message []byte) error {

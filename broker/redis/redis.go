@@ -57,6 +57,7 @@ type Broker struct {
 	servers *servers
 	tail    *tail
 	janitor *janitor
+	leases  [copies]int // buckets: see lease.go
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -109,6 +110,7 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 	if c.mode == cluster {
 		b.publish = "SPUBLISH"
 	}
+	b.leases = b.keys.leaseBuckets()
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.tail, b.janitor = newTail(b), newJanitor(b)
 	b.servers = newServers(b)

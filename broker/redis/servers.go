@@ -162,7 +162,6 @@ func (s *servers) arrange(at [buckets]string) {
 	s.mu.Unlock()
 	if changed && known {
 		s.b.log.Info("redis masters changed", "masters", len(used))
-		s.b.janitor.reigns.Add(1)
 	}
 	for _, srv := range gone {
 		srv.stop()
@@ -286,6 +285,8 @@ func (s *servers) masterOf(shard goredis.ClusterShard, host string) string {
 	return ""
 }
 
+const slots = 16384 // of a cluster
+
 // slotOf is the slot of a key that is a tag: CRC16 (XMODEM) of what stands
 // between the braces, modulo 16384, as the cluster specification says.
 func slotOf(tag string) int {
@@ -300,5 +301,5 @@ func slotOf(tag string) int {
 			}
 		}
 	}
-	return int(crc) % 16384
+	return int(crc) % slots
 }

@@ -176,7 +176,10 @@ func (t *tail) open(ctx context.Context, e *followed, l *listener) (broker.State
 	var seq uint64
 	for {
 		var err error
-		list, err = t.b.do(ctx, e.bucket, openScript, t.b.keys.logKeys(e.bucket, e.channel), newEpoch(), e.channel)
+		k := t.b.keys
+		list, err = t.b.do(ctx, e.bucket, openScript, []string{k.meta(e.bucket, e.channel), k.log(e.bucket, e.channel),
+			k.changed(e.bucket), k.counter(e.bucket), k.names(e.bucket), k.visits(e.bucket)},
+			newEpoch(), e.channel, lonely.Milliseconds(), t.b.clock())
 		if err != nil {
 			return broker.State{}, err
 		}

@@ -3,7 +3,8 @@
 --
 -- meta, a hash: e epoch, t term of the last append, h head, a time of the last
 -- append (ms), b bytes, n first offset, z size of the largest event ever,
--- f forks as "epoch:head,epoch:head", oldest first.
+-- f forks as "epoch:head,epoch:head", oldest first; b0 what bytes counts of it,
+-- u that it is empty and nobody followed it when it was last visited.
 -- The log, a stream: <offset>-0 → t (ms), d (the event).
 
 local function int(n) return string.format('%d', n) end
