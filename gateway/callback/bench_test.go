@@ -68,7 +68,7 @@ type endless struct {
 	json []byte
 }
 
-func (s *endless) Read(_ context.Context, after event.Position, limit int) (callback.Page, error) {
+func (s *endless) Read(_ context.Context, after event.Position, limit, _ int) (callback.Page, error) {
 	p := callback.Page{Position: event.Position{after[0]}}
 	for range limit {
 		if p.Position[0].Offset >= s.n {

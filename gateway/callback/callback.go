@@ -7,7 +7,7 @@
 //	                   ▲   breaker, rate, slow start     │
 //	                   └── again, split ─────────────────┘
 //
-// The worker reads what its window takes (queue.go: order, lanes, batches,
+// The worker reads what its window takes (queue.go, pick.go: order, lanes, batches,
 // poison), sends one unit after another (exchange.go), waits as
 // the endpoint's health demands (health.go), and acknowledges the contiguous
 // prefix (commit.go). Nothing is shared between workers but connections and a
@@ -67,8 +67,11 @@ type Options struct {
 	// MaxParallel bounds the calls in flight beyond each worker's first, which
 	// it always may make; workers share it evenly. 0: 2,048.
 	MaxParallel int
-	Logger      *slog.Logger // nil: none
-	Metrics     *Metrics     // nil: none
+	// MaxBytes bounds the events that are held to be sent, beyond each worker's
+	// next; workers share it evenly. 0: 64 MiB.
+	MaxBytes int
+	Logger   *slog.Logger // nil: none
+	Metrics  *Metrics     // nil: none
 }
 
 // Engine runs the callbacks of a node. All methods may be called by many
@@ -77,7 +80,8 @@ type Engine struct {
 	opt   Options
 	via   http.RoundTripper
 	pool  *http.Transport // via, if it is ours to close
-	quota *quota
+	quota *quota          // of calls
+	bytes *quota
 
 	mu      sync.Mutex
 	workers map[*Worker]struct{}
@@ -106,7 +110,10 @@ func New(o Options) *Engine {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
-	e := &Engine{opt: o, via: o.Transport, quota: &quota{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 64 << 20
+	}
+	e := &Engine{bytes: &quota{total: o.MaxBytes}, opt: o, via: o.Transport, quota: &quota{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
 	if e.via == nil {
 		e.pool = o.Dialing.Transport()
 		e.via = e.pool
@@ -167,6 +174,7 @@ func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(
 	e.active++
 	e.running.Add(1)
 	e.opt.Metrics.Active.Inc()
+	e.bytes.join()
 	if sub.Concurrency > 1 {
 		e.quota.join()
 	}
@@ -241,6 +249,11 @@ func (e *Engine) setActive(by int) {
 	e.mu.Lock()
 	e.active += by
 	e.mu.Unlock()
+	if by > 0 {
+		e.bytes.join()
+	} else {
+		e.bytes.leave()
+	}
 	e.opt.Metrics.Active.Add(float64(by))
 }
 

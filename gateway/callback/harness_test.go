@@ -42,6 +42,7 @@ type memory struct {
 	away    error // the broker's trouble
 	notices []string
 	reads   int
+	handed  int // events that were read
 }
 
 const (
@@ -75,7 +76,7 @@ func cursor(n int) event.Cursor {
 	return event.Cursor{Channel: testChannel, Epoch: testEpoch, Offset: uint64(n)}
 }
 
-func (m *memory) Read(_ context.Context, after event.Position, limit int) (callback.Page, error) {
+func (m *memory) Read(_ context.Context, after event.Position, limit, bytes int) (callback.Page, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++
@@ -92,7 +93,13 @@ func (m *memory) Read(_ context.Context, after event.Position, limit int) (callb
 		from = m.first
 	}
 	to := min(len(m.events), from+limit)
+	for i := from; i < to; i++ {
+		if bytes -= len(m.events[i].JSON); bytes <= 0 {
+			to = i + 1
+		}
+	}
 	p.Events = slices.Clone(m.events[from:to])
+	m.handed += to - from
 	p.Position = event.Position{cursor(to)}
 	return p, nil
 }

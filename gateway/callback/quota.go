@@ -2,9 +2,10 @@ package callback
 
 import "sync"
 
-// quota shares a node's parallel calls among the workers that want more than
-// one. Each may hold an even share, so that one with slow calls can't take
-// what another needs; a worker's first call needs none.
+// quota shares something of which a node has only so much among the workers
+// that want it: calls in flight beyond a worker's first, and bytes of events
+// beyond the next one. Each may hold an even share, so that one with slow calls
+// or a long backlog can't take what another needs.
 type quota struct {
 	total int
 
@@ -25,19 +26,20 @@ func (q *quota) leave() {
 	q.mu.Unlock()
 }
 
-// take takes a call for a worker that holds so many, if its share allows it.
-func (q *quota) take(held int) bool {
+// take takes up to n for a worker that holds so much, as far as its share
+// allows it, and returns how much that was.
+func (q *quota) take(n, held int) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.used >= q.total || held >= max(q.total/max(q.workers, 1), 1) {
-		return false
-	}
-	q.used++
-	return true
+	share := max(q.total/max(q.workers, 1), 1)
+	n = max(min(n, q.total-q.used, share-held), 0)
+	q.used += n
+	return n
 }
 
-func (q *quota) put() {
+// put gives back; what is negative is taken, whatever the share.
+func (q *quota) put(n int) {
 	q.mu.Lock()
-	q.used--
+	q.used -= n
 	q.mu.Unlock()
 }

@@ -38,7 +38,7 @@ func (r *redriver) settled(ids []string) {
 }
 
 // Read implements Source.
-func (r *redriver) Read(ctx context.Context, after event.Position, limit int) (Page, error) {
+func (r *redriver) Read(ctx context.Context, after event.Position, limit, bytes int) (Page, error) {
 	if err := r.load(ctx); err != nil {
 		return Page{}, err
 	}
@@ -52,7 +52,7 @@ func (r *redriver) Read(ctx context.Context, after event.Position, limit int) (P
 		return p, nil
 	}
 	r.mu.Unlock()
-	return r.FeedSource.Read(ctx, after, limit)
+	return r.FeedSource.Read(ctx, after, limit, bytes)
 }
 
 // load reads which letters were put back, if any may have been.

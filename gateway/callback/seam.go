@@ -12,11 +12,11 @@ import (
 // It is called by one worker, never concurrently.
 type Source interface {
 	// Read returns events after the position, each channel's in its order:
-	// limit at most. It doesn't wait for more to be published. A page with
+	// limit at most, and no more once they have so many bytes. It doesn't wait for more to be published. A page with
 	// neither events nor gaps at the position it was given means that there is
 	// nothing more for now. broker.ErrFenced if the subscription is gone or
 	// another's; any other error means: not now.
-	Read(ctx context.Context, after event.Position, limit int) (Page, error)
+	Read(ctx context.Context, after event.Position, limit, bytes int) (Page, error)
 
 	// Wake receives a value when there may be something to read after a Read
 	// had nothing more. One that comes for nothing does no harm.

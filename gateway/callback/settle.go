@@ -106,6 +106,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 		u.attempts--
 		w.q.again(u, now)
 	}
+	w.settleBytesLocked()
 	s := w.statusLocked(now)
 	w.mu.Unlock()
 
@@ -121,7 +122,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 func (w *Worker) landedLocked() {
 	w.inFlight--
 	if w.inFlight > 0 {
-		w.e.quota.put()
+		w.e.quota.put(1)
 	}
 }
 
@@ -242,6 +243,7 @@ func (w *Worker) bury(u *unit) {
 		w.q.finish(u)
 		w.commitSoonLocked(len(u.items))
 	}
+	w.settleBytesLocked()
 	s := w.statusLocked(time.Now())
 	w.mu.Unlock()
 	if err != nil {

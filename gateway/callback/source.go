@@ -42,6 +42,7 @@ var (
 const (
 	scanEvents = 2048
 	readBytes  = 1 << 20
+	pageBytes  = 2 << 20 // that one lane in order has at hand
 )
 
 // NewFeedSource returns a source of the channels' events that filter takes.
@@ -92,11 +93,12 @@ func (s *FeedSource) follow(ctx context.Context) error {
 
 // Read implements Source. A channel with a long backlog gets its share of the
 // limit, so that it doesn't hide the others.
-func (s *FeedSource) Read(ctx context.Context, after event.Position, limit int) (Page, error) {
+func (s *FeedSource) Read(ctx context.Context, after event.Position, limit, bytes int) (Page, error) {
 	if err := s.follow(ctx); err != nil {
 		return Page{}, err
 	}
 	p := Page{Position: slices.Clone(after)}
+	var err error
 	for i := range s.readers {
 		n := (s.turn + i) % len(s.readers)
 		channel := s.channels[n]
@@ -112,7 +114,7 @@ func (s *FeedSource) Read(ctx context.Context, after event.Position, limit int) 
 		if p.Position[at] != r.Cursor() {
 			*r = r.From(p.Position[at])
 		}
-		if err := s.read(ctx, &p, r, &s.before[n], share); err != nil {
+		if bytes, err = s.read(ctx, &p, r, &s.before[n], share, bytes); err != nil {
 			return Page{}, err
 		}
 		p.Position[at] = r.Cursor()
@@ -121,12 +123,16 @@ func (s *FeedSource) Read(ctx context.Context, after event.Position, limit int) 
 	return p, nil
 }
 
-// read appends up to limit events of a channel.
-func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *before, limit int) error {
+// read appends up to limit events of a channel, until they have so many bytes,
+// and returns how many are left of these.
+func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *before, limit, bytes int) (int, error) {
+	if len(p.Events) > 0 && bytes <= 0 {
+		return bytes, nil
+	}
 	for scanned := 0; limit > 0 && scanned < scanEvents; {
 		step, err := r.Read(ctx, &s.items, scanEvents, readBytes)
 		if err != nil {
-			return err
+			return bytes, err
 		}
 		if m := step.Move; m != nil {
 			p.move(m)
@@ -146,11 +152,14 @@ func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *bef
 				c := r.Cursor()
 				p.Events = append(p.Events, Event{Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
 				limit--
+				if bytes -= len(item.JSON()); bytes <= 0 {
+					limit = 0
+				}
 			}
 		}
 	}
 	clear(s.items)
-	return nil
+	return bytes, nil
 }
 
 // move notes where a reader went.

@@ -29,7 +29,7 @@ func readAll(t *testing.T, s callback.Source, p event.Position, limit int) (stri
 	t.Helper()
 	var found []string
 	for range 20_000 {
-		page, err := s.Read(t.Context(), p, limit)
+		page, err := s.Read(t.Context(), p, limit, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestSourceSharesItsLimit(t *testing.T) {
 		log.Append("short", "x", "", "1")
 		s := callback.NewFeedSource(newFeeds(t, log), []string{"long", "short"}, nil, nil, 0)
 		defer s.Rest()
-		page, err := s.Read(t.Context(), at(t, "long@e1-0,short@e2-0"), 10)
+		page, err := s.Read(t.Context(), at(t, "long@e1-0,short@e2-0"), 10, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,6 +84,7 @@ type Worker struct {
 	status    int    // of the last call
 	lastError string // of the last call, "" if it went well
 	inFlight  int
+	reserved  int     // of the engine's bytes
 	over      Outcome // not working: why to end
 	yielded   chan struct{}
 	alarm     *time.Timer // asleep: wakes it
@@ -265,22 +266,31 @@ func (w *Worker) readsMore(now time.Time) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.over == working && w.q.hungry(w.h.open()) > 0
+	return w.over == working && w.q.hungry(w.h.open()) > 0 && !(w.q.tight && w.q.idle > 0)
 }
 
 // read fills the queue, as far as it is worth it now.
 func (w *Worker) read() {
 	w.mu.Lock()
 	want := w.q.hungry(w.h.open())
-	if w.over != working {
+	if w.over != working || w.atHead || !w.readAfter.IsZero() && time.Now().Before(w.readAfter) {
 		want = 0
+	}
+	bytes := 0
+	if want > 0 {
+		bytes = w.reserveLocked()
 	}
 	after := w.q.read
 	w.mu.Unlock()
-	if want == 0 || w.atHead || !w.readAfter.IsZero() && time.Now().Before(w.readAfter) {
+	if bytes == 0 {
 		return
 	}
-	page, err := w.source.Read(w.ctx, after, min(want, 512))
+	defer func() {
+		w.mu.Lock()
+		w.settleBytesLocked()
+		w.mu.Unlock()
+	}()
+	page, err := w.source.Read(w.ctx, after, min(want, 512), bytes)
 	switch {
 	case errors.Is(err, broker.ErrFenced):
 		w.finishAs(Fenced, 0)
@@ -301,6 +311,29 @@ func (w *Worker) read() {
 	defer w.mu.Unlock()
 	w.q.add(page, time.Now())
 	w.commitSoonLocked(0)
+}
+
+// reserveLocked returns how many bytes of events may be read now. One event is
+// always allowed where nothing waits to be sent, however little is left.
+func (w *Worker) reserveLocked() int {
+	want := readBytes
+	if w.sub.Concurrency == 1 {
+		want = min(want, pageBytes-w.q.bytes) // one lane in order needs no more at hand
+	}
+	n := w.e.bytes.take(max(want, 0), w.reserved)
+	w.reserved += n
+	if w.q.tight = n == 0; w.q.tight && w.q.idle == 0 {
+		n = 1
+	}
+	return n
+}
+
+// settleBytesLocked makes what is reserved what is held.
+func (w *Worker) settleBytesLocked() {
+	if n := w.reserved - w.q.bytes; n != 0 {
+		w.e.bytes.put(n)
+		w.reserved = w.q.bytes
+	}
 }
 
 // next returns the unit to send now, or when to ask again; deaf if nothing
@@ -332,7 +365,7 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	if !well {
 		return nil, start, w.inFlight == 0
 	}
-	if w.inFlight > 0 && !w.e.quota.take(w.inFlight-1) {
+	if w.inFlight > 0 && w.e.quota.take(1, w.inFlight-1) == 0 {
 		return nil, now.Add(20 * time.Millisecond), false
 	}
 	if u = w.q.another(); u == nil {
@@ -340,7 +373,7 @@ func (w *Worker) next() (u *unit, at time.Time, deaf bool) {
 	}
 	if u == nil {
 		if w.inFlight > 0 {
-			w.e.quota.put()
+			w.e.quota.put(1)
 		}
 		return nil, at, w.inFlight == 0 && w.q.blocked()
 	}
@@ -396,6 +429,8 @@ func (w *Worker) nap(at time.Time) bool {
 		return false
 	}
 	w.q.sleep()
+	w.e.bytes.put(w.reserved) // who is awake needs it more than the few that are kept
+	w.reserved = 0
 	w.source.Rest()
 	w.atHead = false
 	w.e.setActive(-1)
@@ -421,6 +456,7 @@ func (w *Worker) end() {
 	}
 	w.mu.Lock()
 	w.commits.unsetLocked()
+	w.e.bytes.put(w.reserved)
 	w.mu.Unlock()
 	w.stop(errYielded)
 	w.commits.running.Wait()
