@@ -51,7 +51,7 @@ func (f *failing) Append(ctx context.Context, channel string, entries []broker.E
 	return f.Broker.Append(ctx, channel, entries)
 }
 
-func decodeSegment(t *testing.T, segment string) (claims struct {
+func decodeSegment(t testing.TB, segment string) (claims struct {
 	ID string `json:"jti"`
 }) {
 	t.Helper()

@@ -491,40 +491,6 @@ func TestRevocationEndsConnectionsOnEveryNode(t *testing.T) {
 	}
 }
 
-// However a token's revocation and a connection that it opens meet, no
-// connection is left.
-func TestNoConnectionSlipsPastARevocation(t *testing.T) {
-	n := newTestNode(t, setup{})
-	for i := range 40 {
-		channel := fmt.Sprintf("c%d", i) // its feed has to be opened
-		token := mint(t, auth.Mintage{Subscribe: []string{channel}})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		r, err := http.NewRequestWithContext(ctx, "GET", n.url+"/v1/sse?channel="+channel, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+token)
-		ended := make(chan error, 1)
-		go func() {
-			resp, err := http.DefaultClient.Do(r)
-			if err == nil {
-				defer resp.Body.Close()
-				_, err = io.ReadAll(resp.Body) // 401, or a stream until its bye
-			}
-			ended <- err
-		}()
-		if r := n.do("POST", "/v1/tokens/revoke", admin(t), `{"jti":"`+decodeSegment(t, strings.Split(token, ".")[1]).ID+`"}`); r.status != 204 {
-			t.Fatalf("revoke: %d %s", r.status, r.body)
-		}
-		err = <-ended
-		cancel()
-		if err != nil {
-			t.Fatalf("connection %d lives on: %v", i, err)
-		}
-	}
-	until(t, "no connection is left", func() bool { return n.hub.Count() == 0 })
-}
-
 func TestRevokingOneToken(t *testing.T) {
 	n := newTestNode(t, setup{})
 	token := mint(t, auth.Mintage{Subject: "a", Subscribe: []string{"c"}})
