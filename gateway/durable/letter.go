@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 // DeadLetter is an event that a consumer refused, as people see it.
@@ -75,10 +77,16 @@ func (k *Manager) bury(ctx context.Context, name string, generation uint64, dead
 // maxAgain bounds how many dead letters one owner takes at a time.
 const maxAgain = 1000
 
-// LettersAgain returns the dead letters that were put back, oldest first.
+// LettersAgain returns the dead letters that were put back, oldest first. Those
+// of channels that the subscription had when they were, and hasn't now, stay
+// dead: nobody may read them here, or could acknowledge them.
 func (h *Ownership) LettersAgain(ctx context.Context) (all []Redriven, err error) {
-	s, err := h.k.o.Broker.Load(ctx, h.Name)
-	if err != nil || s.Redriving == 0 {
+	stored, err := h.k.o.Broker.Load(ctx, h.Name)
+	if err != nil || stored.Redriving == 0 {
+		return nil, err
+	}
+	s, err := Decode(stored)
+	if err != nil {
 		return nil, err
 	}
 	for after := uint64(0); len(all) < maxAgain; {
@@ -86,16 +94,39 @@ func (h *Ownership) LettersAgain(ctx context.Context) (all []Redriven, err error
 		if err != nil || len(page) == 0 {
 			return all, err
 		}
+		var stay []broker.Letter
 		for _, l := range page {
 			if after = l.Seq; !l.Redrive {
 				continue
 			}
-			if r, err := redriven(l); err == nil {
-				all = append(all, r)
+			r, err := redriven(l)
+			if err != nil || !s.Definition.Has(r.Cursor) {
+				stay = append(stay, l)
+				continue
+			}
+			all = append(all, r)
+		}
+		if len(stay) > 0 { // burying takes the mark away
+			if _, err := h.k.o.Broker.Bury(ctx, broker.Burial{Name: h.Name, Generation: h.Generation, Letters: stay}); err != nil {
+				return all, err
 			}
 		}
 	}
 	return all, nil
+}
+
+// Has tells whether the text is the cursor of an event in one of the
+// subscription's channels.
+func (d *Definition) Has(cursor string) bool {
+	c, err := event.ParseCursor(cursor)
+	return err == nil && slices.Contains(d.Channels, c.Channel)
+}
+
+// Cursor is the event's, or "" if it has none.
+func (d DeadLetter) Cursor() string {
+	var e struct{ Cursor string }
+	json.Unmarshal(d.Event, &e)
+	return e.Cursor
 }
 
 func redriven(l broker.Letter) (Redriven, error) {

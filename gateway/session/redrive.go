@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
 )
@@ -29,6 +30,9 @@ func (s *Session) fetchRedrives(ctx context.Context) {
 	s.mu.Lock()
 	if d := s.durable; d.ownership == ownership {
 		for _, r := range letters {
+			if access.Read(s.grant, r.cursor.Channel) != nil {
+				continue // it may be another grant than the one that attached
+			}
 			same := func(o *redriven) bool { return r.id == o.id }
 			if !slices.ContainsFunc(d.redrivePending, same) && !slices.ContainsFunc(d.redriveInFlight, same) {
 				d.redrivePending = append(d.redrivePending, r)

@@ -446,7 +446,7 @@ func TestDeadLettersAreManaged(t *testing.T) {
 	a, me := newAPI(t), token(t, customer)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
 	for i := range 3 {
-		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":"e%d"}`, i), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
+		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":"e%d","cursor":"acct-42@x-%d"}`, i, i+1), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
 		if err != nil {
 			t.Fatal(err)
 		}

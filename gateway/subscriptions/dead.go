@@ -1,13 +1,16 @@
 package subscriptions
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
@@ -32,26 +35,45 @@ func (a *API) dead(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 			return wire.BadRequest("since is %.40q; want the next of an earlier answer", text)
 		}
 	}
-	letters, err := a.o.Broker.Dead(r.Context(), s.Name, after, limit)
-	if err != nil {
-		return err
-	}
 	out := struct {
 		Dead []durable.DeadLetter `json:"dead"`
 		Next string               `json:"next,omitempty"`
 	}{Dead: []durable.DeadLetter{}}
-	for _, l := range letters {
-		var d durable.DeadLetter
-		if err := json.Unmarshal(l.Data, &d); err != nil {
-			return err
-		}
+	err = a.letters(r.Context(), &s, after, limit, func(l broker.Letter, d durable.DeadLetter) bool {
 		d.Time = l.Time.UTC()
 		out.Dead = append(out.Dead, d)
-	}
-	if len(letters) == limit {
-		out.Next = strconv.FormatUint(letters[limit-1].Seq, 10)
+		if len(out.Dead) < limit {
+			return true
+		}
+		out.Next = strconv.FormatUint(l.Seq, 10)
+		return false
+	})
+	if err != nil {
+		return err
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// letterPage is how many dead letters are read, and marked, at once.
+const letterPage = 500
+
+// letters gives one dead letter after another to each, until that says no.
+// Letters of channels that the subscription hasn't any more are not among
+// them: what s says was checked against the bearer, those channels were not.
+func (a *API) letters(ctx context.Context, s *durable.State, after uint64, page int, each func(broker.Letter, durable.DeadLetter) bool) error {
+	for {
+		list, err := a.o.Broker.Dead(ctx, s.Name, after, page)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, l := range list {
+			after = l.Seq
+			var d durable.DeadLetter
+			if json.Unmarshal(l.Data, &d) == nil && s.Definition.Has(d.Cursor()) && !each(l, d) {
+				return nil
+			}
+		}
+	}
 }
 
 func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
@@ -70,9 +92,23 @@ func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) err
 	if in.All == (len(in.IDs) > 0) {
 		return wire.BadRequest("the body names no dead letters, or all and some; want %s", want)
 	}
-	n, err := a.o.Broker.Redrive(r.Context(), s.Name, in.IDs)
+	var ids []string
+	err = a.letters(r.Context(), &s, 0, letterPage, func(l broker.Letter, _ durable.DeadLetter) bool {
+		if in.All || slices.Contains(in.IDs, l.ID) {
+			ids = append(ids, l.ID)
+		}
+		return true
+	})
 	if err != nil {
 		return err
+	}
+	n := 0
+	for piece := range slices.Chunk(ids, letterPage) {
+		marked, err := a.o.Broker.Redrive(r.Context(), s.Name, piece)
+		if err != nil {
+			return err
+		}
+		n += marked
 	}
 	if err := a.o.Manager.Redriven(r.Context(), s.Name); err != nil {
 		return err

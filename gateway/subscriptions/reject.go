@@ -2,7 +2,6 @@ package subscriptions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -79,7 +78,7 @@ func (a *API) rejectable(ctx context.Context, s durable.State, c event.Cursor) (
 			}
 		}
 	}
-	text, err := a.buried(ctx, s.Name, c)
+	text, err := a.buried(ctx, s, c)
 	if err == nil && text == nil {
 		err = wire.BadRequest("%s is not an event of subscription %q that was delivered and is unacknowledged", c, s.Name)
 	}
@@ -112,19 +111,12 @@ func (a *API) logged(ctx context.Context, s durable.State, c event.Cursor) ([]by
 
 // buried finds the dead letter that had a cursor; nil if there is none. One
 // that wasn't put back counts too: the same was rejected before.
-func (a *API) buried(ctx context.Context, name string, c event.Cursor) ([]byte, error) {
-	for after := uint64(0); ; {
-		page, err := a.o.Broker.Dead(ctx, name, after, 500)
-		if err != nil || len(page) == 0 {
-			return nil, err
+func (a *API) buried(ctx context.Context, s durable.State, c event.Cursor) (text []byte, err error) {
+	err = a.letters(ctx, &s, 0, letterPage, func(_ broker.Letter, d durable.DeadLetter) bool {
+		if d.Cursor() == c.String() {
+			text = d.Event
 		}
-		for _, l := range page {
-			after = l.Seq
-			var d durable.DeadLetter
-			var e struct{ Cursor string }
-			if json.Unmarshal(l.Data, &d) == nil && json.Unmarshal(d.Event, &e) == nil && e.Cursor == c.String() {
-				return d.Event, nil
-			}
-		}
-	}
+		return text == nil
+	})
+	return text, err
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
@@ -187,4 +188,92 @@ func TestRejectionsThatAreRefused(t *testing.T) {
 	a.want(409, me, "POST", "/v1/subscriptions/crm-1/reject", fmt.Sprintf(`{"cursor":%q,"connection":"cabc"}`, first))
 	a.want(404, me, "POST", "/v1/subscriptions/crm-2/reject", body)
 	a.want(403, token(t, auth.Mintage{Subscribe: []string{"**"}}), "POST", "/v1/subscriptions/crm-1/reject", body)
+}
+
+// bury makes dead letters of crm-1 of what a channel's first events would be.
+func (a *api) bury(channel string, ids ...string) {
+	a.t.Helper()
+	for i, id := range ids {
+		l, err := durable.DeadLetter{
+			Event:  fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"type":"t","channel":%q,"cursor":"%s@x-%d"}`, id, channel, channel, i+1),
+			Reason: "no", Attempts: 1, Time: time.Now(),
+		}.Letter()
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		s, err := a.broker.Load(a.t.Context(), "crm-1")
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		if _, err := a.broker.Bury(a.t.Context(), broker.Burial{Name: "crm-1", Generation: s.Generation, Letters: []broker.Letter{l}}); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// letters are the ids of the dead letters that a token sees.
+func (a *api) letters(token string) (ids string) {
+	a.t.Helper()
+	next := ""
+	for {
+		out := a.want(200, token, "GET", "/v1/subscriptions/crm-1/dead?limit=1&since="+next, "")
+		list, _ := out["dead"].([]any)
+		for _, l := range list {
+			ids += fmt.Sprint(at(l.(map[string]any), "event", "id"), " ")
+		}
+		if next, _ = out["next"].(string); next == "" {
+			return ids
+		}
+	}
+}
+
+// Who has a subscription's name, but not a channel that it had once, is told
+// nothing of that channel.
+func TestDeadLettersOfAChannelThatIsGone(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	root := token(t, auth.Mintage{Admin: true, Subject: "root"})
+	url := a.streams(a.manager)
+	a.want(201, root, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42","acct-43"]}`)
+	a.bury("acct-43", "secret-1", "secret-2")
+	a.bury("acct-42", "mine-1", "mine-2")
+	a.bury("acct-43", "secret-3")
+	a.want(403, me, "GET", "/v1/subscriptions/crm-1/dead", "")
+	if out := a.want(200, root, "POST", "/v1/subscriptions/crm-1/dead/redrive", `{"ids":["secret-1"]}`); out["redriven"] != 1.0 {
+		t.Errorf("got %v, want one", out)
+	}
+	a.want(200, root, "PATCH", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
+
+	if got := a.letters(me); got != "mine-1 mine-2 " {
+		t.Errorf("dead letters are %q, want the two of acct-42", got)
+	}
+	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", `{"ids":["secret-2"]}`); out["redriven"] != 0.0 {
+		t.Errorf("by id: got %v, want none", out)
+	}
+	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", `{"all":true}`); out["redriven"] != 2.0 {
+		t.Errorf("all: got %v, want two", out)
+	}
+	// One that was put back before the channel went is not delivered, and the
+	// subscription goes on.
+	next := a.listen(url, me, "&ack=manual")
+	for i := 1; i <= 2; i++ {
+		cursor := next(`^id: ([^,]*)$|"cursor":"(?:acct-43)`)
+		if !strings.HasPrefix(cursor, "acct-42@") {
+			t.Fatalf("got %q, want letters of acct-42", cursor)
+		}
+	}
+	a.append("acct-42", 1)
+	last := next(`^id: (acct-42@\w+-1)$`)
+	a.want(200, me, "POST", "/v1/subscriptions/crm-1/ack", fmt.Sprintf(`{"cursor":%q}`, last))
+	a.becomes("redriven letters", func() any {
+		s, err := a.broker.Load(t.Context(), "crm-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Redriving
+	}, 0)
+	// They are kept: the channel may come back.
+	a.want(200, root, "PATCH", "/v1/subscriptions/crm-1", `{"channels":["acct-42","acct-43"]}`)
+	if got := a.letters(root); strings.Count(got, "secret-") != 3 {
+		t.Errorf("dead letters are %q, want the three of acct-43", got)
+	}
 }
