@@ -7,11 +7,3 @@ func (s *Server) Routes() (list []string) {
 	}
 	return list
 }
-
-var PressureOf = pressureOf
-
-const (
-	Calm         = calm
-	ShedConnects = shedConnects
-	ShedPublish  = shedPublish
-)

@@ -18,6 +18,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/quota"
 )
 
 func newRegistry(t *testing.T) *prometheus.Registry {
@@ -68,7 +69,7 @@ func decodeSegment(t testing.TB, segment string) (claims struct {
 const andProblems = "text/event-stream, application/problem+json"
 
 func TestNodeTakesOnlySoManyConnections(t *testing.T) {
-	n := newTestNode(t, setup{limits: gateway.Limits{Connections: 1}})
+	n := newTestNode(t, setup{limits: quota.Limits{Connections: 1}})
 	n.listen("channel=c", admin(t)).want("longline.hello")
 	r := n.do("GET", "/v1/sse?channel=c", admin(t), "", "Accept", andProblems)
 	if r.status != 503 || r.header.Get("Retry-After") == "" || !strings.Contains(r.detail(t), "1 connections") {
@@ -77,7 +78,7 @@ func TestNodeTakesOnlySoManyConnections(t *testing.T) {
 }
 
 func TestNewConnectionsAreTakenAtARate(t *testing.T) {
-	n := newTestNode(t, setup{limits: gateway.Limits{ConnectRate: 1}})
+	n := newTestNode(t, setup{limits: quota.Limits{ConnectRate: 1}})
 	n.listen("channel=c", admin(t)).want("longline.hello")
 	r := n.do("GET", "/v1/sse?channel=c", admin(t), "", "Accept", andProblems)
 	if r.status != 429 || r.header.Get("Retry-After") == "" {
@@ -97,11 +98,11 @@ func TestTokenMayHaveOnlySoManyConnections(t *testing.T) {
 
 func TestTokenMayPublishAtARate(t *testing.T) {
 	for name, tt := range map[string]struct {
-		limits gateway.Limits
+		limits quota.Limits
 		saying string
 	}{
-		"events": {gateway.Limits{PublishEvents: 2}, "2 events a second"},
-		"bytes":  {gateway.Limits{PublishBytes: 400}, "400 bytes a second"},
+		"events": {quota.Limits{PublishEvents: 2}, "2 events a second"},
+		"bytes":  {quota.Limits{PublishBytes: 400}, "400 bytes a second"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newTestNode(t, setup{limits: tt.limits})
@@ -123,25 +124,14 @@ func TestTokenMayPublishAtARate(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreShedBeforePublishes(t *testing.T) {
-	for used, want := range map[int64]int32{0: gateway.Calm, 84: gateway.Calm, 85: gateway.ShedConnects, 91: gateway.ShedConnects, 92: gateway.ShedPublish, 200: gateway.ShedPublish} {
-		if got := gateway.PressureOf(used, 100); got != want {
-			t.Errorf("pressure at %d %% = %d, want %d", used, got, want)
-		}
-	}
-	if got := gateway.PressureOf(1<<40, 0); got != gateway.Calm {
-		t.Errorf("pressure without a limit = %d", got)
-	}
-}
-
 func TestShortOfMemoryNothingNewIsTaken(t *testing.T) {
-	n := newTestNode(t, setup{limits: gateway.Limits{Memory: 1}})
+	n := newTestNode(t, setup{limits: quota.Limits{Memory: 1}})
 	kept := n.listen("channel=c", admin(t))
 	kept.want("longline.hello")
 	n.publish("c", "before")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { n.admission.Watch(ctx, quiet); close(done) }()
+	go func() { n.budget.Watch(ctx, quiet); close(done) }()
 	defer func() { cancel(); <-done }()
 	until(t, "publishes are shed", func() bool {
 		return n.do("POST", "/v1/channels/c/events", admin(t), `{"type":"t"}`).status == 503

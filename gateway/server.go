@@ -20,6 +20,7 @@ import (
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/publish"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
 	"github.com/longline-push/longline/gateway/wire"
@@ -36,7 +37,7 @@ type Options struct {
 	// the issuer is answered. nil: nothing more is to be done.
 	Revoked   func(context.Context, auth.Revocation) error
 	Publisher *publish.Publisher
-	Admission *Admission
+	Budget    *quota.Budget
 	// Origins whose pages may use the API; the zero value is the gateway's own.
 	Origins auth.Origins
 	// LoopbackOnly refuses requests whose Host is not this machine, so that no
@@ -120,7 +121,7 @@ func (s *Server) checked(more []Route) (routes []route) {
 
 // ownRoutes is the table of what this package answers.
 func (s *Server) ownRoutes() []route {
-	shed := s.o.Admission.Connection(s.o.Hub)
+	shed := func(*auth.Grant) error { return s.o.Budget.Connection(s.o.Hub.Count()) }
 	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, MaxBody: s.o.Publisher.MaxBody(), Shed: shed}
 	streams := &sse.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Shed: shed}
 	return []route{

@@ -23,6 +23,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/publish"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
 	"github.com/longline-push/longline/gateway/wire"
@@ -35,17 +36,17 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 // testNode is a node with its server, on a broker that may be shared.
 type testNode struct {
 	*gateway.Server
-	url       string
-	hub       *session.Hub
-	admission *gateway.Admission
-	t         testing.TB
+	url    string
+	hub    *session.Hub
+	budget *quota.Budget
+	t      testing.TB
 }
 
 // setup is what a test wants otherwise.
 type setup struct {
 	name     string
 	broker   gateway.Broker
-	limits   gateway.Limits
+	limits   quota.Limits
 	origins  []string
 	loopback bool
 	routes   []gateway.Route
@@ -78,21 +79,21 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	if s.name == "" {
 		s.name = t.Name()
 	}
+	budget := quota.New(s.limits, nil)
 	var hub *session.Hub
 	revocations := auth.NewRevocations(s.broker, quiet, func(r auth.Revocation) {
 		hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
 	})
-	hub = session.NewHub(session.Options{Broker: s.broker, Times: s.broker, Revocations: revocations, Logger: quiet, Node: s.name})
+	hub = session.NewHub(session.Options{Budget: budget, Broker: s.broker, Times: s.broker, Revocations: revocations, Logger: quiet, Node: s.name})
 	origins, err := auth.ParseOrigins(s.origins)
 	if err != nil {
 		t.Fatal(err)
 	}
 	verifier := authtest.Verifier(t, auth.Options{Origins: origins, Revocations: revocations})
-	admission := gateway.NewAdmission(s.limits)
-	n := &testNode{t: t, hub: hub, admission: admission}
+	n := &testNode{t: t, hub: hub, budget: budget}
 	n.Server = gateway.New(gateway.Options{
-		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Admission: admission,
-		Publisher: publish.New(s.broker, publish.Options{Admit: admission.Publish}),
+		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Budget: budget,
+		Publisher: publish.New(s.broker, publish.Options{Admit: budget.Publish}),
 		Origins:   origins, LoopbackOnly: s.loopback, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
 	}, s.routes...)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -29,14 +29,14 @@ func loopback(address string) error {
 	return nil
 }
 
-// descriptors is how many connections the limit on open files leaves room for:
-// the store, the broker's connections and publishers need some too. The Go
+// descriptors is how many sockets may be accepted: the limit on open files less
+// a reserve for the store, the broker's connections and callbacks. The Go
 // runtime has raised the soft limit to the hard one.
 func descriptors() int {
-	const others = 512
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 1<<30 {
 		return 0
 	}
-	return max(int(limit.Cur)-others, int(limit.Cur)/2)
+	reserve := min(max(512, int(limit.Cur)/8), 8192)
+	return max(int(limit.Cur)-reserve, int(limit.Cur)/2)
 }

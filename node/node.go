@@ -24,6 +24,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/publish"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -43,7 +44,7 @@ type Node struct {
 	durable     *durability
 	hub         *session.Hub
 	revocations *auth.Revocations
-	admission   *gateway.Admission
+	budget      *quota.Budget
 	server      *gateway.Server
 	public      *http.Server
 	admin       *http.Server // nil if there is none
@@ -104,7 +105,13 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
 	})
+	n.budget = quota.New(quota.Limits{
+		Sockets: o.MaxSockets, Connections: o.MaxConnections, ConnectRate: o.ConnectRate,
+		TokenChannels: o.MaxTokenChannels, Unread: o.MaxUnread, TokenUnread: o.MaxTokenUnread, NodeUnread: o.MaxNodeUnread,
+		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
+	}, registry)
 	n.hub = session.NewHub(session.Options{
+		Budget: n.budget,
 		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
 		Metrics: session.NewMetrics(registry),
 	})
@@ -112,18 +119,14 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.admission = gateway.NewAdmission(gateway.Limits{
-		Connections: o.MaxConnections, ConnectRate: o.ConnectRate,
-		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
-	})
 	publisher := publish.New(n.broker, publish.Options{
 		Limits:  publish.Limits{Events: o.MaxBatch, Bytes: o.MaxBody, Event: o.MaxEvent},
-		Admit:   n.admission.Publish,
+		Admit:   n.budget.Publish,
 		Metrics: publish.NewMetrics(registry),
 	})
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
-		Publisher: publisher, Admission: n.admission, Origins: config.origins,
+		Publisher: publisher, Budget: n.budget, Origins: config.origins,
 		Revoked: n.durable.pauseOf, Broken: n.broken,
 		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)
@@ -157,11 +160,11 @@ func (n *Node) abandon() (err error) {
 func (n *Node) Run(ctx context.Context) error {
 	n.durable.run(n.broker, n.hub, n.logger)
 	n.running.Go(func() { n.revocations.Run(n.background) })
-	n.running.Go(func() { n.admission.Watch(n.background, n.logger) })
+	n.running.Go(func() { n.budget.Watch(n.background, n.logger) })
 	n.running.Go(func() { n.server.Run(n.background) })
-	n.serve(n.listener, n.public, n.o.TLSCert, n.o.TLSKey)
+	n.serve(n.budget.Listen(conn.Listen(n.listener), n.o.TLSCert == ""), n.public, n.o.TLSCert, n.o.TLSKey)
 	if n.admin != nil {
-		n.serve(n.adminListener, n.admin, "", "")
+		n.serve(conn.Listen(n.adminListener), n.admin, "", "")
 		n.logger.Info("admin listener", "address", n.adminListener.Addr().String())
 	}
 	n.logger.Info("serving", "address", n.listener.Addr().String(), "node", n.hub.Node(), "version", n.o.Version)
@@ -242,7 +245,6 @@ func (n *Node) Mint(m auth.Mintage) (string, error) {
 
 // serve answers on a listener until the server is shut down.
 func (n *Node) serve(l net.Listener, s *http.Server, cert, key string) {
-	l = conn.Listen(l)
 	n.running.Go(func() {
 		var err error
 		if cert != "" {

@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/quota"
 )
 
 // Options of a Node. Their names are those of serve's flags, and so are the
@@ -46,7 +46,8 @@ type Options struct {
 	WriteTimeout time.Duration // 0: the session's default
 	Drain        time.Duration // how long Shutdown may take; 0: 30 s
 
-	MaxConnections int     // 0: as many as there are file descriptors
+	MaxSockets     int     // accepted and not closed; 0: as file descriptors allow, see descriptors
+	MaxConnections int     // live ones; 0: 15/16 of MaxSockets
 	ConnectRate    float64 // a second; 0: any
 	PublishRate    float64 // events a second and token; 0: any
 	PublishBytes   int64   // a second and token; 0: any
@@ -54,6 +55,11 @@ type Options struct {
 	MaxBatch       int     // events in a publish; 0: 1,000
 	MaxBody        int     // bytes of a publish; 0: 4 MiB
 	Memory         int64   // bytes; 0: most of the machine's
+
+	MaxTokenChannels int   // of the connections of one sub; 0: 50,000
+	MaxUnread        int64 // bytes of answers that a connection doesn't read; 0: 256 KiB
+	MaxTokenUnread   int64 // that the connections of one sub don't; 0: 16 MiB
+	MaxNodeUnread    int64 // that all connections don't; 0: an eighth of Memory
 
 	Version string       // shown by /v1/nodes
 	Logger  *slog.Logger // nil: slog.Default()
@@ -75,11 +81,26 @@ func (o *Options) fillIn() {
 	if o.MaxBody == 0 {
 		o.MaxBody = 4 << 20
 	}
+	if o.MaxSockets == 0 {
+		o.MaxSockets = descriptors()
+	}
 	if o.MaxConnections == 0 {
-		o.MaxConnections = descriptors()
+		o.MaxConnections = o.MaxSockets - o.MaxSockets/16 // the rest is for requests
 	}
 	if o.Memory == 0 {
-		o.Memory = gateway.MemoryLimit()
+		o.Memory = quota.MemoryLimit()
+	}
+	if o.MaxTokenChannels == 0 {
+		o.MaxTokenChannels = 50_000
+	}
+	if o.MaxUnread == 0 {
+		o.MaxUnread = 256 << 10
+	}
+	if o.MaxTokenUnread == 0 {
+		o.MaxTokenUnread = 16 << 20
+	}
+	if o.MaxNodeUnread == 0 {
+		o.MaxNodeUnread = o.Memory / 8
 	}
 	if o.Name == "" {
 		o.Name = madeUpName()

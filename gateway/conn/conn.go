@@ -66,6 +66,7 @@ const (
 // message), its Write never does.
 type Socket struct {
 	net.Conn
+	outer  net.Conn // what was wrapped: to be closed
 	poller *Poller
 	fd     int
 
@@ -269,5 +270,5 @@ func (s *Socket) closeLocked() {
 		s.linger.Stop()
 	}
 	s.poller.remove(s)
-	s.Conn.Close()
+	s.outer.Close()
 }

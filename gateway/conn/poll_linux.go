@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -91,7 +92,14 @@ func (p *Poller) Close() {
 // isn't plain TCP.
 func (p *Poller) Wrap(conn net.Conn) *Socket {
 	var tcp *net.TCPConn
-	switch c := conn.(type) {
+	below := conn
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		below = c.NetConn() // of one that is counted; TLS has something to say itself
+	}
+	if _, ok := conn.(*tls.Conn); ok {
+		return nil
+	}
+	switch c := below.(type) {
 	case *net.TCPConn:
 		tcp = c
 	case *listened:
@@ -103,7 +111,7 @@ func (p *Poller) Wrap(conn net.Conn) *Socket {
 	if err != nil {
 		return nil
 	}
-	s := &Socket{Conn: tcp, poller: p, fd: -1}
+	s := &Socket{Conn: tcp, outer: conn, poller: p, fd: -1}
 	err = control.Control(func(fd uintptr) {
 		s.fd = int(fd)
 		unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))

@@ -139,6 +139,7 @@ func (s *Session) handedOver(b *batch, frames int) {
 	}
 	if s.control = s.control[said:]; len(s.control) == 0 {
 		s.control = nil
+		s.settleLocked()
 		if s.durable != nil && s.durable.untold {
 			s.toldLocked()
 		}

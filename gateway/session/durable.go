@@ -306,6 +306,9 @@ func (s *Session) leaveFeedsLocked() {
 		s.readers[i].Leave(s)
 		s.readers[i].Close()
 	}
+	if s.durable == nil {
+		s.giveChannelsLocked(len(s.readers))
+	}
 	s.readers = nil
 }
 

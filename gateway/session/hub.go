@@ -14,6 +14,7 @@ import (
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -40,6 +41,8 @@ type Options struct {
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
 	Metrics     *Metrics // nil: not registered
+	// Budget is what sessions are charged to; nil: one without limits.
+	Budget *quota.Budget
 	// Writers is how many goroutines send; one per processor.
 	Writers int
 }
@@ -59,6 +62,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
+	}
+	if o.Budget == nil {
+		o.Budget = quota.New(quota.Limits{}, nil)
 	}
 	if o.Writers == 0 {
 		o.Writers = runtime.GOMAXPROCS(0)
@@ -357,10 +363,8 @@ func (s *Session) beat() {
 		position = string(s.appendPosition(nil))
 	}
 	s.moved, s.said = false, false
-	if len(s.control) < maxControl {
-		if b := s.codec.Heartbeat(position); b != nil {
-			s.control = append(s.control, b)
-		}
+	if b := s.codec.Heartbeat(position); b != nil && len(s.control) < maxWaiting {
+		s.control = append(s.control, b)
 	}
 	s.push()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/longline-push/longline/gateway/conn"
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -100,6 +101,8 @@ type Session struct {
 	unponged  uint8
 	readers   []cursor.Reader
 	control   [][]byte      // goes before any event
+	unread    int64         // bytes of control that were charged
+	token     *quota.Token  // whom; of the grant
 	durable   *durableState // nil: ephemeral; static
 }
 
@@ -179,9 +182,12 @@ func (s *Session) Say(c wire.Control) {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// maxControl bounds the answers that wait for a peer that asks but doesn't
-// read.
-const maxControl = 1024
+// maxWaiting is how many messages may wait for a heartbeat to be added: those
+// are not charged.
+const maxWaiting = 64
+
+// perMessage is what a message that waits costs besides its bytes.
+const perMessage = 48
 
 func (s *Session) sayLocked(c wire.Control, position string) {
 	if s.over || s.ending {
@@ -190,13 +196,15 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 	if c.Op == wire.OpGap {
 		s.hub.opts.Metrics.gaps.WithLabelValues(c.Reason).Inc()
 	}
-	if len(s.control) >= maxControl {
-		s.endLocked(wire.CloseTimeout, "answers are not read", 0)
+	b := s.codec.Control(c, position)
+	if b == nil {
 		return
 	}
-	if b := s.codec.Control(c, position); b != nil {
-		s.control = append(s.control, b)
+	if !s.chargeLocked(len(b) + perMessage) {
+		s.endLocked(wire.CloseRateLimited, "answers are not read", time.Second)
+		return
 	}
+	s.control = append(s.control, b)
 }
 
 // Subscribe adds channels from since on and returns their position. Either all
@@ -230,6 +238,10 @@ func (s *Session) Subscribe(ctx context.Context, channels []string, types string
 	}
 	if lag != nil {
 		s.lag = *lag
+	}
+	if err := s.takeChannelsLocked(len(fresh)); err != nil {
+		release(fresh)
+		return nil, err
 	}
 	had := len(s.readers)
 	for _, o := range fresh {
@@ -276,6 +288,7 @@ func (s *Session) Unsubscribe(channels []string) error {
 		kept = append(kept, r)
 	}
 	clear(s.readers[len(kept):])
+	s.giveChannelsLocked(len(s.readers) - len(kept))
 	s.readers = kept
 	return nil
 }
@@ -400,6 +413,7 @@ func (s *Session) giveBackLocked() {
 	}
 	s.over = true
 	s.control = nil
+	s.settleLocked()
 	if s.durable != nil {
 		s.giveUpLocked()
 	}

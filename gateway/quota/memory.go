@@ -1,4 +1,4 @@
-package gateway
+package quota
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Watch measures the process's memory until ctx ends: it tells the Admission
+// Watch measures the process's memory until ctx ends: it tells the budget
 // when to shed, and sets the garbage collector's pace.
-func (a *Admission) Watch(ctx context.Context, logger *slog.Logger) {
+func (b *Budget) Watch(ctx context.Context, logger *slog.Logger) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	var pace int
@@ -23,9 +23,9 @@ func (a *Admission) Watch(ctx context.Context, logger *slog.Logger) {
 			pace = p
 			debug.SetGCPercent(p)
 		}
-		level := pressureOf(used, a.limits.Memory)
-		if before := a.pressure.Swap(level); before != level {
-			logger.Warn("memory pressure", "level", level, "was", before, "used", used, "limit", a.limits.Memory)
+		level := pressureOf(used, b.limits.Memory)
+		if before := b.pressure.Swap(level); before != level {
+			logger.Warn("memory pressure", "level", level, "was", before, "used", used, "limit", b.limits.Memory)
 		}
 		select {
 		case <-ctx.Done():
