@@ -127,8 +127,9 @@ func (s *Session) ackedLocked(c event.Cursor) (n int) {
 	return n
 }
 
-// Reject dead-letters one event that was delivered and goes on.
-func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) error {
+// Reject dead-letters one event that was delivered and goes on. attempts is how
+// often the consumer tried; 0: it doesn't say, which is once.
+func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, attempts int) error {
 	s.mu.Lock()
 	d := s.durable
 	if d == nil {
@@ -166,7 +167,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string) err
 	}
 	// The commit follows: once it is buried, the event is done.
 	if item != nil {
-		if err := ownership.BuryEvent(ctx, durable.DeadLetter{Event: item.JSON(), Reason: reason, Attempts: 1, Time: time.Now().UTC()}); err != nil {
+		if err := ownership.BuryEvent(ctx, durable.DeadLetter{Event: item.JSON(), Reason: reason, Attempts: max(attempts, 1), Time: time.Now().UTC()}); err != nil {
 			return err
 		}
 	}

@@ -57,8 +57,8 @@ func oneLine(s string) bool {
 	return true
 }
 
-// staysAway precedes a final bye: EventSource knows no other way to stay away.
-const staysAway = "retry: 86400000\n\n"
+// staysAway stands in the block of a final bye: EventSource knows no other way to stay away.
+const staysAway = "retry: 86400000\n"
 
 func (codec) Control(m wire.Control, position string) []byte {
 	var b []byte
@@ -69,7 +69,7 @@ func (codec) Control(m wire.Control, position string) []byte {
 		b = append(b, staysAway...)
 	} else if m.Op == wire.OpBye && m.RetryMS != nil && *m.RetryMS > 0 {
 		// What a native EventSource goes by; the next stream says its own.
-		b = fmt.Appendf(b, "retry: %d\n\n", *m.RetryMS)
+		b = fmt.Appendf(b, "retry: %d\n", *m.RetryMS)
 	}
 	return m.AppendSSE(b, position)
 }

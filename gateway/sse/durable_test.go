@@ -88,20 +88,17 @@ func wantPosition(t *testing.T, k *durable.Manager, want string) {
 func TestComingBackAcknowledges(t *testing.T) {
 	g, manager, at := newDurable(t, 5)
 	s := g.open(t, "subscription=crm&window=3")
-	wantBlock(t, s, "retry: ")
-	wantBlock(t, s, "event: longline.hello", `"subscription":"crm"`, "id: "+at(0))
+	wantBlock(t, s, "retry: ", "event: longline.hello", `"subscription":"crm"`, "id: "+at(0))
 	for n := 1; n <= 3; n++ {
 		wantBlock(t, s, "id: "+at(n))
 	}
-	wantBlock(t, s, "retry: 50")
-	wantBlock(t, s, "event: longline.bye", `"reconnect":true`)
+	wantBlock(t, s, "retry: 50", "event: longline.bye", `"reconnect":true`)
 	wantPosition(t, manager, at(0))
 	s.stop()
 	released(t, manager)
 
 	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(3))
-	wantBlock(t, s, "retry: ")
-	wantBlock(t, s, "event: longline.hello", "id: "+at(3))
+	wantBlock(t, s, "retry: ", "event: longline.hello", "id: "+at(3))
 	wantPosition(t, manager, at(3))
 	wantBlock(t, s, "id: "+at(4))
 	wantBlock(t, s, "id: "+at(5))
@@ -109,8 +106,7 @@ func TestComingBackAcknowledges(t *testing.T) {
 	released(t, manager)
 
 	s = g.open(t, "subscription=crm&window=3", "Last-Event-ID", at(4))
-	wantBlock(t, s, "retry: ")
-	wantBlock(t, s, "event: longline.hello", "id: "+at(4))
+	wantBlock(t, s, "retry: ", "event: longline.hello", "id: "+at(4))
 	wantBlock(t, s, "event: longline.redelivery", at(5))
 	wantBlock(t, s, "id: "+at(5))
 }
@@ -128,8 +124,7 @@ func released(t *testing.T, manager *durable.Manager) {
 func TestManualAcksAreByPostAlone(t *testing.T) {
 	g, manager, at := newDurable(t, 5)
 	s := g.open(t, "subscription=crm&window=2&ack=manual", "Last-Event-ID", at(4))
-	wantBlock(t, s, "retry: ")
-	wantBlock(t, s, "event: longline.hello", "id: "+at(0))
+	wantBlock(t, s, "retry: ", "event: longline.hello", "id: "+at(0))
 	wantBlock(t, s, "id: "+at(1))
 	wantBlock(t, s, "id: "+at(2))
 	wantPosition(t, manager, at(0)) // Last-Event-ID acknowledged nothing

@@ -111,7 +111,9 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, s *session.Sessi
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Accel-Buffering", "no")
-	retry := fmt.Appendf(nil, "retry: %d\n\n", 1000+rand.N(3000))
+	// In the block of what comes first: some clients take a block without data
+	// for an empty message.
+	retry := fmt.Appendf(nil, "retry: %d\n", 1000+rand.N(3000))
 	if r.ProtoMajor != 1 {
 		h.stay(w, r, s, retry)
 		return
@@ -228,7 +230,7 @@ func turnAway(w http.ResponseWriter, e *wire.Error) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Accel-Buffering", "no")
-	b := fmt.Appendf(nil, "retry: %d\n\n", retry.Milliseconds())
+	b := fmt.Appendf(nil, "retry: %d\n", retry.Milliseconds())
 	w.Write(wire.Bye(e.Close(), e.Detail, retry.Milliseconds()).AppendSSE(b, ""))
 }
 

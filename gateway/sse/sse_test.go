@@ -136,8 +136,7 @@ func TestStream(t *testing.T) {
 			if major := s.ProtoMajor; (major == 2) != (kind == http2) {
 				t.Errorf("protocol %s", s.Proto)
 			}
-			s.wants(t, "retry: ")
-			s.wants(t, "id: a@e1-0|event: longline.hello|data: {", `"recovered":false`)
+			s.wants(t, "retry: ", "|id: a@e1-0|event: longline.hello|data: {", `"recovered":false`)
 			for i := range 200 {
 				g.log.Append("a", "t", "", fmt.Sprint(i))
 			}
@@ -177,8 +176,7 @@ func TestResumeOverSeveralChannels(t *testing.T) {
 				header = []string{"Last-Event-ID", tt.header}
 			}
 			s := g.open(t, tt.query, header...)
-			s.wants(t, "retry: ")
-			s.wants(t, "event: longline.hello")
+			s.wants(t, "retry: ", "event: longline.hello")
 			// Channels have no order among each other: only the last id is sure.
 			for range len(tt.want) - 1 {
 				s.wants(t, "|data: ")
@@ -194,8 +192,7 @@ func TestGapAndTypes(t *testing.T) {
 	g.log.Append("a", "email.opened", "", "1")
 	g.log.Append("a", "email.bounced", "", "2")
 	s := g.open(t, "channel=a&types=email.opened&event=type&since=a@zz-7")
-	s.wants(t, "retry: ")
-	s.wants(t, "event: longline.hello", `"recovered":false`)
+	s.wants(t, "retry: ", "event: longline.hello", `"recovered":false`)
 	s.wants(t, "event: longline.gap", `"from":"a@zz-7","to":"a@e1-0","reason":"reset"`)
 	s.wants(t, "id: a@e1-1|event: email.opened|data: {")
 	g.log.Append("a", "email.opened", "", "3")
@@ -208,25 +205,21 @@ func TestNoEventPassesForAControlEvent(t *testing.T) {
 	g := newGateway(t, http1)
 	g.log.Append("a", "longline.bye", "", `{"code":4401,"reconnect":false}`)
 	s := g.open(t, "channel=a&event=type&since=earliest")
-	s.wants(t, "retry: ")
-	s.wants(t, "event: longline.hello")
+	s.wants(t, "retry: ", "event: longline.hello")
 	s.wants(t, "id: a@e1-1|data: {")
 	// The gateway's own channels hold what the gateway wrote.
 	g.log.Append("longline.events", "longline.node.joined", "", `{}`)
 	s = g.open(t, "channel=longline.events&event=type&since=earliest")
-	s.wants(t, "retry: ")
-	s.wants(t, "event: longline.hello")
+	s.wants(t, "retry: ", "event: longline.hello")
 	s.wants(t, "id: longline.events@e2-1|event: longline.node.joined|data: {")
 }
 
 func TestAFinalByeKeepsEventSourceAway(t *testing.T) {
 	g := newGateway(t, http1)
 	s := g.open(t, "channel=a")
-	s.wants(t, "retry: ")
-	s.wants(t, "event: longline.hello")
+	s.wants(t, "retry: ", "event: longline.hello")
 	g.hub.EndWhere(func(*auth.Grant) bool { return true }, wire.CloseUnauthorized, "revoked")
-	s.wants(t, "retry: 86400000")
-	s.wants(t, `event: longline.bye|data: {"code":4401,"retry_ms":0,"reason":"revoked","reconnect":false}`)
+	s.wants(t, "retry: 86400000|", `event: longline.bye|data: {"code":4401,"retry_ms":0,"reason":"revoked","reconnect":false}`)
 	if got := s.next(); got != "" || s.lines.Err() != nil {
 		t.Errorf("after bye: %q, %v", got, s.lines.Err())
 	}
@@ -318,8 +311,7 @@ func TestWhoIsTurnedAwayComesBackLater(t *testing.T) {
 	if native.StatusCode != 200 {
 		t.Errorf("a browser got %d and will never come back", native.StatusCode)
 	}
-	native.wants(t, "retry: ")
-	native.wants(t, "event: longline.bye", `"code":4429`, `"reconnect":true`)
+	native.wants(t, "retry: ", "event: longline.bye", `"code":4429`, `"reconnect":true`)
 	if got := native.next(); got != "" {
 		t.Errorf("after bye: %s", got)
 	}
@@ -337,8 +329,7 @@ func TestAnEndedStreamEndsInOrder(t *testing.T) {
 			g := newGateway(t, kind)
 			for range 20 {
 				s := g.open(t, "channel=a")
-				s.wants(t, "retry:")
-				s.wants(t, "longline.hello")
+				s.wants(t, "retry:", "longline.hello")
 				g.hub.EndWhere(func(*auth.Grant) bool { return true }, wire.CloseRestart, "restart")
 				s.wants(t, "longline.bye")
 				if s.next() != "" || s.lines.Err() != nil {

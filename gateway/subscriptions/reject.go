@@ -22,8 +22,9 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		Cursor     string `json:"cursor"`
 		Reason     string `json:"reason"`
 		Connection string `json:"connection"`
+		Attempts   int    `json:"attempts"`
 	}
-	const want = `{"cursor":"…","reason":"…","connection":"…"}, of which only cursor is needed`
+	const want = `{"cursor":"…","reason":"…","attempts":1,"connection":"…"}, of which only cursor is needed`
 	if err := decode(r, &in, want); err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		if err != nil {
 			return err
 		}
-		dead := durable.DeadLetter{Event: text, Reason: in.Reason, Attempts: 1, Time: time.Now().UTC()}
+		dead := durable.DeadLetter{Event: text, Reason: in.Reason, Attempts: max(in.Attempts, 1), Time: time.Now().UTC()}
 		err = a.o.Manager.Reject(r.Context(), s, at, dead, in.Connection)
 		switch {
 		case errors.Is(err, broker.ErrFenced) && in.Connection == "":

@@ -107,6 +107,13 @@ func (m *message) set(name []byte, value jsontext.Value) error {
 	case "events":
 		m.Events = value
 		return nil
+	case "attempts":
+		n, err := strconv.Atoi(string(value))
+		if err != nil || n < 0 {
+			return mistyped(name, value, "a number of calls")
+		}
+		m.Attempts = n
+		return nil
 	case "ref":
 		n, err := strconv.ParseInt(string(value), 10, 64)
 		if err != nil {

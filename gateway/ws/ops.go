@@ -23,6 +23,7 @@ type message struct {
 	Token    string
 	Cursor   string
 	Reason   string
+	Attempts int // of the consumer's handler, before it refused
 }
 
 // do carries out one message. Errors are answered; the connection stays.
@@ -94,7 +95,7 @@ func (c *peer) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 		if err != nil {
 			return ok, wire.BadRequest("reject: %v", err)
 		}
-		return wire.Control{}, c.Reject(ctx, at, m.Reason)
+		return wire.Control{}, c.Reject(ctx, at, m.Reason, m.Attempts)
 	}
 	return ok, wire.BadRequest("unknown op %.40q: %s", m.Op, opsTaken)
 }
