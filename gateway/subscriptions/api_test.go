@@ -86,13 +86,16 @@ func token(t *testing.T, m auth.Mintage) string {
 var customer = auth.Mintage{Subscribe: []string{"acct-42", "news.**"}, Subscriptions: []string{"crm-*"}}
 
 // call makes a request and returns status and decoded answer.
-func (a *api) call(token, method, path, body string) (int, map[string]any) {
+func (a *api) call(token, method, path, body string, header ...string) (int, map[string]any) {
 	a.t.Helper()
 	r, err := http.NewRequest(method, a.url+path, strings.NewReader(body))
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		a.t.Fatal(err)
@@ -112,9 +115,9 @@ func (a *api) call(token, method, path, body string) (int, map[string]any) {
 }
 
 // want makes a call and wants a status.
-func (a *api) want(status int, token, method, path, body string) map[string]any {
+func (a *api) want(status int, token, method, path, body string, header ...string) map[string]any {
 	a.t.Helper()
-	got, out := a.call(token, method, path, body)
+	got, out := a.call(token, method, path, body, header...)
 	if got != status {
 		a.t.Fatalf("%s %s %s: got %d %v, want %d", method, path, body, got, out, status)
 	}
@@ -355,6 +358,22 @@ func TestTokensReachTheirOwnOnly(t *testing.T) {
 	a.want(400, admin, "GET", "/v1/subscriptions?limit=-1", "")
 }
 
+// A program that sees to its subscription whenever it starts doesn't undo what
+// others set up meanwhile.
+func TestCreatedOnlyIfMissing(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	create := func(status int) map[string]any {
+		t.Helper()
+		return a.want(status, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`, "If-None-Match", "*")
+	}
+	create(201)
+	a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"callback":{"url":"http://127.0.0.1:9/x"}}`)
+	create(409)
+	if out := a.want(200, me, "GET", "/v1/subscriptions/crm-1", ""); at(out, "callback", "url") != "http://127.0.0.1:9/x" {
+		t.Errorf("got %v, want the callback still there", out)
+	}
+}
+
 func TestPositionMoves(t *testing.T) {
 	a, me := newAPI(t), token(t, customer)
 	a.append("acct-42", 10)
@@ -379,6 +398,10 @@ func TestPositionMoves(t *testing.T) {
 	ack(400, "other@x-1")
 	ack(400, "")
 	ack(400, "acct-42@x-18446744073709551616")
+	out = a.want(409, me, "POST", "/v1/subscriptions/crm-1/ack", `{"cursor":"acct-42@gone-5"}`)
+	if detail, _ := out["detail"].(string); !strings.Contains(detail, fmt.Sprintf("%q", epoch)) {
+		t.Errorf("an ack of a log that is gone: got %q, want the present epoch, %s, named", detail, epoch)
+	}
 	a.want(409, me, "POST", "/v1/subscriptions/crm-1/ack", fmt.Sprintf(`{"cursor":%q,"connection":"cabc"}`, cursor(5)))
 	for _, test := range []struct {
 		to, want string

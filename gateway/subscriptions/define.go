@@ -16,7 +16,8 @@ import (
 	"github.com/longline-push/longline/gateway/wire"
 )
 
-// put creates or replaces a subscription.
+// put creates or replaces a subscription; with If-None-Match: * it creates one,
+// or else changes nothing.
 func (a *API) put(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	b, err := body(r)
 	if err != nil {
@@ -26,7 +27,13 @@ func (a *API) put(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	if err != nil {
 		return wire.BadRequest("%v", err)
 	}
-	return a.define(w, r, g, true, func(durable.State, durable.Private) (durable.Definition, error) { return d, nil })
+	create := r.Header.Get("If-None-Match") == "*"
+	return a.define(w, r, g, true, func(s durable.State, _ durable.Private) (durable.Definition, error) {
+		if create && s.Version != 0 {
+			return d, wire.Conflict("there is a subscription %q already, so If-None-Match: * changes nothing", s.Name)
+		}
+		return d, nil
+	})
 }
 
 // patch changes one by RFC 7396.

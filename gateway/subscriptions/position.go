@@ -139,6 +139,13 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		if err != nil {
 			return err
 		}
+		for _, c := range p {
+			// Unlike a Last-Event-ID, which may be from long ago, this is said of
+			// what was just handled: it must not get lost in silence.
+			if _, ok := to.Of(c.Channel); !ok {
+				return a.wrongEpoch(r.Context(), c)
+			}
+		}
 		err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts
@@ -151,6 +158,15 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		}
 		return a.answerCursor(w, r, s.Name)
 	}
+}
+
+// wrongEpoch is the error for a cursor of a log that is gone.
+func (a *API) wrongEpoch(ctx context.Context, c event.Cursor) error {
+	state, err := a.state(ctx, c.Channel)
+	if err != nil {
+		return err
+	}
+	return wire.Conflict("cursor %s is of a log that is gone and acknowledges nothing: the present epoch of %q is %q, its head %s@%s-%d", c, c.Channel, state.Epoch, c.Channel, state.Epoch, state.Head)
 }
 
 func (a *API) answerCursor(w http.ResponseWriter, r *http.Request, name string) error {
