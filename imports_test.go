@@ -34,7 +34,7 @@ var imports = map[string]string{
 	"deploy":                      "",
 	"e2e":                         "",
 	"event":                       "",
-	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",
+	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",
 	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",
@@ -45,12 +45,13 @@ var imports = map[string]string{
 	"gateway/durable":             "broker event gateway/webhook gateway/wire",
 	"gateway/durable/durabletest": "broker/embedded gateway/durable",
 	"gateway/expr":                "",
-	"gateway/feed":                "broker event gateway/wire",
+	"gateway/feed":                "broker event gateway/guard gateway/wire",
 	"gateway/feed/feedtest":       "broker event",
+	"gateway/guard":               "",
 	"gateway/publish":             "broker event gateway/access gateway/auth gateway/wire",
 	"gateway/pull":                "broker event gateway/auth gateway/cursor gateway/durable gateway/feed gateway/session gateway/wire",
 	"gateway/quota":               "gateway/auth gateway/wire",
-	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/cursor gateway/durable gateway/feed gateway/quota gateway/wire",
+	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/cursor gateway/durable gateway/feed gateway/guard gateway/quota gateway/wire",
 	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
 	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/durable gateway/webhook gateway/wire",
 	"gateway/webhook":             "event",
@@ -73,7 +74,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/webhook gateway/wire",
+	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/webhook gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

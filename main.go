@@ -3,7 +3,7 @@
 //
 //	                 ┌──────────────── gateway.Server ───────────────────┐
 //	POST events ───▶ │ publish.Publisher ─────────┐                      │
-//	                 │      ▲ Admission (limits)  │ append               │
+//	                 │      ▲ Budget (limits)     │ append               │
 //	WS, SSE ◀──────▶ │ ws, sse ─▶ session.Hub     ▼                      │
 //	                 │              └─▶ feed ◀─ Broker (log, tail) ──────│─▶ disk or Redis
 //	POSTs ◀───────── │ callback.Engine ◀─ Dispatcher ◀─ durable.Manager ──│─▶ (who owns what)

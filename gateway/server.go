@@ -5,6 +5,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
@@ -38,6 +40,7 @@ type Options struct {
 	Revoked   func(context.Context, auth.Revocation) error
 	Publisher *publish.Publisher
 	Budget    *quota.Budget
+	Guard     *guard.Guard // nil: panics are logged only
 	// Origins whose pages may use the API; the zero value is the gateway's own.
 	Origins auth.Origins
 	// LoopbackOnly refuses requests whose Host is not this machine, so that no
@@ -196,6 +199,14 @@ func (s *Server) answer(rt route) http.HandlerFunc {
 	requests := s.metrics.route(rt)
 	return func(w http.ResponseWriter, r *http.Request) {
 		requests.Inc()
+		defer func() {
+			if p := recover(); p == http.ErrAbortHandler {
+				panic(p)
+			} else if p != nil {
+				s.o.Guard.Caught("request", p)
+				s.fail(w, r, fmt.Errorf("panic: %v", p))
+			}
+		}()
 		var g *auth.Grant
 		if rt.asks == bearer || rt.asks == admin {
 			var err error

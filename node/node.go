@@ -23,6 +23,7 @@ import (
 	"github.com/longline-push/longline/gateway"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
@@ -110,8 +111,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 		TokenChannels: o.MaxTokenChannels, Unread: o.MaxUnread, TokenUnread: o.MaxTokenUnread, NodeUnread: o.MaxNodeUnread,
 		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
 	}, registry)
+	contain := guard.New(n.logger, registry)
 	n.hub = session.NewHub(session.Options{
-		Budget: n.budget,
+		Budget: n.budget, Guard: contain,
 		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
 		Metrics: session.NewMetrics(registry),
 	})
@@ -126,7 +128,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	})
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
-		Publisher: publisher, Budget: n.budget, Origins: config.origins,
+		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins,
 		Revoked: n.durable.pauseOf, Broken: n.broken,
 		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)

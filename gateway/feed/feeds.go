@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/guard"
 )
 
 // Broker is what feeds need of one.
@@ -25,6 +26,7 @@ type Broker interface {
 type Options struct {
 	Broker Broker
 	Logger *slog.Logger // slog.Default()
+	Guard  *guard.Guard // notes panics; may be nil
 	// A ring holds at most RingEvents (1,024) events of RingBytes (1 MiB) in
 	// all, none appended much longer than RingAge (10 s) ago: who is further
 	// behind reads the log. All rings together hold about TotalBytes (256 MiB).

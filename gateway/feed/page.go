@@ -124,9 +124,13 @@ func (f *Feed) page(ctx context.Context, start event.Cursor, offset uint64) (pag
 	}
 }
 
+// errPanicked is what those get whose shared read panicked.
+var errPanicked = errors.New("reading a page of the log panicked")
+
 // load reads the page after a cursor. It is shared by many, so it ends with
 // the feeds and not with who came first.
-func (f *Feed) load(start event.Cursor) (*Page, error) {
+func (f *Feed) load(start event.Cursor) (_ *Page, err error) {
+	defer f.feeds.opts.Guard.Contain("page", func() { err = errPanicked })
 	ctx := f.feeds.ctx
 	if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
 		return nil, broker.ErrClosed

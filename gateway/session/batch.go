@@ -58,13 +58,14 @@ func (b *batch) appendControl(frame []byte, stride int, m mark) {
 // there is more to send at once. Called by the shared writers, and by Say.
 func (s *Session) send(b *batch) (more bool) {
 	s.queued.Store(false) // whatever comes from now on queues it again
+	defer s.Contain("writer")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over || s.conn == nil {
 		return false
 	}
 	if s.blockedAt != 0 && !s.blocked.Load() {
-		s.slow = s.slow || time.Now().UnixMilli()-s.blockedAt >= slowAfter.Milliseconds()
+		s.slow = s.slow || s.hub.now()-s.blockedAt >= slowAfter.Milliseconds()
 		s.blockedAt = 0
 	}
 	b.reset()
@@ -172,7 +173,7 @@ func (s *Session) blockedLocked() {
 	if s.blocked.Swap(true) {
 		return // still: a turn for a heartbeat is no progress
 	}
-	s.blockedAt = time.Now().UnixMilli()
+	s.blockedAt = max(s.hub.now(), 1)
 	if !s.ending {
 		s.hub.watch(s, s.hub.opts.WriteTimeout)
 	}
@@ -287,6 +288,7 @@ func (s *Session) fallBehind(i int, head uint64) {
 // catchUp asks the log what a reader wants to know, as often as it takes, and
 // has the session go on from there.
 func (s *Session) catchUp(ctx context.Context, q *cursor.Question) {
+	defer s.Contain("catchUp")
 	wait := 50 * time.Millisecond
 	for {
 		page, err := q.Answer(ctx)

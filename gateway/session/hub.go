@@ -14,6 +14,7 @@ import (
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -28,7 +29,7 @@ type Options struct {
 	// Revocations are asked when a session is registered or renewed; nil:
 	// nothing is ever revoked.
 	Revocations *auth.Revocations
-	Feeds       feed.Options // its Broker and Logger are set from here
+	Feeds       feed.Options // its Broker, Logger and Guard are set from here
 	Logger      *slog.Logger
 	Node        string // this node's name, in hello
 	// Heartbeat (25 s) is how often a quiet line is kept alive.
@@ -41,6 +42,8 @@ type Options struct {
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
 	Metrics     *Metrics // nil: not registered
+	// Guard notes panics; nil: the default logger does.
+	Guard *guard.Guard
 	// Budget is what sessions are charged to; nil: one without limits.
 	Budget *quota.Budget
 	// Writers is how many goroutines send; one per processor.
@@ -69,7 +72,7 @@ func (o Options) withDefaults() Options {
 	if o.Writers == 0 {
 		o.Writers = runtime.GOMAXPROCS(0)
 	}
-	o.Feeds.Broker, o.Feeds.Logger = o.Broker, o.Logger
+	o.Feeds.Broker, o.Feeds.Logger, o.Feeds.Guard = o.Broker, o.Logger, o.Guard
 	return o
 }
 
@@ -77,6 +80,7 @@ func (o Options) withDefaults() Options {
 // that keeps them alive. All methods may be called by any goroutine.
 type Hub struct {
 	opts    Options
+	made    time.Time
 	ready   *feed.Ready
 	feeds   *feed.Feeds
 	poller  conn.Poller
@@ -91,23 +95,23 @@ type Hub struct {
 	sessions    map[uint64]*Session
 	entries     []entry            // dense, for the sweep
 	subjects    map[string]int     // connections
-	watched     map[*Session]int64 // closed at that time, Unix ms, unless they move
+	watched     map[*Session]int64 // closed at that time, as now has it, unless they move
 	connects    int                // since memory was last given back
-	lastConnect int64              // Unix ms
+	lastConnect int64              // as now has it
 }
 
 // entry is what the sweep looks at each second without touching the session.
 type entry struct {
 	session *Session
-	beat    int64 // Unix ms of the next heartbeat
-	ends    int64 // Unix ms at which the grant ends
+	beat    int64 // of the next heartbeat, as now has it
+	ends    int64 // Unix ms at which the grant ends: tokens go by the clock on the wall
 }
 
 // NewHub starts a hub; Close ends it.
 func NewHub(opts Options) *Hub {
 	opts = opts.withDefaults()
 	h := &Hub{
-		opts: opts, ready: feed.NewReady(),
+		opts: opts, made: time.Now(), ready: feed.NewReady(),
 		sessions: make(map[uint64]*Session), subjects: make(map[string]int), watched: make(map[*Session]int64),
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
@@ -165,7 +169,10 @@ func (h *Hub) spawn(f func(context.Context)) bool {
 	if h.ctx.Err() != nil {
 		return false
 	}
-	h.wait.Go(func() { f(h.ctx) })
+	h.wait.Go(func() {
+		defer h.opts.Guard.Contain("session", nil)
+		f(h.ctx)
+	})
 	return true
 }
 
@@ -212,6 +219,10 @@ const (
 	rest      = 50 * time.Microsecond
 )
 
+// now is the time in ms since the hub was made, which no change of the clock
+// moves.
+func (h *Hub) now() int64 { return time.Since(h.made).Milliseconds() }
+
 // add registers a session, unless a limit or a revocation says no. A token may
 // have been revoked since it was verified: asked once the session can be found
 // by EndWhere, no revocation slips between.
@@ -242,7 +253,7 @@ func (h *Hub) register(s *Session) error {
 	h.sessions[s.id] = s
 	h.subjects[g.Subject]++
 	s.index = len(h.entries)
-	now := time.Now().UnixMilli()
+	now := h.now()
 	h.entries = append(h.entries, entry{
 		session: s,
 		// Spread, so that ten thousand that came at once don't beat at once.
@@ -285,7 +296,7 @@ func (h *Hub) watch(s *Session, d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.sessions[s.id] == s {
-		h.watched[s] = time.Now().Add(d).UnixMilli()
+		h.watched[s] = h.now() + d.Milliseconds()
 	}
 }
 
@@ -300,12 +311,12 @@ func (h *Hub) sweep() {
 			return
 		case <-tick.C:
 		}
-		now := time.Now().UnixMilli()
+		now, clock := h.now(), time.Now().UnixMilli()
 		var beats, ended, stuck []*Session
 		h.mu.Lock()
 		for i := range h.entries {
 			e := &h.entries[i]
-			if e.ends <= now {
+			if e.ends <= clock {
 				ended = append(ended, e.session)
 			} else if e.beat <= now {
 				e.beat = now + h.opts.Heartbeat.Milliseconds()

@@ -20,6 +20,7 @@ type redriven struct {
 
 // fetchRedrives reads the dead letters that were put back and has them sent.
 func (s *Session) fetchRedrives(ctx context.Context) {
+	defer s.Contain("fetchRedrives")
 	s.mu.Lock()
 	ownership := s.durable.ownership
 	s.mu.Unlock()

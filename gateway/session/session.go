@@ -92,7 +92,7 @@ type Session struct {
 	mu        sync.Mutex
 	grant     *auth.Grant
 	lag       Lag
-	blockedAt int64 // Unix ms
+	blockedAt int64 // as Hub.now has it
 	slow      bool  // its peer didn't keep up, and it has not sent everything since
 	moved     bool  // the position moved over events that were left out
 	said      bool  // something was sent since the last heartbeat
@@ -394,6 +394,15 @@ func (s *Session) goneLocked() {
 		s.conn.Close()
 	}
 	s.giveBackLocked()
+}
+
+// Contain is to be deferred by who works for the session: a panic ends it and
+// nothing else.
+func (s *Session) Contain(where string) {
+	if panicked := recover(); panicked != nil {
+		s.hub.opts.Guard.Caught(where, panicked)
+		s.Gone()
+	}
 }
 
 // Left is Gone for a peer that said goodbye: what was handed to the line goes

@@ -164,6 +164,7 @@ var _ conn.Owner = (*peer)(nil)
 
 // Read implements conn.Owner.
 func (c *peer) Read() {
+	defer c.Contain("reader")
 	if c.socket.Discard() != nil {
 		c.Gone()
 	}

@@ -49,6 +49,7 @@ func (c *peer) between() {
 
 // Read implements conn.Owner.
 func (c *peer) Read() {
+	defer c.Contain("reader")
 	for {
 		c.between()
 		err := c.readMessage()
@@ -71,6 +72,7 @@ func (c *peer) Read() {
 
 // readAll reads where no poller watches, until the connection ends.
 func (c *peer) readAll() {
+	defer c.Contain("reader")
 	for {
 		c.between()
 		err := c.readMessage()
