@@ -168,8 +168,9 @@ type DeadLetters interface {
 	// Bury adds dead letters and moves the position, both or neither, durably.
 	// A letter whose ID is there already takes its place, without its Redrive
 	// mark. ErrFenced if the generation is not the present one. dropped counts
-	// the letters that fell out because there were more than MaxDeadLetters or
-	// some older than MaxDeadAge; the oldest go first.
+	// the letters that fell out because there were more than MaxDeadLetters, or
+	// more than one and more than MaxDeadBytes, or some older than MaxDeadAge; the
+	// oldest go first.
 	Bury(ctx context.Context, b Burial) (dropped int, err error)
 
 	// Dead returns letters in the order they were buried: those after the
@@ -179,7 +180,8 @@ type DeadLetters interface {
 
 	// Redrive marks the letters with these ids, nil for all, to be delivered
 	// again, and returns how many now bear the mark that did not before. They
-	// stay until Remove.
+	// stay until Remove. Many are marked in pieces, so that nobody else waits for
+	// long; a call that fails may have marked some.
 	Redrive(ctx context.Context, name string, ids []string) (int, error)
 
 	// Remove drops the letters with these ids, nil for all, and returns how
@@ -187,9 +189,11 @@ type DeadLetters interface {
 	Remove(ctx context.Context, name string, ids []string) (int, error)
 }
 
-// How many dead letters of a subscription are kept, and for how long.
+// How many dead letters of a subscription are kept, how much data, and for how
+// long.
 const (
 	MaxDeadLetters = 10_000
+	MaxDeadBytes   = 64 << 20
 	MaxDeadAge     = 72 * time.Hour
 )
 

@@ -45,6 +45,8 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		{"a node's subscriptions are known by the node", ownedByNode},
 		{"a dead letter is kept once, with the move", buryOnce},
 		{"dead letters are bounded", buryBounded},
+		{"dead letters are bounded in bytes", buryBytes},
+		{"many dead letters are marked in pieces", redriveMany},
 		{"dead letters are marked to come again, and removed", redriveRemove},
 		{"a note is its owner's", noteIsFenced},
 		{"a lease that ended stays ended", leaseEnds},
@@ -459,6 +461,61 @@ func buryBounded(t *testing.T, b Durable) {
 	page, err := b.Dead(t.Context(), "crm", 0, 1)
 	if err != nil || len(page) != 1 || page[0].ID != "e10" {
 		t.Errorf("the oldest left: got %v, %v, want e10", page, err)
+	}
+}
+
+// buryBytes: what is kept is bounded in bytes too, but for the newest letter.
+func buryBytes(t *testing.T, b Durable) {
+	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
+	const size = broker.MaxDeadBytes/16 - 1024 // sixteen fit
+	data := make([]byte, size)
+	dropped := 0
+	for i := range 20 {
+		n, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1,
+			Letters: []broker.Letter{{ID: fmt.Sprint("e", i), Time: time.Now(), Data: data}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dropped += n
+		if i == 2 {
+			if n, err := b.Redrive(t.Context(), "crm", nil); n != 3 || err != nil {
+				t.Errorf("redrive: got %d, %v, want 3", n, err)
+			}
+		}
+	}
+	if s := mustLoad(t, b, "crm"); s.Dead != 16 || s.Redriving != 0 || dropped != 4 {
+		t.Errorf("got %d letters, %d redriving, %d dropped, want 16, 0 and 4", s.Dead, s.Redriving, dropped)
+	}
+	if n, err := b.Remove(t.Context(), "crm", []string{"e7", "e8", "e0"}); n != 2 || err != nil {
+		t.Errorf("remove: got %d, %v, want 2", n, err)
+	}
+	for i := range 2 {
+		n, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1,
+			Letters: []broker.Letter{{ID: fmt.Sprint("later", i), Time: time.Now(), Data: data}}})
+		if n != 0 || err != nil {
+			t.Errorf("there is room again: %d fell out, %v", n, err)
+		}
+	}
+}
+
+// redriveMany: more than one piece are marked, once.
+func redriveMany(t *testing.T, b Durable) {
+	const many = 1201
+	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
+	letters := make([]broker.Letter, many)
+	for i := range letters {
+		letters[i] = broker.Letter{ID: fmt.Sprint("e", i), Time: time.Now()}
+	}
+	if _, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1, Letters: letters}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{many, 0} {
+		if n, err := b.Redrive(t.Context(), "crm", nil); n != want || err != nil {
+			t.Errorf("redrive all: got %d, %v, want %d", n, err, want)
+		}
+	}
+	if s := mustLoad(t, b, "crm"); s.Dead != many || s.Redriving != many {
+		t.Errorf("got %d dead and %d redriving, want %d of both", s.Dead, s.Redriving, many)
 	}
 }
 

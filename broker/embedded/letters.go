@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,10 +16,11 @@ import (
 // letterCounts is a row of rowLetters.
 type letterCounts struct {
 	dead, redriving, last uint64 // last: seq given
+	bytes                 uint64 // of their data
 }
 
 func (c *letterCounts) append(dst []byte) []byte {
-	for _, n := range [...]uint64{c.dead, c.redriving, c.last} {
+	for _, n := range [...]uint64{c.dead, c.redriving, c.last, c.bytes} {
 		dst = binary.AppendUvarint(dst, n)
 	}
 	return dst
@@ -27,15 +29,14 @@ func (c *letterCounts) append(dst []byte) []byte {
 func (c *letterCounts) parse(b []byte) error {
 	d := decoder{b: b}
 	*c = letterCounts{dead: d.uvarint(), redriving: d.uvarint(), last: d.uvarint()}
+	if len(d.b) > 0 { // before there was a bound, bytes were not counted
+		c.bytes = d.uvarint()
+	}
 	return d.end()
 }
 
 func appendLetter(dst []byte, l *broker.Letter) []byte {
-	mark := byte(0)
-	if l.Redrive {
-		mark = 1
-	}
-	dst = append(dst, recordVersion, mark)
+	dst = append(dst, recordVersion, 0) // the mark is a row of its own
 	dst = appendText(dst, l.ID)
 	dst = appendUint64(dst, uint64(l.Time.UnixMilli()))
 	return appendText(dst, string(l.Data))
@@ -47,13 +48,17 @@ func parseLetter(key, value []byte) (broker.Letter, error) {
 		return broker.Letter{}, errDamaged
 	}
 	l := broker.Letter{Seq: binary.BigEndian.Uint64(key[len(key)-8:])}
-	l.Redrive, l.ID = d.byte() == 1, d.text()
+	_, l.ID = d.byte(), d.text()
 	l.Time, l.Data = time.UnixMilli(int64(d.uint64())).UTC(), []byte(d.text())
 	return l, d.end()
 }
 
 func letterKey(name string, seq uint64) []byte {
 	return appendUint64(rowKey(rowLetter, name, ""), seq)
+}
+
+func markKey(name string, seq uint64) []byte {
+	return appendUint64(rowKey(rowRedrive, name, ""), seq)
 }
 
 // mailbox is a subscription's dead letters during one change. Its batch can be
@@ -97,21 +102,38 @@ func (m *mailbox) find(id string) (l broker.Letter, ok bool, err error) {
 	return l, err == nil, err
 }
 
-func (m *mailbox) put(l *broker.Letter) {
-	_ = m.batch.Set(letterKey(m.name, l.Seq), appendLetter(nil, l), nil)
+// mark says whether a letter is to be delivered again, and whether that is new.
+func (m *mailbox) mark(seq uint64, redrive bool) (changed bool, err error) {
+	key := markKey(m.name, seq)
+	_, closer, err := m.batch.Get(key)
+	switch {
+	case err == nil:
+		_ = closer.Close()
+		if redrive {
+			return false, nil
+		}
+		m.counts.redriving -= min(1, m.counts.redriving)
+		return true, m.batch.Delete(key, nil)
+	case !errors.Is(err, pebble.ErrNotFound):
+		return false, err
+	case !redrive:
+		return false, nil
+	}
+	m.counts.redriving++
+	return true, m.batch.Set(key, nil, nil)
 }
 
 // add keeps a letter, in the place of one with the same id.
 func (m *mailbox) add(l broker.Letter) error {
-	l.Redrive = false
 	old, found, err := m.find(l.ID)
 	if err != nil {
 		return err
 	}
 	if found {
 		l.Seq = old.Seq
-		if old.Redrive {
-			m.counts.redriving--
+		m.counts.bytes -= min(m.counts.bytes, uint64(len(old.Data)))
+		if _, err := m.mark(l.Seq, false); err != nil {
+			return err
 		}
 	} else {
 		m.counts.last++
@@ -119,17 +141,17 @@ func (m *mailbox) add(l broker.Letter) error {
 		l.Seq = m.counts.last
 		_ = m.batch.Set(rowKey(rowLetterID, m.name, l.ID), appendUint64(nil, l.Seq), nil)
 	}
-	m.put(&l)
-	return nil
+	m.counts.bytes += uint64(len(l.Data))
+	return m.batch.Set(letterKey(m.name, l.Seq), appendLetter(nil, &l), nil)
 }
 
-func (m *mailbox) remove(l *broker.Letter) {
+func (m *mailbox) remove(l *broker.Letter) error {
 	_ = m.batch.Delete(letterKey(m.name, l.Seq), nil)
 	_ = m.batch.Delete(rowKey(rowLetterID, m.name, l.ID), nil)
-	m.counts.dead--
-	if l.Redrive {
-		m.counts.redriving--
-	}
+	m.counts.dead -= min(1, m.counts.dead)
+	m.counts.bytes -= min(m.counts.bytes, uint64(len(l.Data)))
+	_, err := m.mark(l.Seq, false)
+	return err
 }
 
 // each calls f with the letters in order until it returns false.
@@ -152,42 +174,24 @@ func (m *mailbox) each(f func(l *broker.Letter) bool) error {
 	return it.Error()
 }
 
-// those calls f with the letters that have these ids, nil for all.
-func (m *mailbox) those(ids []string, f func(l *broker.Letter)) error {
-	if ids == nil {
-		var all []broker.Letter // not while iterating over the batch
-		if err := m.each(func(l *broker.Letter) bool { all = append(all, *l); return true }); err != nil {
-			return err
-		}
-		for i := range all {
-			f(&all[i])
-		}
-		return nil
-	}
-	for _, id := range ids {
-		l, found, err := m.find(id)
-		if err != nil {
-			return err
-		}
-		if found {
-			f(&l)
-		}
-	}
-	return nil
-}
-
-// bound drops the oldest letters where there are too many or they too old.
+// bound drops the oldest letters where there are too many or they too old or too
+// large, but for the newest.
 func (m *mailbox) bound(now time.Time) (dropped int, err error) {
 	var old []broker.Letter
+	dead, bytes := m.counts.dead, m.counts.bytes
 	err = m.each(func(l *broker.Letter) bool {
-		if m.counts.dead-uint64(len(old)) <= broker.MaxDeadLetters && now.Sub(l.Time) <= broker.MaxDeadAge {
+		tooMany := dead > broker.MaxDeadLetters || dead > 1 && bytes > broker.MaxDeadBytes
+		if !tooMany && now.Sub(l.Time) <= broker.MaxDeadAge {
 			return false
 		}
+		dead, bytes = dead-1, bytes-min(bytes, uint64(len(l.Data)))
 		old = append(old, *l)
 		return true
 	})
 	for i := range old {
-		m.remove(&old[i])
+		if err := m.remove(&old[i]); err != nil {
+			return 0, err
+		}
 	}
 	return len(old), err
 }
@@ -261,6 +265,10 @@ func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int)
 			return false, nil
 		}
 		l, err := parseLetter(key, value)
+		if err != nil {
+			return false, err
+		}
+		l.Redrive, err = b.get(markKey(name, l.Seq), func([]byte) error { return nil })
 		page = append(page, l)
 		return true, err
 	})
@@ -272,49 +280,46 @@ func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int)
 
 // Redrive implements broker.DeadLetters.
 func (b *Broker) Redrive(ctx context.Context, name string, ids []string) (int, error) {
-	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) bool {
-		if l.Redrive {
-			return false
-		}
-		l.Redrive = true
-		m.counts.redriving++
-		m.put(l)
-		return true
-	})
+	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) (bool, error) { return m.mark(l.Seq, true) })
 }
 
 // Remove implements broker.DeadLetters.
 func (b *Broker) Remove(ctx context.Context, name string, ids []string) (int, error) {
-	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) bool {
-		m.remove(l)
-		return true
-	})
+	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) (bool, error) { return true, m.remove(l) })
 }
 
-// changeLetters counts the letters for which change returned true.
-func (b *Broker) changeLetters(ctx context.Context, name string, ids []string, change func(*mailbox, *broker.Letter) bool) (n int, err error) {
+// lettersPiece is how many letters are changed in one step.
+const lettersPiece = 500
+
+// changeLetters changes the letters with these ids, nil for all, a piece at a
+// time, and counts those for which change returned true.
+func (b *Broker) changeLetters(ctx context.Context, name string, ids []string, change func(*mailbox, *broker.Letter) (bool, error)) (n int, err error) {
 	if err := b.enter(ctx); err != nil {
 		return 0, err
 	}
 	defer b.calls.leave()
-	err = func() error {
-		b.subs.mu.Lock()
-		defer b.subs.mu.Unlock()
-		m, err := b.openMailboxLocked(name)
-		if err != nil {
-			return err
-		}
-		defer m.batch.Close()
-		err = m.those(ids, func(l *broker.Letter) {
-			if change(m, l) {
-				n++
+	if ids == nil {
+		n, err = b.changeAllLetters(ctx, name, change)
+	} else {
+		for some := range slices.Chunk(ids, lettersPiece) {
+			var changed int
+			changed, err = b.changeSomeLetters(name, change, func(m *mailbox, f func(*broker.Letter) error) error {
+				for _, id := range some {
+					if l, found, err := m.find(id); err != nil {
+						return err
+					} else if found {
+						if err := f(&l); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+			if n += changed; err != nil {
+				break
 			}
-		})
-		if err != nil || n == 0 {
-			return err
 		}
-		return b.commit(m)
-	}()
+	}
 	if err != nil {
 		return 0, unavailable(fmt.Errorf("change dead letters of %s: %w", name, err))
 	}
@@ -322,6 +327,69 @@ func (b *Broker) changeLetters(ctx context.Context, name string, ids []string, c
 		return 0, nil
 	}
 	return n, b.harden(ctx)
+}
+
+// changeAllLetters changes those that are there when it begins.
+func (b *Broker) changeAllLetters(ctx context.Context, name string, change func(*mailbox, *broker.Letter) (bool, error)) (n int, err error) {
+	var counts letterCounts
+	if _, err := b.get(rowKey(rowLetters, name), counts.parse); err != nil {
+		return 0, err
+	}
+	for after := uint64(0); after < counts.last; {
+		changed, err := b.changeSomeLetters(name, change, func(_ *mailbox, f func(*broker.Letter) error) error {
+			var some []broker.Letter // from the store, and not while the batch changes
+			last := counts.last
+			err := b.scanFrom(rowKey(rowLetter, name, ""), letterKey(name, after+1), func(key, value []byte) (bool, error) {
+				l, err := parseLetter(key, value)
+				if err != nil || l.Seq > counts.last {
+					return false, err
+				}
+				if len(some) == lettersPiece {
+					last = some[len(some)-1].Seq
+					return false, nil
+				}
+				some = append(some, l)
+				return true, nil
+			})
+			after = last
+			for i := range some {
+				if err == nil {
+					err = f(&some[i])
+				}
+			}
+			return err
+		})
+		if n += changed; err != nil {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// changeSomeLetters is one step: each calls its function with the letters.
+func (b *Broker) changeSomeLetters(name string, change func(*mailbox, *broker.Letter) (bool, error),
+	each func(*mailbox, func(*broker.Letter) error) error) (n int, err error) {
+	b.subs.mu.Lock()
+	defer b.subs.mu.Unlock()
+	m, err := b.openMailboxLocked(name)
+	if err != nil {
+		return 0, err
+	}
+	defer m.batch.Close()
+	err = each(m, func(l *broker.Letter) error {
+		changed, err := change(m, l)
+		if changed {
+			n++
+		}
+		return err
+	})
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return n, b.commit(m)
 }
 
 // SetNote implements broker.Notes.

@@ -25,6 +25,7 @@ import (
 //	c <name>                  counts of its dead letters
 //	l <name> 0 <seq:8>        a dead letter
 //	i <name> 0 <id>           the seq of the letter with that id
+//	y <name> 0 <seq:8>        the letter is to be delivered again
 //	n <name>                  its note
 //	h <id>                    a node that joined
 //
@@ -42,6 +43,7 @@ const (
 	rowLetters  = 'c'
 	rowLetter   = 'l'
 	rowLetterID = 'i'
+	rowRedrive  = 'y'
 	rowNote     = 'n'
 	rowNode     = 'h'
 )

@@ -101,6 +101,9 @@ func (k *keyspace) letters(b int, name string) (order, texts string) {
 	return k.tags[b] + "d:" + name, k.tags[b] + "t:" + name
 }
 
+// redriven is a set of those of them that are to be delivered again.
+func (k *keyspace) redriven(b int, name string) string { return k.tags[b] + "y:" + name }
+
 // note is what an owner wants others to see.
 func (k *keyspace) note(b int, name string) string { return k.tags[b] + "o:" + name }
 

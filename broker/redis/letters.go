@@ -2,7 +2,9 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,8 +15,8 @@ import (
 // Bury implements broker.DeadLetters.
 func (b *Broker) Bury(ctx context.Context, burial broker.Burial) (int, error) {
 	verb := "bury letters of " + burial.Name
-	args := make([]any, 0, 4+3*len(burial.Position)+3*len(burial.Letters))
-	args = append(args, burial.Generation, broker.MaxDeadLetters,
+	args := make([]any, 0, 5+3*len(burial.Position)+3*len(burial.Letters))
+	args = append(args, burial.Generation, broker.MaxDeadLetters, broker.MaxDeadBytes,
 		time.Now().Add(-broker.MaxDeadAge).UnixMilli(), len(burial.Position))
 	args = appendCursors(args, burial.Position)
 	for _, l := range burial.Letters {
@@ -24,6 +26,7 @@ func (b *Broker) Bury(ctx context.Context, burial broker.Burial) (int, error) {
 	order, texts := b.keys.letters(bucket, burial.Name)
 	list, err := b.doAs(ctx, true, bucket, buryScript, []string{
 		b.keys.subscription(bucket, burial.Name), b.keys.position(bucket, burial.Name), order, texts,
+		b.keys.redriven(bucket, burial.Name),
 	}, args...)
 	if err != nil {
 		return 0, unavailable(verb, err)
@@ -48,49 +51,96 @@ func count(list []any) int {
 func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int) ([]broker.Letter, error) {
 	bucket := bucketOf(name)
 	order, texts := b.keys.letters(bucket, name)
-	list, err := b.query(ctx, bucket, deadScript, []string{order, texts}, after, limit)
+	list, err := b.query(ctx, bucket, deadScript, []string{order, texts, b.keys.redriven(bucket, name)}, after, limit)
 	if err != nil {
 		return nil, unavailable("read dead letters of "+name, err)
 	}
-	letters := make([]broker.Letter, 0, len(list)/3)
-	for i := 0; i+2 < len(list); i += 3 {
+	letters := make([]broker.Letter, 0, len(list)/4)
+	for i := 0; i+3 < len(list); i += 4 {
 		id, _ := list[i+1].(string)
 		text, _ := list[i+2].(string)
-		mark, rest, _ := strings.Cut(text, " ")
+		_, rest, _ := strings.Cut(text, " ")
 		ms, data, _ := strings.Cut(rest, " ")
 		at, _ := strconv.ParseInt(ms, 10, 64)
 		letters = append(letters, broker.Letter{
-			Seq: uintOf(list[i]), ID: id, Time: time.UnixMilli(at).UTC(), Data: []byte(data), Redrive: mark == "+",
+			Seq: uintOf(list[i]), ID: id, Time: time.UnixMilli(at).UTC(), Data: []byte(data), Redrive: list[i+3] == int64(1),
 		})
 	}
 	return letters, nil
 }
 
+// lettersPiece is how many letters one script call changes.
+const lettersPiece = 500
+
 // Redrive implements broker.DeadLetters.
-func (b *Broker) Redrive(ctx context.Context, name string, ids []string) (int, error) {
-	return b.letters(ctx, "redrive letters of "+name, redriveScript, name, ids)
-}
-
-// Remove implements broker.DeadLetters.
-func (b *Broker) Remove(ctx context.Context, name string, ids []string) (int, error) {
-	return b.letters(ctx, "remove letters of "+name, removeScript, name, ids)
-}
-
-func (b *Broker) letters(ctx context.Context, verb string, s *script, name string, ids []string) (int, error) {
+func (b *Broker) Redrive(ctx context.Context, name string, ids []string) (n int, err error) {
+	verb := "redrive letters of " + name
 	bucket := bucketOf(name)
-	order, texts := b.keys.letters(bucket, name)
-	args := []any{"0"}
+	order, _ := b.keys.letters(bucket, name)
+	keys := []string{order, b.keys.redriven(bucket, name)}
 	if ids == nil {
-		args[0] = "1"
+		n, err = b.redriveAll(ctx, bucket, keys)
+	} else {
+		n, err = b.eachPiece(ctx, bucket, redriveScript, keys, ids)
 	}
-	for _, id := range ids {
-		args = append(args, id)
-	}
-	list, err := b.doAs(ctx, true, bucket, s, []string{b.keys.subscription(bucket, name), order, texts}, args...)
 	if err != nil {
 		return 0, unavailable(verb, err)
 	}
-	return count(list), nil
+	return n, nil
+}
+
+// redriveAll marks the letters that are there when it begins.
+func (b *Broker) redriveAll(ctx context.Context, bucket int, keys []string) (n int, err error) {
+	newest, err := b.servers.bucket(bucket).client.ZRevRangeWithScores(ctx, keys[0], 0, 0).Result()
+	if err != nil || len(newest) == 0 {
+		return 0, err
+	}
+	last := uint64(newest[0].Score)
+	for after := uint64(0); after < last; {
+		list, err := b.doAs(ctx, true, bucket, redriveAll, keys, after, last, lettersPiece)
+		if err != nil {
+			return n, err
+		}
+		if len(list) != 2 {
+			return n, errors.New("unexpected answer")
+		}
+		n, after = n+count(list), uintOf(list[1])
+	}
+	return n, nil
+}
+
+// eachPiece runs a script on ids, some at a time, and adds up what it returns.
+func (b *Broker) eachPiece(ctx context.Context, bucket int, s *script, keys, ids []string, before ...any) (n int, err error) {
+	for some := range slices.Chunk(ids, lettersPiece) {
+		args := slices.Clone(before)
+		for _, id := range some {
+			args = append(args, id)
+		}
+		list, err := b.doAs(ctx, true, bucket, s, keys, args...)
+		if err != nil {
+			return n, err
+		}
+		n += count(list)
+	}
+	return n, nil
+}
+
+// Remove implements broker.DeadLetters.
+func (b *Broker) Remove(ctx context.Context, name string, ids []string) (n int, err error) {
+	bucket := bucketOf(name)
+	order, texts := b.keys.letters(bucket, name)
+	keys := []string{b.keys.subscription(bucket, name), order, texts, b.keys.redriven(bucket, name)}
+	if ids == nil {
+		var list []any
+		list, err = b.doAs(ctx, true, bucket, removeScript, keys, "1")
+		n = count(list)
+	} else {
+		n, err = b.eachPiece(ctx, bucket, removeScript, keys, ids, "0")
+	}
+	if err != nil {
+		return 0, unavailable("remove letters of "+name, err)
+	}
+	return n, nil
 }
 
 // SetNote implements broker.Notes.

@@ -57,6 +57,7 @@ var (
 	buryScript     = newScript("bury")
 	deadScript     = newScript("dead")
 	redriveScript  = newScript("redrive")
+	redriveAll     = newScript("redriveall")
 	removeScript   = newScript("remove")
 	noteScript     = newScript("note")
 	leaseScript    = newScript("lease")

@@ -30,7 +30,7 @@ func (b *Broker) Load(ctx context.Context, name string) (broker.Subscription, er
 
 func (b *Broker) loadKeys(bucket int, name string) []string {
 	order, _ := b.keys.letters(bucket, name)
-	return []string{b.keys.subscription(bucket, name), b.keys.position(bucket, name), order}
+	return []string{b.keys.subscription(bucket, name), b.keys.position(bucket, name), order, b.keys.redriven(bucket, name)}
 }
 
 // subscriptionOf reads what load.lua returns.
@@ -227,7 +227,7 @@ func (b *Broker) Delete(ctx context.Context, name string, version uint64) error 
 	order, letters := k.letters(bucket, name)
 	list, err := b.doAs(ctx, true, bucket, deleteScript, []string{
 		k.subscription(bucket, name), k.position(bucket, name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
-		order, letters, k.note(bucket, name),
+		order, letters, k.note(bucket, name), k.redriven(bucket, name),
 	}, version, name)
 	if err != nil {
 		return unavailable(verb, err)
