@@ -85,6 +85,7 @@ func Run(t *testing.T, open New) {
 		{"TrimmedToNothing", testTrimmedToNothing},
 		{"FollowAnnounces", testFollow},
 		{"FollowMakesTheChannel", testFollowCreates},
+		{"FollowOfNothingLeavesNothing", testFollowLeavesNothing},
 		{"FollowLeavesNoHole", testFollowNoHole},
 		{"FollowersAreIndependent", testFollowers},
 		{"FollowersHearOfADrop", testFollowDrop},

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 // ear is a follower that remembers what it heard.
@@ -128,13 +130,64 @@ func testFollowCreates(t *testing.T, f *fixture) {
 	if offset, err := f.OffsetAt(f.ctx, "new", f.clock.Now()); err != nil || offset != 0 {
 		t.Errorf("offset at a time: %d, %v, want 0", offset, err)
 	}
+	if got := f.mustAppend("new", text("e1")); got[0].Epoch != s.Epoch || got[0].Offset != 1 {
+		t.Errorf("first place %+v, want offset 1 of %s", got[0], s.Epoch)
+	}
 	f.reopen()
 	if got := f.mustState("new"); got.Epoch != s.Epoch {
 		t.Errorf("epoch %s became %s", s.Epoch, got.Epoch)
 	}
-	if got := f.mustAppend("new", text("e1")); got[0].Epoch != s.Epoch || got[0].Offset != 1 {
-		t.Errorf("first place %+v, want offset 1 of %s", got[0], s.Epoch)
+}
+
+// A channel to which nothing is appended goes when nobody follows it any more: no
+// follower, and no subscription, for whom its epoch stands.
+func testFollowLeavesNothing(t *testing.T, f *fixture) {
+	f.start()
+	durable, ok := f.Broker.(Durable)
+	if !ok {
+		return
 	}
+	e := &ear{}
+	for _, channel := range []string{"followed", "subscribed", "left"} {
+		if _, err := f.Follow(f.ctx, channel, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := f.mustState("subscribed")
+	cursor := event.Position{{Channel: "subscribed", Epoch: at.Epoch}}
+	u := broker.Update{Name: "crm", Generation: 1, Channels: []string{"subscribed"}, Set: cursor, Due: broker.Never, Durable: true}
+	mustStore(t, durable, u)
+	f.Unfollow("subscribed", e)
+	f.Unfollow("left", e)
+	f.wantCollected("left")
+	for range 3 {
+		f.trim()
+		f.clock.Move(time.Hour)
+	}
+	if got := f.mustState("subscribed"); got.Epoch != at.Epoch {
+		t.Errorf("epoch %s, to which a subscription's cursor belongs, became %s", at.Epoch, got.Epoch)
+	}
+	if got := f.mustState("followed"); got.Head != 0 {
+		t.Errorf("state of what is followed: %+v", got)
+	}
+	if err := durable.Delete(f.ctx, "crm", mustLoad(t, durable, "crm").Version); err != nil {
+		t.Fatal(err)
+	}
+	f.wantCollected("subscribed")
+}
+
+// wantCollected lets time pass until a channel is gone.
+func (f *fixture) wantCollected(channel string) {
+	f.t.Helper()
+	eventually(f.t, channel+" is gone", func() bool {
+		f.trim()
+		f.clock.Move(time.Hour)
+		names, err := f.Channels(f.ctx, channel, "", 1)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		return len(names) == 0
+	})
 }
 
 // Whoever follows while others append knows every event: by the state that

@@ -32,8 +32,10 @@ type request struct {
 type kind int
 
 const (
-	kindAppend kind = iota
-	kindCreate      // a log, if there is none
+	kindAppend  kind = iota
+	kindCreate       // a log, if there is none, in memory
+	kindKeep         // a log's record, if there is a log
+	kindCollect      // an empty log that nobody uses
 	kindDrop
 	kindSync // nothing, but for all before it to be durable
 )

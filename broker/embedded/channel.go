@@ -40,6 +40,9 @@ type channel struct {
 	used uint32 // sweep of its last use
 	ours bool   // the last append was of the present term
 	live bool   // nothing is kept: retention none
+	// stored: the log has a record. One to which nothing was appended, and that no
+	// subscription follows, lives in memory alone.
+	stored bool
 
 	waited bool // there may be who waits for it: see wake.go
 }
@@ -61,6 +64,9 @@ func (c *channel) stateLocked() broker.State {
 func (c *channel) idleLocked() bool {
 	return c.pins == 0 && c.follower == nil && c.head == c.durable
 }
+
+// transientLocked tells whether it has a log of which nothing is on the disk.
+func (c *channel) transientLocked() bool { return c.exists() && (c.live || !c.stored) }
 
 // resetLocked makes it a channel without a log.
 func (c *channel) resetLocked() {
@@ -190,7 +196,7 @@ func (b *Broker) load(name string) (*channel, error) {
 	if err != nil || !ok {
 		return c, err
 	}
-	c.log, c.epoch, c.ours = r.log, r.epoch, r.term == b.term
+	c.log, c.epoch, c.ours, c.stored = r.log, r.epoch, r.term == b.term, true
 	if len(r.forks) > 0 {
 		c.forks = &r.forks
 	}

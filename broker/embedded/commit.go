@@ -64,6 +64,14 @@ func (c *committer) place(rest []*request) int {
 			r.err = c.placeAppend(r)
 		case kindCreate:
 			c.ensureLocked(r, false)
+		case kindKeep:
+			if r.channel.exists() {
+				c.ensureLocked(r, false)
+			}
+		case kindCollect:
+			if ch := r.channel; ch.exists() && ch.head == 0 && ch.follower == nil && ch.pins == 1 {
+				c.placeDrop(r)
+			}
 		case kindDrop:
 			c.placeDrop(r)
 		}
@@ -73,8 +81,9 @@ func (c *committer) place(rest []*request) int {
 	return len(rest)
 }
 
-// ensureLocked makes a log if there is none. Before an append it also forks a
-// log whose last append was of another term.
+// ensureLocked makes a log if there is none; its record is written when there is
+// a reason to keep it. Before an append it also forks a log whose last append was
+// of another term.
 func (c *committer) ensureLocked(r *request, fork bool) {
 	ch := r.channel
 	switch {
@@ -82,12 +91,13 @@ func (c *committer) ensureLocked(r *request, fork bool) {
 		ch.beginLocked()
 	case fork && !ch.ours:
 		ch.forkLocked()
-	default:
+	case ch.stored:
 		return
 	}
-	if ch.live {
+	if ch.live || r.kind == kindCreate {
 		return
 	}
+	ch.stored = true
 	record := ch.recordLocked(c.term)
 	c.scratch = record.append(c.scratch[:0])
 	_ = c.batch.Set(channelKey(r.name), c.scratch, nil)

@@ -86,15 +86,6 @@ func appendForever(dir string, fsync embedded.Fsync) error {
 				for i, p := range places {
 					fmt.Fprintf(&lines, "%s %s %d %s\n", channel, p.Epoch, p.Offset, entries[i].Data)
 				}
-				if n%8 == 0 {
-					name := fmt.Sprintf("followed.%d.%d.%d", os.Getpid(), a, n)
-					s, err := b.Follow(context.Background(), name, deaf{})
-					if err != nil {
-						fmt.Fprintln(os.Stderr, err)
-						os.Exit(1)
-					}
-					fmt.Fprintf(&lines, "%s %s 0 -\n", name, s.Epoch)
-				}
 				os.Stdout.WriteString(lines.String())
 			}
 		})

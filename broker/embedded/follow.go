@@ -67,8 +67,8 @@ func (r *request) appendItems(items []broker.Item) []broker.Item {
 	return items
 }
 
-// Follow implements broker.Tail. A channel that it makes survives a killed
-// process; it doesn't wait for an fsync.
+// Follow implements broker.Tail. A log that it makes lives in memory until
+// something is appended or a subscription follows it.
 func (b *Broker) Follow(ctx context.Context, channel string, f broker.Follower) (broker.State, error) {
 	if err := b.enter(ctx); err != nil {
 		return broker.State{}, err

@@ -20,8 +20,11 @@ type letterCounts struct {
 }
 
 func (c *letterCounts) append(dst []byte) []byte {
-	for _, n := range [...]uint64{c.dead, c.redriving, c.last, c.bytes} {
+	for _, n := range [...]uint64{c.dead, c.redriving, c.last} {
 		dst = binary.AppendUvarint(dst, n)
+	}
+	if c.bytes > 0 {
+		dst = binary.AppendUvarint(dst, c.bytes)
 	}
 	return dst
 }

@@ -158,8 +158,8 @@ func (b *Broker) Channels(ctx context.Context, prefix, after string, limit int) 
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("list channels: %w", err))
 	}
-	if live := b.liveChannels(prefix, after); len(live) > 0 {
-		names = append(names, live...)
+	if more := b.transientChannels(prefix, after); len(more) > 0 {
+		names = append(names, more...)
 		slices.Sort(names)
 		names = slices.Compact(names)
 	}
@@ -188,14 +188,14 @@ func (b *Broker) storedChannels(ctx context.Context, prefix, after string, limit
 	return names, it.Error()
 }
 
-// liveChannels are those of which nothing is stored.
-func (b *Broker) liveChannels(prefix, after string) []string {
+// transientChannels are those of which nothing is on the disk.
+func (b *Broker) transientChannels(prefix, after string) []string {
 	var names []string
 	for i := range b.channels.shards {
 		s := &b.channels.shards[i]
 		s.mu.Lock()
 		for name, c := range s.byName {
-			if c.live && c.exists() && name > after && strings.HasPrefix(name, prefix) {
+			if c.transientLocked() && name > after && strings.HasPrefix(name, prefix) {
 				names = append(names, name)
 			}
 		}

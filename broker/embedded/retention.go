@@ -135,6 +135,7 @@ func (b *Broker) Trim(ctx context.Context) error {
 	b.janitor.turn.Lock()
 	defer b.janitor.turn.Unlock()
 	b.janitor.restart()
+	b.forgetUnstored()
 	for {
 		end, err := b.janitor.proceed(visitsPerRun, true)
 		if err != nil {
@@ -210,6 +211,9 @@ func (j *janitor) visit(name string, exact bool) (int64, error) {
 		return 0, err
 	}
 	s := c.stateLocked() // of our own copy
+	if s.Head == 0 {
+		return 0, j.collect(name, exact)
+	}
 	if s.First > s.Head {
 		return 0, nil
 	}
@@ -245,6 +249,35 @@ func (j *janitor) visit(name string, exact bool) (int64, error) {
 		err = j.note(name, &c, replay, bytes)
 	}
 	return bytes, err
+}
+
+// collect removes a log to which nothing was appended, that nobody follows or
+// used lately; at once tells not to wait for that.
+func (j *janitor) collect(name string, atOnce bool) error {
+	b := j.b
+	followed := false
+	err := b.scan(rowKey(rowFollows, name, ""), func(_, _ []byte) (bool, error) {
+		followed = true
+		return false, nil
+	})
+	if err != nil || followed {
+		return err
+	}
+	s := b.channels.of(name)
+	s.mu.Lock()
+	c := s.byName[name]
+	used := c != nil && (c.follower != nil || !atOnce && j.sweep.Load()-c.used < idleSeconds)
+	s.mu.Unlock()
+	if used || !b.calls.enter() {
+		return nil
+	}
+	defer b.calls.leave()
+	r := newRequest(kindCollect, name)
+	if err := b.perform(context.Background(), r); err != nil {
+		return err
+	}
+	r.free()
+	return nil
 }
 
 // note remembers a backlog, if it is one of the largest.
@@ -286,18 +319,35 @@ func (j *janitor) forgetIdentities() error {
 	return nil
 }
 
-// forgetIdle removes idle channels of one shard from memory. Of a live channel
-// nothing is left then; whoever comes later starts with a new epoch.
+// forgetIdle removes idle channels of one shard from memory. Of a live channel,
+// and of one to which nothing was appended, nothing is left then; whoever comes
+// later starts with a new epoch.
 func (b *Broker) forgetIdle(sweep uint32) {
 	s := &b.channels.shards[sweep%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, c := range s.byName {
 		idle := sweep - c.used
-		if c.idleLocked() && idle >= idleSeconds && (!c.live || idle >= 10*idleSeconds) {
+		if c.idleLocked() && idle >= idleSeconds && (!c.transientLocked() || idle >= 10*idleSeconds) {
 			delete(s.byName, name)
 			s.removed++
 		}
+	}
+}
+
+// forgetUnstored removes from memory all logs to which nothing was appended and
+// that nobody uses.
+func (b *Broker) forgetUnstored() {
+	for i := range b.channels.shards {
+		s := &b.channels.shards[i]
+		s.mu.Lock()
+		for name, c := range s.byName {
+			if c.idleLocked() && c.transientLocked() && !c.live {
+				delete(s.byName, name)
+				s.removed++
+			}
+		}
+		s.mu.Unlock()
 	}
 }
 

@@ -221,6 +221,9 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 	if err := b.trouble.now().err; err != nil {
 		return fmt.Errorf("store subscription %s: %w", u.Name, err)
 	}
+	if err := b.keepLogs(ctx, u); err != nil {
+		return fmt.Errorf("store subscription %s: %w", u.Name, err)
+	}
 	due, err := b.store(u)
 	if err != nil {
 		return unavailable(fmt.Errorf("store subscription %s: %w", u.Name, err))
@@ -232,6 +235,33 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 		if err := b.harden(ctx); err != nil {
 			return fmt.Errorf("store subscription %s: %w", u.Name, err)
 		}
+	}
+	return nil
+}
+
+// keepLogs has the logs survive that a subscription is to follow and that live in
+// memory alone: its cursors are of their epochs.
+func (b *Broker) keepLogs(ctx context.Context, u broker.Update) error {
+	channels := slices.Clone(u.Channels)
+	for _, c := range slices.Concat(u.Set, u.Wait) {
+		if !slices.Contains(channels, c.Channel) {
+			channels = append(channels, c.Channel)
+		}
+	}
+	for _, channel := range channels {
+		s := b.channels.of(channel)
+		s.mu.Lock()
+		c := s.byName[channel]
+		inMemory := c != nil && c.exists() && !c.stored && !c.live
+		s.mu.Unlock()
+		if !inMemory {
+			continue
+		}
+		r := newRequest(kindKeep, channel)
+		if err := b.perform(ctx, r); err != nil {
+			return err
+		}
+		r.free()
 	}
 	return nil
 }
