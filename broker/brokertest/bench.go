@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -38,6 +39,11 @@ func Bench(b *testing.B, open New) {
 	b.Run("Advance/moves=300", func(b *testing.B) {
 		if subs, ok := open(b, broker.Options{}).Broker.(broker.Subscriptions); ok {
 			benchAdvance(b, subs)
+		}
+	})
+	b.Run("Wake/waiting=100000", func(b *testing.B) {
+		if d, ok := open(b, broker.Options{}).Broker.(Durable); ok {
+			benchWake(b, d, 100_000)
 		}
 	})
 	b.Run("Follow/new", func(b *testing.B) { benchFollow(b, open(b, broker.Options{}).Broker) })
@@ -181,4 +187,79 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// benchWake measures what an event that wakes many costs: the append itself, and
+// appends to another channel while those who waited are handed out, beside as
+// many when nothing else happens.
+func benchWake(b *testing.B, d Durable, many int) {
+	ctx := context.Background()
+	append1 := func(channel string) (broker.Appended, time.Duration) {
+		begun := time.Now()
+		at, err := d.Append(ctx, channel, []broker.Entry{{Data: benchData[0]}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return at[0], time.Since(begun)
+	}
+	var wake time.Duration
+	var busy, quiet []time.Duration
+	for n := range b.N {
+		channel := fmt.Sprint("wake.", n)
+		at, _ := append1(channel)
+		wait := event.Position{{Channel: channel, Epoch: at.Epoch, Offset: at.Offset}}
+		var wg sync.WaitGroup
+		var next atomic.Int64
+		for range 64 {
+			wg.Go(func() {
+				for i := next.Add(1); i <= int64(many); i = next.Add(1) {
+					u := broker.Update{Name: fmt.Sprintf("s%d.%d", n, i), Generation: 1, Wait: wait, Due: broker.Never}
+					if err := d.Store(ctx, u); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		done := make(chan struct{})
+		_, took := append1(channel)
+		wake = max(wake, took)
+		go func() {
+			defer close(done)
+			for range 500 {
+				tickets, _, err := d.Due(ctx, nil, 32, time.Hour)
+				if err == nil {
+					err = d.Done(ctx, tickets)
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		}()
+		for handing := true; handing; {
+			select {
+			case <-done:
+				handing = false
+			default:
+				_, took := append1("other")
+				busy = append(busy, took)
+			}
+		}
+		for len(quiet) < len(busy) {
+			_, took := append1("other")
+			quiet = append(quiet, took)
+		}
+	}
+	slices.Sort(busy)
+	slices.Sort(quiet)
+	b.ReportMetric(float64(wake.Microseconds())/1e3, "ms/waking")
+	for _, q := range []struct {
+		name string
+		part float64
+	}{{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}} {
+		i := int(q.part * float64(len(busy)-1))
+		b.ReportMetric(float64(busy[i].Microseconds())/1e3, "ms/other-"+q.name)
+		b.ReportMetric(float64(quiet[i].Microseconds())/1e3, "ms/quiet-"+q.name)
+	}
 }
