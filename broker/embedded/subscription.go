@@ -41,7 +41,6 @@ func (s *subscriptions) init(b *Broker) error {
 	s.nodes = make(map[string]time.Time)
 	s.onDue = make(map[int]func(part int))
 	s.listeners = make(map[int]*listener)
-	s.recheck = rowKey(rowWaits)
 	moving, err := lru.New[string, []byte](maxMoving)
 	if err != nil {
 		return err
@@ -49,6 +48,7 @@ func (s *subscriptions) init(b *Broker) error {
 	s.moving = moving
 	return b.scan(rowKey(rowWaits), func(_, _ []byte) (bool, error) {
 		s.waiting.Store(true)
+		s.recheck = rowKey(rowWaits)
 		return false, nil
 	})
 }

@@ -24,6 +24,12 @@ func TestForgottenWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	redistest.Eventually(t, func() error { // what was new at the start was seen to
+		if seen, _ := s.Do("KEYS", "*repaired").([]any); len(seen) < 256 {
+			return fmt.Errorf("only %d buckets were seen to", len(seen))
+		}
+		return nil
+	})
 	for _, key := range s.Do("KEYS", "*waiting").([]any) {
 		s.Do("DEL", key)
 	}
