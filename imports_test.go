@@ -38,11 +38,11 @@ var imports = map[string]string{
 	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",
-	"gateway/callback":            "broker event gateway/cursor gateway/durable gateway/feed gateway/webhook gateway/wire",
+	"gateway/callback":            "broker event gateway/cursor gateway/durable gateway/expr gateway/feed gateway/shape gateway/webhook gateway/wire",
 	"gateway/conn":                "",
 	"gateway/console":             "",
 	"gateway/cursor":              "broker event gateway/feed gateway/wire",
-	"gateway/durable":             "broker event gateway/webhook gateway/wire",
+	"gateway/durable":             "broker event gateway/shape gateway/webhook gateway/wire",
 	"gateway/durable/durabletest": "broker/embedded gateway/durable",
 	"gateway/expr":                "",
 	"gateway/feed":                "broker event gateway/guard gateway/wire",
@@ -52,6 +52,7 @@ var imports = map[string]string{
 	"gateway/pull":                "broker event gateway/auth gateway/cursor gateway/durable gateway/feed gateway/session gateway/wire",
 	"gateway/quota":               "gateway/auth gateway/wire",
 	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/cursor gateway/durable gateway/feed gateway/guard gateway/quota gateway/wire",
+	"gateway/shape":               "event gateway/expr gateway/webhook",
 	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
 	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/durable gateway/webhook gateway/wire",
 	"gateway/webhook":             "event",
@@ -74,7 +75,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/webhook gateway/wire",
+	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
-	"github.com/longline-push/longline/gateway/webhook"
 )
 
 // durability is what a node has for durable subscriptions: who owns them, and
@@ -83,13 +82,13 @@ func (d *durability) run(b gateway.Broker, hub *session.Hub, logger *slog.Logger
 }
 
 // private opens what of a callback is kept encrypted.
-func (d *durability) private(s durable.State) ([]webhook.Secret, map[string]string, error) {
+func (d *durability) private(s durable.State) (callback.Private, error) {
 	p, err := d.vault.Open(s.Name, s.Sealed)
 	if err != nil {
-		return nil, nil, err
+		return callback.Private{}, err
 	}
 	secrets, err := subscriptions.CallbackSecrets(p)
-	return secrets, p.Headers, err
+	return callback.Private{Secrets: secrets, Headers: p.Headers, Auth: p.Auth}, err
 }
 
 // drain ends the pulls that wait, claims nothing more and starts no new call,

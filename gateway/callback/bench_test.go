@@ -105,8 +105,8 @@ func BenchmarkPost(b *testing.B) {
 			for i := range endpoints {
 				m := &endless{newMemory(), uint64(b.N/endpoints + 1), body}
 				if _, err := e.Deliver(callback.Subscription{
-					Name: fmt.Sprint("crm-", i), URL: fmt.Sprintf("http://%s/%d", to, i), Position: event.Position{cursor(0)},
-					Secrets: []webhook.Secret{secret},
+					Name: fmt.Sprint("crm-", i), Position: event.Position{cursor(0)},
+					Target: callback.Target{URL: fmt.Sprintf("http://%s/%d", to, i), Secrets: []webhook.Secret{secret}},
 				}, m, m, func(r callback.Result) { ended <- r }); err != nil {
 					b.Fatal(err)
 				}

@@ -16,17 +16,18 @@ package callback
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/longline-push/longline/event"
-	"github.com/longline-push/longline/gateway/webhook"
+	"github.com/longline-push/longline/gateway/shape"
 	"golang.org/x/time/rate"
 )
 
@@ -37,15 +38,13 @@ type Subscription struct {
 	Position event.Position // acknowledged, for every channel
 	Window   int            // events read past the contiguous prefix; 0: 256
 
-	URL         string
-	Headers     map[string]string // the user's own, checked
-	Secrets     []webhook.Secret  // the newest first
-	Rate        float64           // calls a second; 0: as fast as answered
-	ByKey       bool              // order by key, else by channel
-	Concurrency int               // calls in flight where ByKey; 0: 1
-	MaxEvents   int               // of a batch; 0 or 1: no batches
-	MaxWait     time.Duration     // for a batch to fill
-	Timeout     time.Duration     // of a whole exchange; 0: 15 s
+	Target
+	Rate        float64       // calls a second; 0: as fast as answered
+	ByKey       bool          // order by key, else by channel
+	Concurrency int           // calls in flight where ByKey; 0: 1
+	MaxEvents   int           // of a batch; 0 or 1: no batches
+	MaxWait     time.Duration // for a batch to fill
+	Timeout     time.Duration // of a whole exchange; 0: 15 s
 }
 
 // Patience is how long a call in flight may take when the subscription goes
@@ -81,7 +80,10 @@ type Engine struct {
 	via   http.RoundTripper
 	pool  *http.Transport // via, if it is ours to close
 	quota *quota          // of calls
-	bytes *quota
+	bytes *quota          // of events at hand
+
+	tokens       *shape.Tokens
+	certificates *lru.Cache[[sha256.Size]byte, *http.Transport] // by client certificate
 
 	mu      sync.Mutex
 	workers map[*Worker]struct{}
@@ -118,6 +120,8 @@ func New(o Options) *Engine {
 		e.pool = o.Dialing.Transport()
 		e.via = e.pool
 	}
+	e.tokens = shape.NewTokens(e.via)
+	e.certificates, _ = lru.NewWithEvict(maxCertified, func(_ [sha256.Size]byte, t *http.Transport) { t.CloseIdleConnections() })
 	return e
 }
 
@@ -135,9 +139,9 @@ func (e *Engine) Room() int {
 // once, when the worker will touch nothing any more, from a goroutine of the
 // worker's.
 func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(Result)) (*Worker, error) {
-	u, err := url.Parse(sub.URL)
+	receiver, err := e.receiver(&sub.Target)
 	if err != nil {
-		return nil, fmt.Errorf("callback of %q: the URL is not one", sub.Name)
+		return nil, fmt.Errorf("callback of %q: %w", sub.Name, err)
 	}
 	if sub.Window <= 0 {
 		sub.Window = 256
@@ -149,7 +153,7 @@ func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(
 		sub.Concurrency = 1
 	}
 	w := &Worker{
-		e: e, sub: sub, url: u, headers: headerOf(sub.Headers), source: from, progress: to, ended: ended,
+		e: e, sub: sub, to: receiver, source: from, progress: to, ended: ended,
 		q:       newQueue(sub.Position, sub.Window, sub.MaxEvents, sub.MaxWait, sub.ByKey),
 		h:       health{ramp: rampSteps},
 		over:    working,
@@ -180,14 +184,6 @@ func (e *Engine) Deliver(sub Subscription, from Source, to Progress, ended func(
 	}
 	go w.run()
 	return w, nil
-}
-
-func headerOf(m map[string]string) http.Header {
-	h := make(http.Header, len(m))
-	for name, value := range m {
-		h.Set(name, value)
-	}
-	return h
 }
 
 // Halt ends all workers now: calls in flight are cancelled and nothing more is
@@ -231,6 +227,7 @@ func (e *Engine) Close(ctx context.Context) {
 	}
 	if e.pool != nil {
 		e.pool.CloseIdleConnections()
+		e.certificates.Purge()
 	}
 }
 

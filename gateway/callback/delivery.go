@@ -55,7 +55,7 @@ var (
 func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 	p.h = h
 	def := h.State.Definition
-	secrets, headers, err := p.d.o.Private(h.State)
+	private, err := p.d.o.Private(h.State)
 	if err != nil {
 		p.d.o.Logger.Error("open a callback's secrets", "subscription", p.name, "error", err)
 		h.Release(nil, time.Minute)
@@ -81,10 +81,16 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
 	cb := def.Callback
+	form, err := cb.Shape()
+	if err != nil { // likewise
+		p.d.o.Logger.Error("compile a callback's shape", "subscription", p.name, "error", err)
+		h.Release(nil, time.Minute)
+		return
+	}
 	worker, err := p.d.o.Engine.Deliver(Subscription{
 		Name: p.name, Position: position, Window: def.Window,
-		URL: cb.URL, Headers: headers, Secrets: secrets,
-		Rate: cb.Rate, ByKey: cb.Order == durable.ByKey, Concurrency: cb.Concurrency,
+		Target: Target{URL: cb.URL, Headers: private.Headers, Secrets: private.Secrets, Shape: form, Auth: private.Auth},
+		Rate:   cb.Rate, ByKey: cb.Order == durable.ByKey, Concurrency: cb.Concurrency,
 		MaxEvents: cb.Batch.MaxEvents, MaxWait: time.Duration(cb.Batch.MaxWait), Timeout: time.Duration(cb.Timeout),
 	}, p.source, p, p.end)
 	if err != nil {

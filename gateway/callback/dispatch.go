@@ -14,6 +14,7 @@ import (
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/shape"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -24,10 +25,17 @@ type DispatcherOptions struct {
 	Feeds    *feed.Feeds
 	Engine   *Engine
 	// Private returns what of a callback is kept sealed.
-	Private func(s durable.State) (secrets []webhook.Secret, headers map[string]string, err error)
+	Private func(s durable.State) (Private, error)
 	// Filters compiles what subscriptions take; nil: not shared with sessions.
 	Filters *cursor.Filters
 	Logger  *slog.Logger // nil: none
+}
+
+// Private is what of a callback is kept sealed.
+type Private struct {
+	Secrets []webhook.Secret // the newest first
+	Headers map[string]string
+	Auth    *shape.Auth // nil: none
 }
 
 // Dispatcher claims subscriptions whose callback is due, as long as the node

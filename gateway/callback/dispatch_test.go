@@ -20,7 +20,6 @@ import (
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/feed"
-	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -50,8 +49,8 @@ func newNode(t *testing.T) *gatewayNode {
 	n.engine = callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: 50 * time.Millisecond})
 	d := callback.NewDispatcher(callback.DispatcherOptions{
 		Manager: n.manager, Schedule: b, Feeds: feeds, Engine: n.engine,
-		Private: func(durable.State) ([]webhook.Secret, map[string]string, error) {
-			return nil, map[string]string{"X-Tenant": "42"}, nil
+		Private: func(durable.State) (callback.Private, error) {
+			return callback.Private{Headers: map[string]string{"X-Tenant": "42"}}, nil
 		},
 	})
 	claiming, stopClaiming := context.WithCancel(t.Context())

@@ -11,12 +11,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/longline-push/longline/gateway/expr"
+	"github.com/longline-push/longline/gateway/shape"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -39,28 +42,15 @@ type answer struct {
 	head       string        // the first 1 KiB of the body
 	rejected   []string      // ids, of a 2xx that names some
 	latency    time.Duration
+
+	response *expr.Response // for the shape's outcome
+	said     []string       // by the outcome, of each event; nil without one
+	unsaid   error          // why the outcome said nothing
 }
 
-// exchange sends a request and reads the answer, all of it within timeout.
-// The answer's err is ctx's cause if ctx ended first.
-func exchange(ctx context.Context, via http.RoundTripper, r *http.Request, timeout time.Duration, lastBody string) answer {
-	start := time.Now()
-	callCtx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
-	defer cancel()
-	a := roundTrip(via, r.WithContext(callCtx), lastBody)
-	a.latency = time.Since(start)
-	if a.err != nil {
-		switch cause := context.Cause(callCtx); {
-		case ctx.Err() != nil:
-			a.err = context.Cause(ctx)
-		case cause != nil:
-			a.err = fmt.Errorf("%w after %v", errTimeout, timeout)
-		}
-	}
-	return a
-}
-
-func roundTrip(via http.RoundTripper, r *http.Request, lastBody string) answer {
+// roundTrip sends a request and reads the answer; keep says that an outcome is
+// to read it.
+func roundTrip(via http.RoundTripper, r *http.Request, lastBody string, keep bool) answer {
 	resp, err := via.RoundTrip(r)
 	if err != nil {
 		return answer{err: err}
@@ -72,6 +62,9 @@ func roundTrip(via http.RoundTripper, r *http.Request, lastBody string) answer {
 	}
 	// 101 hands over the connection instead of a body; closing it ends that.
 	if resp.Body == http.NoBody || a.status == http.StatusSwitchingProtocols {
+		if keep {
+			a.response = responseOf(resp, nil)
+		}
 		return a
 	}
 	buf := bodies.Get().(*bytes.Buffer)
@@ -82,10 +75,25 @@ func roundTrip(via http.RoundTripper, r *http.Request, lastBody string) answer {
 	}
 	body := buf.Bytes()
 	a.head = headOf(body, lastBody)
+	if keep {
+		if a.err == nil {
+			a.response = responseOf(resp, bytes.Clone(body))
+		}
+		return a
+	}
 	if a.status/100 == 2 && bytes.Contains(body, rejectedName) {
 		a.rejected = parseRejected(body)
 	}
 	return a
+}
+
+// responseOf is an answer as an outcome sees it.
+func responseOf(resp *http.Response, body []byte) *expr.Response {
+	headers := make(map[string]string, len(resp.Header))
+	for name, values := range resp.Header {
+		headers[strings.ToLower(name)] = strings.Join(values, ", ")
+	}
+	return &expr.Response{Status: resp.StatusCode, Headers: headers, Body: body}
 }
 
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
@@ -148,6 +156,16 @@ func (a *answer) verdict(ctx context.Context) verdict {
 	switch {
 	case a.err != nil && ctx.Err() != nil:
 		return cancelled
+	case errors.Is(a.err, errShape):
+		return refused
+	case a.unsaid != nil:
+		return trouble
+	case slices.Contains(a.said, expr.Ack):
+		return accepted
+	case slices.Contains(a.said, expr.Retry):
+		return trouble
+	case a.said != nil:
+		return refused
 	case a.err != nil && a.status != http.StatusGone:
 		return trouble
 	case a.status/100 == 2:
@@ -172,7 +190,18 @@ func (a *answer) describe() string {
 		op   *net.OpError
 	)
 	err := a.err
+	var token *shape.TokenError
 	switch {
+	case errors.Is(err, errShape):
+		return err.Error()
+	case errors.As(err, &token):
+		return token.Error()
+	case a.unsaid != nil:
+		return fmt.Sprintf("answered %d; %v", a.status, a.unsaid)
+	case slices.Contains(a.said, expr.Refuse), slices.Contains(a.said, expr.Retry):
+		return fmt.Sprintf("answered %d; the outcome says %s", a.status, summary(a.said))
+	case a.said != nil:
+		return ""
 	case err == nil && a.status/100 == 2:
 		return ""
 	case err == nil && a.status/100 == 3:
@@ -201,4 +230,16 @@ func (a *answer) describe() string {
 		return "the answer is not HTTP"
 	}
 	return "the exchange failed"
+}
+
+// summary is the outcome of one event, or how many of several have which.
+func summary(said []string) string {
+	if len(said) == 1 {
+		return said[0]
+	}
+	counts := map[string]int{}
+	for _, s := range said {
+		counts[s]++
+	}
+	return fmt.Sprintf("%d ack, %d refuse, %d retry", counts[expr.Ack], counts[expr.Refuse], counts[expr.Retry])
 }

@@ -30,8 +30,8 @@ func attempt(t *testing.T, o callback.Options, to string, timeout time.Duration)
 	m.publish("")
 	e := callback.New(o)
 	w, err := e.Deliver(callback.Subscription{
-		Name: "crm-42", URL: to, Timeout: timeout, Position: event.Position{cursor(0)},
-		Headers: map[string]string{"X-Tenant": "42"},
+		Name: "crm-42", Timeout: timeout, Position: event.Position{cursor(0)},
+		Target: callback.Target{URL: to, Headers: map[string]string{"X-Tenant": "42"}},
 	}, m, m, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestHTTP2AndPooling(t *testing.T) {
 	e := callback.New(callback.Options{Transport: via, Linger: time.Millisecond})
 	ended := make(chan callback.Result, 1)
 	if _, err := e.Deliver(callback.Subscription{
-		Name: "crm-42", URL: s.URL, Position: event.Position{cursor(0)}, Headers: map[string]string{"x-tenant": "42"},
+		Name: "crm-42", Position: event.Position{cursor(0)}, Target: callback.Target{URL: s.URL, Headers: map[string]string{"x-tenant": "42"}},
 	}, m, m, func(r callback.Result) { ended <- r }); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestConnectionClosedWhileIdle(t *testing.T) {
 	m.publish(repeat("", 30)...)
 	e := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: time.Millisecond})
 	ended := make(chan callback.Result, 1)
-	if _, err := e.Deliver(callback.Subscription{Name: "crm-42", URL: "http://" + l.Addr().String(), Position: event.Position{cursor(0)}},
+	if _, err := e.Deliver(callback.Subscription{Name: "crm-42", Target: callback.Target{URL: "http://" + l.Addr().String()}, Position: event.Position{cursor(0)}},
 		m, m, func(r callback.Result) { ended <- r }); err != nil {
 		t.Fatal(err)
 	}

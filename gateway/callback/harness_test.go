@@ -310,7 +310,7 @@ func deliver(t *testing.T, m *memory, e *endpoint, set func(*callback.Subscripti
 	d := &delivery{memory: m, endpoint: e, result: make(chan callback.Result, 1)}
 	d.engine = callback.New(callback.Options{Transport: e})
 	sub := callback.Subscription{
-		Name: "crm-42", URL: "https://crm.example.com/longline", Position: event.Position{cursor(m.position())},
+		Name: "crm-42", Target: callback.Target{URL: "https://crm.example.com/longline"}, Position: event.Position{cursor(m.position())},
 	}
 	if set != nil {
 		set(&sub)

@@ -17,7 +17,7 @@ func (q *queue) pick(now time.Time, all bool) (*unit, time.Time) {
 		}
 		at = sooner(at, u.notBefore)
 	}
-	u, full := q.next(now)
+	u, full := q.next(now, all)
 	if u == nil {
 		at = sooner(at, full)
 	}
@@ -63,8 +63,8 @@ func (q *queue) another() *unit {
 }
 
 // next makes a unit of events that were not sent yet, or returns when a batch
-// will have waited long enough.
-func (q *queue) next(now time.Time) (*unit, time.Time) {
+// will have waited long enough, or an event that waits by itself.
+func (q *queue) next(now time.Time, all bool) (*unit, time.Time) {
 	if q.idle == 0 || !q.byKey && q.taken[lane{}] {
 		return nil, time.Time{}
 	}
@@ -72,6 +72,7 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 		batch   []*item
 		size    int
 		skipped map[lane]bool
+		at      time.Time // when one that waits by itself may go
 	)
 	for _, it := range q.items {
 		if it.state != waiting {
@@ -79,6 +80,16 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 		}
 		l, keyed := q.lane(it)
 		if keyed && (q.taken[l] || skipped[l]) {
+			continue
+		}
+		if it.alone != nil && !all && it.alone.notBefore.After(now) {
+			at = sooner(at, it.alone.notBefore)
+			if !q.byKey {
+				break
+			}
+			if keyed {
+				skipped = with(skipped, l)
+			}
 			continue
 		}
 		if it.alone != nil || len(batch) > 0 && size+len(it.ev.JSON) >= maxBatchBytes {
@@ -103,11 +114,11 @@ func (q *queue) next(now time.Time) (*unit, time.Time) {
 	}
 	if len(batch) == 0 {
 		q.starved = true
-		return nil, time.Time{}
+		return nil, at
 	}
 	if len(batch) < q.maxEvents && q.room() > 0 && !q.tight {
 		if full := batch[0].seen.Add(q.maxWait); now.Before(full) {
-			return nil, full
+			return nil, sooner(at, full)
 		}
 	}
 	u := &unit{items: batch, batch: q.maxEvents > 1}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/expr"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -81,9 +82,10 @@ type placement struct {
 type unit struct {
 	items     []*item
 	msg       webhook.Message
-	made      bool // msg is
-	batch     bool // an array
-	probe     bool // out of turn: it holds no lane
+	made      bool          // msg is
+	events    []*expr.Event // as the shape sees them, if there is one
+	batch     bool          // an array
+	probe     bool          // out of turn: it holds no lane
 	attempts  int
 	fails     int       // trouble, in a row
 	since     time.Time // of the first of them
@@ -328,6 +330,31 @@ func (q *queue) split(u *unit, fails int) {
 		it.alone = &unit{items: []*item{it}, batch: true, attempts: u.attempts, fails: fails, since: u.since}
 		fails = 0
 	}
+}
+
+// part takes a batch apart of which an answer acknowledged some: the others go
+// by themselves, those that it refused with one try less, those that are to be
+// tried again after a backoff. It returns how many are done.
+func (q *queue) part(u *unit, said []string, now time.Time) (acknowledged int) {
+	q.free(u)
+	for i, it := range u.items {
+		if said[i] == expr.Ack {
+			q.setState(it, done)
+			q.drop(it)
+			acknowledged++
+			continue
+		}
+		alone := &unit{items: []*item{it}, batch: u.batch, attempts: u.attempts}
+		if said[i] == expr.Refuse {
+			alone.refusals, alone.notBefore = 1, now.Add(refusedPause)
+		} else {
+			alone.fails, alone.since, alone.notBefore = 1, now, now.Add(backoff(u.fails+1, now, now))
+		}
+		q.setState(it, waiting)
+		it.alone = alone
+	}
+	q.trim()
+	return acknowledged
 }
 
 // compared ends the trial of another one: suspects know now whether it passed.

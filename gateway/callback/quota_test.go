@@ -36,7 +36,7 @@ func TestWindowsAreBoundedInBytes(t *testing.T) {
 					}
 					logs = append(logs, m)
 					sub := callback.Subscription{
-						Name: "crm-" + itoa(i), URL: "https://crm.example.com/longline", Position: event.Position{cursor(0)},
+						Name: "crm-" + itoa(i), Target: callback.Target{URL: "https://crm.example.com/longline"}, Position: event.Position{cursor(0)},
 						Window: 10_000, ByKey: tc.byKey, Concurrency: 4, Timeout: time.Minute,
 					}
 					if _, err := engine.Deliver(sub, m, m, nil); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/expr"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -37,7 +38,11 @@ func (w *Worker) call(u *unit) answer {
 			e := &it.ev
 			events[i] = webhook.Event{Cursor: e.Cursor, ID: e.ID, JSON: e.JSON, Redelivery: e.Redelivery || e.Redriven}
 		}
-		u.msg, u.made = webhook.NewMessage(w.sub.Name, events, u.batch), true
+		var err error
+		if u.msg, u.events, err = w.to.message(w.sub.Name, events, u.batch); err != nil {
+			return answer{err: err}
+		}
+		u.made = true
 	}
 	m := u.msg
 	m.Attempt = u.attempts
@@ -45,8 +50,7 @@ func (w *Worker) call(u *unit) answer {
 	lastBody := w.log.lastBody()
 	w.mu.Unlock()
 	w.e.opt.Metrics.InFlight.Inc()
-	r := webhook.Request(w.calls, w.url, w.headers, &m, w.sub.Secrets, time.Now())
-	a := exchange(w.calls, w.e.via, r, w.sub.Timeout, lastBody)
+	a := w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
 	w.e.opt.Metrics.InFlight.Dec()
 	return a
 }
@@ -59,9 +63,10 @@ func (w *Worker) settle(u *unit, a *answer) {
 		w.e.opt.Metrics.Seconds.Observe(a.latency.Seconds())
 	}
 	var refusedByAnswer *unit
+	mixed := v == accepted && (slices.Contains(a.said, expr.Refuse) || slices.Contains(a.said, expr.Retry))
 	if v == accepted {
 		refusedByAnswer = w.parseOut(u, a.rejected)
-		w.removeRedriven(u)
+		w.removeRedriven(u, a.said)
 	}
 
 	w.mu.Lock()
@@ -77,9 +82,14 @@ func (w *Worker) settle(u *unit, a *answer) {
 	}
 	switch v {
 	case accepted:
-		w.e.opt.Metrics.Events.Add(float64(len(u.items)))
+		n := len(u.items)
 		w.q.compared(v)
-		w.q.finish(u)
+		if mixed {
+			n = w.q.part(u, a.said, now)
+		} else {
+			w.q.finish(u)
+		}
+		w.e.opt.Metrics.Events.Add(float64(n))
 		if refusedByAnswer != nil {
 			w.q.take(refusedByAnswer)
 			w.q.again(refusedByAnswer, now)
@@ -88,8 +98,18 @@ func (w *Worker) settle(u *unit, a *answer) {
 			w.q.release(now)
 			tell = append(tell, Recovered)
 		}
-		w.commitSoonLocked(len(u.items))
+		if a.retryAfter > 0 {
+			w.h.next = later(w.h.next, now.Add(a.retryAfter))
+		}
+		w.commitSoonLocked(n)
 	case refused:
+		if errors.Is(a.err, errShape) {
+			u.attempts-- // it was not sent, and would not be another time
+			u.refusals = refusedTries - 1
+		}
+		if a.retryAfter > 0 {
+			w.h.next = later(w.h.next, now.Add(a.retryAfter))
+		}
 		if w.refusedLocked(u, now) {
 			if w.failedLocked(u, a, now) {
 				tell = append(tell, Failing)
@@ -150,10 +170,10 @@ func (w *Worker) parseOut(u *unit, rejected []string) *unit {
 
 // removeRedriven removes letters that were delivered from among the dead. If
 // that fails they may be delivered once more.
-func (w *Worker) removeRedriven(u *unit) {
+func (w *Worker) removeRedriven(u *unit, said []string) {
 	var ids []string
-	for _, it := range u.items {
-		if it.ev.Redriven {
+	for i, it := range u.items {
+		if it.ev.Redriven && (said == nil || said[i] == expr.Ack) {
 			ids = append(ids, it.ev.ID)
 		}
 	}

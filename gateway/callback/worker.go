@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -57,8 +55,7 @@ type Worker struct {
 	// static
 	e        *Engine
 	sub      Subscription
-	url      *url.URL
-	headers  http.Header
+	to       *receiver
 	source   Source
 	progress Progress
 	ended    func(Result)

@@ -350,8 +350,8 @@ func TestMemoryOfADeadEndpointsSubscription(t *testing.T) {
 		before := heap()
 		for i, m := range logs {
 			if _, err := engine.Deliver(callback.Subscription{
-				Name: fmt.Sprint("crm-", i), URL: "https://crm.example.com/longline", Position: event.Position{cursor(0)},
-				Headers: map[string]string{"X-Tenant": "42"},
+				Name: fmt.Sprint("crm-", i), Position: event.Position{cursor(0)},
+				Target: callback.Target{URL: "https://crm.example.com/longline", Headers: map[string]string{"X-Tenant": "42"}},
 			}, m, m, nil); err != nil {
 				t.Fatal(err)
 			}

@@ -3,11 +3,11 @@ package durable
 import (
 	"errors"
 	"fmt"
-	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/longline-push/longline/gateway/shape"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -61,7 +61,30 @@ func (c *Callback) check(window int) error {
 			return fmt.Errorf("secret: %w", err)
 		}
 	}
-	return checkHeaders(c.Headers)
+	if err := checkHeaders(c.Headers); err != nil {
+		return err
+	}
+	if _, err := c.Shape(); err != nil {
+		return err
+	}
+	if c.Auth == nil {
+		return nil
+	}
+	if err := c.Auth.Check(); err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	for name := range c.Headers {
+		if strings.EqualFold(name, "Authorization") && (c.Auth.OAuth2 != nil || c.Auth.Authorization() != "") {
+			return fmt.Errorf("headers: %q is what auth sets, want one of them", name)
+		}
+	}
+	return nil
+}
+
+// Shape is what the callback makes of its requests, compiled; nil if it asks
+// for nothing.
+func (c *Callback) Shape() (*shape.Shape, error) {
+	return shape.Compile(c.Spec, c.URL, c.Batch.MaxEvents > 1)
 }
 
 // inFlight is how many events may be on their way at once.
@@ -70,6 +93,9 @@ func (c *Callback) inFlight() int { return c.Concurrency * c.Batch.MaxEvents }
 func checkURL(text string) error {
 	if len(text) > MaxURL {
 		return fmt.Errorf("%d bytes, want %d at most", len(text), MaxURL)
+	}
+	if err := shape.CheckURL(text); err != nil {
+		return err
 	}
 	u, err := url.Parse(text)
 	switch {
@@ -87,27 +113,16 @@ func checkURL(text string) error {
 	return nil
 }
 
-// taken are headers that the gateway sets itself, besides webhook-* and
-// longline-*.
-var taken = map[string]bool{
-	"Host": true, "Content-Length": true, "Content-Type": true, "Content-Encoding": true,
-	"Transfer-Encoding": true, "Connection": true, "Keep-Alive": true, "Proxy-Connection": true,
-	"Upgrade": true, "Te": true, "Trailer": true, "Expect": true, "Accept-Encoding": true,
-}
-
 func checkHeaders(headers map[string]string) error {
 	if len(headers) > MaxHeaders {
 		return fmt.Errorf("headers has %d, want %d at most", len(headers), MaxHeaders)
 	}
 	size := 0
 	for name, value := range headers {
-		canonical := textproto.CanonicalMIMEHeaderKey(name)
-		switch {
-		case !headerName(name):
-			return fmt.Errorf("headers: %q is not a header name", name)
-		case taken[canonical], strings.HasPrefix(canonical, "Webhook-"), strings.HasPrefix(canonical, "Longline-"):
-			return fmt.Errorf("headers: %q is set by the gateway and can't be given", name)
-		case !headerValue(value):
+		if err := shape.CheckHeaderName(name); err != nil {
+			return fmt.Errorf("headers: %w", err)
+		}
+		if !headerValue(value) {
 			return fmt.Errorf("headers: the value of %q has a line break or control character", name)
 		}
 		size += len(name) + len(value)
@@ -116,17 +131,6 @@ func checkHeaders(headers map[string]string) error {
 		return fmt.Errorf("headers has %d bytes, want %d at most", size, MaxHeaderBytes)
 	}
 	return nil
-}
-
-// headerName tells whether s is a token by RFC 9110 §5.6.2.
-func headerName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"(),/:;<=>?@[\\]{}", c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // headerValue tells whether s can stand on a header line: visible text, spaces

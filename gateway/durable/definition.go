@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/shape"
 )
 
 // Definition is what people say a subscription is: the JSON of PUT and GET.
@@ -40,6 +41,8 @@ type Callback struct {
 	Order       Order             `json:"order"`
 	Batch       Batch             `json:"batch"`
 	Timeout     Duration          `json:"timeout"`
+	shape.Spec
+	Auth *shape.Auth `json:"auth,omitempty"` // never in a stored or shown definition
 }
 
 // Batch says how many events go into one call.

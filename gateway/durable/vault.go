@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/longline-push/longline/gateway/shape"
 )
 
 // Vault encrypts what must not be read off a disk: secrets and headers of
@@ -37,6 +39,7 @@ func NewVault(key []byte) (*Vault, error) {
 type Private struct {
 	Secrets []Secret          `json:"secrets,omitempty"` // the newest first
 	Headers map[string]string `json:"headers,omitempty"`
+	Auth    *shape.Auth       `json:"auth,omitempty"`
 }
 
 // Secret is a signing secret's text, and until when it signs (zero: for good).
@@ -66,7 +69,7 @@ const maxSecrets = 8 // that sign at once
 
 // Seal encrypts p for the subscription of that name: it opens for no other.
 func (v *Vault) Seal(name string, p Private) ([]byte, error) {
-	if len(p.Secrets) == 0 && len(p.Headers) == 0 {
+	if len(p.Secrets) == 0 && len(p.Headers) == 0 && p.Auth == nil {
 		return nil, nil
 	}
 	text, err := json.Marshal(p)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
+	"strings"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -31,6 +33,34 @@ func (e *Event) decode() (map[string]any, error) {
 		}
 	})
 	return e.all, e.err
+}
+
+// Text returns what stands at a path of an attribute and, within data, members,
+// as text: strings as they are, numbers without an exponent.
+func (e *Event) Text(path ...string) (string, error) {
+	all, err := e.decode()
+	if err != nil {
+		return "", err
+	}
+	var v any = all
+	for i, name := range path {
+		members, ok := v.(map[string]any)
+		if !ok {
+			return "", fmt.Errorf("the event's %s is no object", strings.Join(path[:i], "."))
+		}
+		if v, ok = members[name]; !ok {
+			return "", fmt.Errorf("the event has no %s", strings.Join(path[:i+1], "."))
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	}
+	return "", fmt.Errorf("the event's %s is neither text nor a number", strings.Join(path, "."))
 }
 
 var (

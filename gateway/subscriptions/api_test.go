@@ -302,6 +302,19 @@ func TestBadDefinitionsAreNamed(t *testing.T) {
 		{cb(`"headers":{"host":"x"}`), "set by the gateway"},
 		{cb(`"headers":{"X-A":"a\r\nX-B: b"}`), "line break"},
 		{cb(`"headers":{"X A":"a"}`), "not a header name"},
+		{cb(`"method":"GET"`), "callback.method"},
+		{cb(`"body":"event.id +"`), "callback.body: line 1, column"},
+		{cb(`"format":"data","batch":{"max_events":5}`), "callback.format"},
+		{cb(`"outcome":"5"`), "callback.outcome"},
+		{cb(`"signature":{"header":"X-Sig","scheme":"md5"}`), "callback.signature.scheme"},
+		{cb(`"auth":{}`), "callback.auth"},
+		{cb(`"auth":{"bearer":{"token":"hunter2"},"basic":{"username":"a","password":"hunter2"}}`), "callback.auth: want one of"},
+		{cb(`"auth":{"bearer":{"token":"hunter2 hunter2"}}`), "callback.auth: bearer.token has a space"},
+		{cb(`"auth":{"bearer":{"token":"hunter2"}},"headers":{"authorization":"hunter2"}`), "is what auth sets"},
+		{cb(`"auth":{"oauth2":{"token_url":"http://10.0.0.1/","client_id":"a","client_secret":"hunter2"}}`), "callback.auth.oauth2.token_url"},
+		{cb(`"auth":{"oauth2":{"token_url":"https://a.example/","client_id":"a","client_secret":"hunter2","style":"odd"}}`), "oauth2.style"},
+		{cb(`"auth":{"mtls":{"certificate":"hunter2","key":"hunter2"}}`), "callback.auth: mtls: certificate and key"},
+		{`{"channels":["acct-42"],"callback":{"url":"http://{subject}.example.com/"}}`, "callback.url: an attribute stands in"},
 	} {
 		status, out := a.call(me, "PUT", "/v1/subscriptions/crm-1", test.body)
 		text, _ := json.Marshal(out)
@@ -523,4 +536,56 @@ func TestTestEventGoesOutSigned(t *testing.T) {
 	}
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-2", `{"channels":["acct-42"]}`)
 	a.want(409, me, "POST", "/v1/subscriptions/crm-2/test", "")
+}
+
+func TestTestShowsTheRequest(t *testing.T) {
+	a, me := newAPI(t), token(t, customer)
+	var got *http.Request
+	var body []byte
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Clone(t.Context())
+		body, _ = io.ReadAll(r.Body)
+		io.WriteString(w, `{"ok":false}`)
+	}))
+	defer receiver.Close()
+	put := a.want(201, me, "PUT", "/v1/subscriptions/crm-1", fmt.Sprintf(`{"channels":["acct-42"],"callback":{
+		"url":"%s/Contact/{subject}","method":"PATCH","headers":{"X-Api-Key":"hunter2"},"body":"{\"opened\": event.data.n}",
+		"outcome":"response.body.ok ? \"ack\" : \"refuse\"","auth":{"basic":{"username":"me","password":"hunter3"}},
+		"signature":{"header":"X-Sig","scheme":"hmac-sha256-hex"}}}`, receiver.URL))
+	out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/test", `{"subject":"a@b","data":{"n":7}}`)
+	request, _ := out["request"].(map[string]any)
+	for path, want := range map[string]any{"method": "PATCH", "url": receiver.URL + "/Contact/a%40b", "body": `{"opened":7}`} {
+		if request[path] != want {
+			t.Errorf("request's %s: got %v, want %v", path, request[path], want)
+		}
+	}
+	for name, want := range map[string]any{"x-api-key": "***", "authorization": "***", "content-type": "application/json", "longline-subscription": "crm-1"} {
+		if at(request, "headers", name) != want {
+			t.Errorf("request's header %s: got %v, want %v", name, at(request, "headers", name), want)
+		}
+	}
+	if out["status"] != 200.0 || out["error"] != "answered 200; the outcome says refuse" || out["body"] != `{"ok":false}` {
+		t.Errorf("got %v, want the answer and what it means", out)
+	}
+	if user, password, _ := got.BasicAuth(); got.Method != "PATCH" || user != "me" || password != "hunter3" || string(body) != `{"opened":7}` || got.Header.Get("X-Sig") == "" {
+		t.Errorf("the receiver got %s %v %s", got.Method, got.Header, body)
+	}
+	out = a.want(200, me, "POST", "/v1/subscriptions/crm-1/test", "")
+	if out["request"] != nil || out["status"] != 0.0 || !strings.Contains(fmt.Sprint(out["error"]), "the event has no subject") {
+		t.Errorf("an event that doesn't fit: got %v, want why", out)
+	}
+	a.want(400, me, "POST", "/v1/subscriptions/crm-1/test", `{"events":1}`)
+
+	stored, err := a.broker.Load(t.Context(), "crm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, _ := json.Marshal([]any{put, out, a.want(200, me, "GET", "/v1/subscriptions/crm-1", ""), a.want(200, me, "PATCH", "/v1/subscriptions/crm-1", `{"callback":{"rate":5}}`)})
+	if bytes.Contains(shown, []byte("hunter")) || bytes.Contains(stored.Record, []byte("hunter")) {
+		t.Errorf("credentials came back, or lie open: %s %s", shown, stored.Record)
+	}
+	a.want(200, me, "POST", "/v1/subscriptions/crm-1/test", `{"subject":"a@b","data":{"n":7}}`)
+	if _, password, _ := got.BasicAuth(); password != "hunter3" {
+		t.Error("a PATCH of something else lost the credentials")
+	}
 }

@@ -139,11 +139,29 @@ func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	if cb == nil || a.o.Engine == nil {
 		return wire.Conflict("subscription %q has no callback to test", s.Name)
 	}
+	in := struct {
+		Subject string          `json:"subject"`
+		Key     string          `json:"partitionkey"`
+		Data    json.RawMessage `json:"data"`
+	}{Data: json.RawMessage(`{}`)}
+	b, err := body(r)
+	if err != nil {
+		return err
+	}
+	if len(b) > 0 {
+		if err := durable.DecodeStrict(b, &in); err != nil {
+			return wire.BadRequest(`%v; want nothing, or {"subject":"…","partitionkey":"…","data":{…}} of the test's event`, err)
+		}
+	}
 	p, err := a.o.Vault.Open(s.Name, s.Sealed)
 	if err != nil {
 		return err
 	}
 	secrets, err := CallbackSecrets(p)
+	if err != nil {
+		return err
+	}
+	form, err := cb.Shape()
 	if err != nil {
 		return err
 	}
@@ -153,23 +171,25 @@ func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	}
 	text, err := json.Marshal(event.Event{
 		ID: id.String(), Source: "/subscriptions/" + s.Name, Type: "longline.test", Time: time.Now(),
-		ContentType: "application/json", Data: json.RawMessage(`{}`),
+		Subject: in.Subject, Key: in.Key, ContentType: "application/json", Data: in.Data,
 	})
 	if err != nil {
 		return err
 	}
-	attempt, err := a.o.Engine.Try(r.Context(),
-		callback.Subscription{Name: s.Name, URL: cb.URL, Headers: p.Headers, Secrets: secrets, Timeout: time.Duration(cb.Timeout)},
-		webhook.Message{Subscription: s.Name, ID: id.String(), Cursor: s.Position.String(), Body: text, Attempt: 1})
+	sent, attempt, err := a.o.Engine.Try(r.Context(), callback.Subscription{
+		Name: s.Name, Timeout: time.Duration(cb.Timeout), MaxEvents: cb.Batch.MaxEvents,
+		Target: callback.Target{URL: cb.URL, Headers: p.Headers, Secrets: secrets, Shape: form, Auth: p.Auth},
+	}, webhook.Event{ID: id.String(), JSON: text}, s.Position)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, struct {
-		Status  int     `json:"status"`
-		Latency float64 `json:"latency_ms"`
-		Error   string  `json:"error"`
-		Body    string  `json:"body"`
-	}{attempt.Status, attempt.LatencyMS, attempt.Error, attempt.Body})
+		Request *callback.Sent `json:"request"`
+		Status  int            `json:"status"`
+		Latency float64        `json:"latency_ms"`
+		Error   string         `json:"error"`
+		Body    string         `json:"body"`
+	}{sent, attempt.Status, attempt.LatencyMS, attempt.Error, attempt.Body})
 }
 
 // CallbackSecrets are sealed secrets as a callback signs with them.

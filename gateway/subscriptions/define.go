@@ -53,7 +53,7 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
 		d := s.Definition
 		if d.Callback != nil {
 			c := *d.Callback
-			c.Headers = p.Headers
+			c.Headers, c.Auth = p.Headers, p.Auth
 			d.Callback = &c
 		}
 		d, err := d.Patch(b)
@@ -156,12 +156,18 @@ func (a *API) check(g *auth.Grant, name string, d durable.Definition) error {
 	if d.Callback == nil {
 		return nil
 	}
-	u, err := url.Parse(d.Callback.URL)
-	if err == nil {
-		err = a.o.CheckURL(u)
+	places := [][2]string{{"callback.url", d.Callback.URL}}
+	if auth := d.Callback.Auth; auth != nil && auth.OAuth2 != nil {
+		places = append(places, [2]string{"callback.auth.oauth2.token_url", auth.OAuth2.TokenURL})
 	}
-	if err != nil {
-		return wire.BadRequest("callback.url: %v", err)
+	for _, place := range places {
+		u, err := url.Parse(place[1])
+		if err == nil {
+			err = a.o.CheckURL(u)
+		}
+		if err != nil {
+			return wire.BadRequest("%s: %v", place[0], err)
+		}
 	}
 	return nil
 }
@@ -171,7 +177,7 @@ func secrets(c *durable.Callback, had durable.Private) (p durable.Private, made 
 	if c == nil {
 		return p, ""
 	}
-	p = durable.Private{Secrets: had.Secrets, Headers: c.Headers}
+	p = durable.Private{Secrets: had.Secrets, Headers: c.Headers, Auth: c.Auth}
 	switch {
 	case c.Secret != "" && (len(p.Secrets) == 0 || p.Secrets[0].Text != c.Secret):
 		p.Secrets = []durable.Secret{{Text: c.Secret}}
@@ -186,7 +192,7 @@ func secrets(c *durable.Callback, had durable.Private) (p durable.Private, made 
 func public(d durable.Definition) durable.Definition {
 	if d.Callback != nil {
 		c := *d.Callback
-		c.Secret, c.Headers = "", nil
+		c.Secret, c.Headers, c.Auth = "", nil, nil
 		d.Callback = &c
 	}
 	return d

@@ -43,6 +43,13 @@ type Message struct {
 	Batch        bool // Body is an array
 	Attempt      int  // counts from 1
 	Redelivery   bool // another owner may have delivered it before
+
+	// What a request shape makes different; see package shape.
+	Method      string         // "": POST
+	URL         *url.URL       // nil: the callback's
+	ContentType string         // "": CloudEvents'
+	Header      http.Header    // of the event's attributes; only read
+	Legacy      *LegacySigning // nil: none
 }
 
 // NewMessage makes the message that delivers events, at least one: as an
@@ -54,10 +61,12 @@ func NewMessage(subscription string, events []Event, batch bool) Message {
 		m.Redelivery = m.Redelivery || events[i].Redelivery
 	}
 	if !batch {
-		m.ID, m.Cursor, m.Body = headerText(first.ID), first.Cursor.String(), first.JSON
+		m.ID, m.Cursor, m.Body = HeaderText(first.ID), first.Cursor.String(), first.JSON
 		return m
 	}
-	m.ID = batchID(first.Cursor, last.Cursor)
+	if m.ID = batchID(first.Cursor, last.Cursor); first.Cursor.Channel == "" {
+		m.ID = HeaderText(first.ID) // a test's, which has no place
+	}
 	m.Cursor = newest(events).String()
 	size := 1 + len(events)
 	for i := range events {
@@ -99,10 +108,10 @@ func newest(events []Event) event.Position {
 	return p
 }
 
-// headerText makes a publisher's text fit for a header, as the HTTP binding of
+// HeaderText makes a publisher's text fit for a header, as the HTTP binding of
 // CloudEvents does it (§3.1.3.2): everything but visible ASCII, and quote and
 // percent sign too, becomes %XX.
-func headerText(s string) string {
+func HeaderText(s string) string {
 	const hexDigits = "0123456789ABCDEF"
 	plain := func(c byte) bool { return c > ' ' && c < 0x7f && c != '"' && c != '%' }
 	clean := true
@@ -143,10 +152,19 @@ func Request(ctx context.Context, u *url.URL, extra http.Header, m *Message, sec
 	if extra.Get("User-Agent") == "" {
 		h["User-Agent"] = userAgent
 	}
-	if m.Batch {
+	for name, values := range m.Header {
+		h[name] = values
+	}
+	switch {
+	case m.ContentType != "":
+		h["Content-Type"] = []string{m.ContentType}
+	case m.Batch:
 		h["Content-Type"] = contentBatch
-	} else {
+	default:
 		h["Content-Type"] = contentEvent
+	}
+	if m.Legacy != nil {
+		m.Legacy.sign(h, secrets, at, m.Body)
 	}
 	// One array for the values that change, instead of one allocation each.
 	v := [...]string{
@@ -171,9 +189,15 @@ func Request(ctx context.Context, u *url.URL, extra http.Header, m *Message, sec
 	// An empty key is not sent: it lets the transport send once more by itself
 	// when a pooled connection turns out to have been closed while idle.
 	h["Idempotency-Key"] = nil
-	body := m.Body
+	body, method := m.Body, http.MethodPost
+	if m.Method != "" {
+		method = m.Method
+	}
+	if m.URL != nil {
+		u = m.URL
+	}
 	r := &http.Request{
-		Method: http.MethodPost, URL: u, Host: u.Host, Header: h,
+		Method: method, URL: u, Host: u.Host, Header: h,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		ContentLength: int64(len(body)),
 		Body:          io.NopCloser(bytes.NewReader(body)),
