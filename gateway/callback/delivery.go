@@ -47,8 +47,9 @@ type delivery struct {
 }
 
 var (
-	_ durable.Holder = (*delivery)(nil)
-	_ Progress       = (*delivery)(nil)
+	_ durable.Holder    = (*delivery)(nil)
+	_ durable.Deliverer = (*delivery)(nil)
+	_ Progress          = (*delivery)(nil)
 )
 
 // begin starts to deliver what was claimed.
@@ -149,6 +150,17 @@ func (p *delivery) with(f func(*Worker)) {
 
 // Ended implements durable.Holder.
 func (p *delivery) Ended(wire.CloseCode, string) { p.with((*Worker).Fence) }
+
+// Delivered implements durable.Deliverer.
+func (p *delivery) Delivered() event.Position {
+	p.mu.Lock()
+	w := p.worker
+	p.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return w.Delivered()
+}
 
 // Suspended implements durable.Holder.
 func (p *delivery) Suspended() { p.with((*Worker).Halt) }

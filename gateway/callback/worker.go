@@ -459,13 +459,8 @@ func (w *Worker) end() {
 	w.commits.running.Wait()
 	w.mu.Lock()
 	r := Result{
-		Outcome: w.over, Position: w.commits.at, Handed: w.q.handed(),
+		Outcome: w.over, Position: w.commits.at, Handed: w.deliveredLocked(),
 		Attempts: w.log.list(), Status: w.statusLocked(time.Now()),
-	}
-	if done := w.q.position(); !slices.Equal(done, r.Position) { // it could not be committed
-		for _, c := range done {
-			r.Handed = further(r.Handed, c)
-		}
 	}
 	w.mu.Unlock()
 	w.e.opt.Logger.Debug("callback worker ended", "subscription", w.sub.Name, "outcome", int(r.Outcome))
@@ -474,6 +469,23 @@ func (w *Worker) end() {
 	}
 	close(w.done)
 	w.e.leave(w)
+}
+
+// Delivered is how far events were sent beyond what is committed; nil if none.
+func (w *Worker) Delivered() event.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.deliveredLocked()
+}
+
+func (w *Worker) deliveredLocked() event.Position {
+	p := w.q.handed()
+	if done := w.q.position(); !slices.Equal(done, w.commits.at) { // not committed
+		for _, c := range done {
+			p = further(p, c)
+		}
+	}
+	return p
 }
 
 // nudge makes run look again.

@@ -52,6 +52,13 @@ type Holder interface {
 	Suspended()
 }
 
+// Deliverer is a Holder that can say what it has delivered.
+type Deliverer interface {
+	// Delivered is how far events were delivered that may not be committed as
+	// acknowledged. Called after Ended, by which the holder delivers no more.
+	Delivered() event.Position
+}
+
 // Settler is a Holder whose client may say by requests of their own, on
 // whatever node, what became of single events.
 type Settler interface {
@@ -342,6 +349,9 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 	}
 	if before != nil {
 		before.end(wire.CloseTakenOver, "another connection of this consumer attached")
+		if d, ok := before.holder.(Deliverer); ok && before.Generation == s.Generation && s.Owner != nil {
+			h.Doubt, h.Handed = before.unclear(), before.handed(d.Delivered())
+		}
 	}
 	k.mu.Lock()
 	lost := k.node != node

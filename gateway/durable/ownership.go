@@ -17,8 +17,9 @@ type Ownership struct {
 	Generation uint64
 	State      State          // as it was acquired
 	Position   event.Position // what was acknowledged then
-	// Doubt: whatever is in the log by now may have been delivered before.
-	// Else what lies up to Handed may have been.
+	// What lies up to Handed may have been delivered before. Doubt: and so may
+	// as many events past Position as the window lets an owner deliver. Only
+	// Announced changes them; the holder reads them before it calls that.
 	Doubt  bool
 	Handed event.Position
 
@@ -152,13 +153,15 @@ func (h *Ownership) SetNote(ctx context.Context, note []byte) {
 // doesn't wait. handed is how far events were delivered; nil if nothing is
 // unacknowledged. after is when a callback's turn is to be where it was one.
 func (h *Ownership) Release(handed event.Position, after time.Duration) {
-	h.leave(releaseRequest{h: h, handed: h.handed(handed), doubt: h.Doubt, after: after})
+	h.leave(releaseRequest{h: h, handed: h.handed(handed), doubt: h.unclear(), after: after})
 }
 
 // Announced says that the consumer was told up to where events may come twice:
 // that is no longer in doubt, and the next owner tells it again as far as it is
 // not acknowledged by then. Called by the holder before it delivers.
 func (h *Ownership) Announced(p event.Position) {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
 	for _, c := range p {
 		h.Handed = merge(h.Handed, c)
 	}
@@ -187,6 +190,8 @@ func (h *Ownership) leave(d releaseRequest) {
 // handed is how far events may have been delivered by the next owner's lights:
 // what this one was told is still so.
 func (h *Ownership) handed(delivered event.Position) event.Position {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
 	all := append(event.Position(nil), delivered...)
 	for _, c := range h.Handed {
 		if at, ok := h.Position.Of(c.Channel); !ok || at.Epoch != c.Epoch || at.Offset < c.Offset {
@@ -194,6 +199,13 @@ func (h *Ownership) handed(delivered event.Position) event.Position {
 		}
 	}
 	return all
+}
+
+// unclear tells whether its consumer wasn't told yet what is in doubt.
+func (h *Ownership) unclear() bool {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	return h.Doubt
 }
 
 func (h *Ownership) isGone() bool {

@@ -241,8 +241,9 @@ type pullLease struct {
 }
 
 var (
-	_ durable.Holder = (*pullLease)(nil)
-	_ feed.Member    = (*pullLease)(nil)
+	_ durable.Holder    = (*pullLease)(nil)
+	_ durable.Deliverer = (*pullLease)(nil)
+	_ feed.Member       = (*pullLease)(nil)
 )
 
 func (l *pullLease) begin(ctx context.Context, h *durable.Ownership) error {
@@ -364,6 +365,13 @@ func (l *pullLease) Mark() bool {
 
 // Ended implements durable.Holder.
 func (l *pullLease) Ended(wire.CloseCode, string) { go l.finish() }
+
+// Delivered implements durable.Deliverer.
+func (l *pullLease) Delivered() event.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.given
+}
 
 // Suspended implements durable.Holder.
 func (l *pullLease) Suspended() { go l.finish() }

@@ -82,7 +82,7 @@ func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 		}
 		for _, c := range a.at {
 			if before, ok := l.given.Of(c.Channel); a.count > 0 && (!ok || before.Epoch != c.Epoch || before.Offset < c.Offset) {
-				l.given = put(l.given, c)
+				l.given = put(slices.Clone(l.given), c)
 			}
 		}
 		return a, nil

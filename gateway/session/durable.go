@@ -23,6 +23,8 @@ type Attachment struct {
 	Name     string // of the subscription
 	Consumer string // "": the grant's subject
 	Window   int    // 0: the subscription's
+	// Check refuses a definition that the transport can't serve; nil: any will do.
+	Check func(durable.Definition) error
 	// Rounds ends the session whenever its window is full: the peer's way to
 	// acknowledge is to come back (Last-Event-ID).
 	Rounds bool
@@ -58,6 +60,11 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 	state, err := h.Subscription(ctx, a.Grant, a.Name)
 	if err != nil {
 		return nil, err
+	}
+	if a.Check != nil {
+		if err := a.Check(state.Definition); err != nil {
+			return nil, err
+		}
 	}
 	if a.Consumer == "" {
 		a.Consumer = a.Grant.Subject
@@ -328,8 +335,9 @@ func (s *Session) room() int {
 type holder Session
 
 var (
-	_ durable.Holder  = (*holder)(nil)
-	_ durable.Settler = (*holder)(nil)
+	_ durable.Holder    = (*holder)(nil)
+	_ durable.Settler   = (*holder)(nil)
+	_ durable.Deliverer = (*holder)(nil)
 )
 
 // Ended implements durable.Holder.
@@ -344,6 +352,14 @@ func (h *holder) Ended(code wire.CloseCode, reason string) {
 	s.endLocked(code, reason, retry)
 	s.mu.Unlock()
 	s.push()
+}
+
+// Delivered implements durable.Deliverer.
+func (h *holder) Delivered() event.Position {
+	s := (*Session)(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable.delivered()
 }
 
 // Yield implements durable.Holder: connections yield to nobody.

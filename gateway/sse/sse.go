@@ -15,6 +15,7 @@ import (
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
+	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -68,17 +69,26 @@ func (h *Handler) prepare(r *http.Request) (*session.Session, error) {
 	if len(c.Channels) == 0 {
 		return nil, wire.BadRequest("want channel=<name>, as often as needed, or subscription=<name>")
 	}
-	if len(c.Channels) > 1 {
-		most := 0
-		for _, channel := range c.Channels {
-			const place = len("@abcdefgh-12345678901234567890,")
-			most += len(channel) + place
-		}
-		if most > maxPosition {
-			return nil, wire.BadRequest("%d channels: their position would not fit %d bytes, which is what it may have over SSE; WebSocket takes them", len(c.Channels), maxPosition)
-		}
+	if err := fits(c.Channels); err != nil {
+		return nil, err
 	}
 	return h.Hub.New(r.Context(), c)
+}
+
+// fits refuses more channels than a position over SSE may name.
+func fits(channels []string) error {
+	if len(channels) < 2 {
+		return nil
+	}
+	size := 0
+	for _, channel := range channels {
+		const place = len("@abcdefgh-12345678901234567890,")
+		size += len(channel) + place
+	}
+	if size > maxPosition {
+		return wire.BadRequest("%d channels: their position would not fit %d bytes, which is what it may have over SSE; WebSocket takes them", len(channels), maxPosition)
+	}
+	return nil
 }
 
 // attach attaches to a durable subscription. Unless the client acknowledges by
@@ -89,6 +99,7 @@ func (h *Handler) attach(r *http.Request, g *auth.Grant, c codec) (*session.Sess
 	if err != nil {
 		return nil, err
 	}
+	a.Check = func(d durable.Definition) error { return fits(d.Channels) }
 	switch q.Get("ack") {
 	case "manual":
 	case "":
