@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +195,59 @@ func TestPages(t *testing.T) {
 		n.log.Trim("a", 300)
 		if page, err := f.Page(t.Context(), "e1", 601); err != nil || len(after(page, 601)) != 0 {
 			t.Errorf("something after the head: %v", err)
+		}
+	})
+}
+
+func TestAFeedIsSeenOnlyOnceItsStateIsKnown(t *testing.T) {
+	n := newNode(t, feed.Options{})
+	var unknown atomic.Int32
+	for i := range 3000 {
+		var wait sync.WaitGroup
+		for range 8 {
+			wait.Go(func() {
+				f, err := n.Open(context.Background(), fmt.Sprint("c", i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if f.State().Epoch == "" {
+					unknown.Add(1)
+				}
+				f.Release()
+			})
+		}
+		wait.Wait()
+	}
+	if got := unknown.Load(); got > 0 {
+		t.Errorf("%d of 24,000 saw a feed without a state", got)
+	}
+}
+
+func TestThoseWhoAskAtOnceShareALookAtTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{})
+		f := n.open(t, "a")
+		defer f.Release()
+		n.log.Silence(true)
+		n.log.Append("a", "t", "", "1", "2")
+		n.log.Slow(time.Millisecond)
+		var wait sync.WaitGroup
+		for range 1000 {
+			wait.Go(func() {
+				if state, err := f.Fresh(t.Context()); err != nil || state.Head != 2 {
+					t.Errorf("the log is at %d, %v", state.Head, err)
+				}
+			})
+		}
+		wait.Wait()
+		synctest.Wait()
+		if got := f.State().Head; got != 2 || n.log.Looks() > 4 {
+			t.Errorf("the feed is at %d after %d looks at the log", got, n.log.Looks())
+		}
+		n.log.Fail(broker.ErrUnavailable)
+		if _, err := f.Fresh(t.Context()); !errors.Is(err, broker.ErrUnavailable) {
+			t.Errorf("asked a log that is away: %v", err)
 		}
 	})
 }

@@ -38,6 +38,9 @@ type Options struct {
 	CacheBytes int64
 	// Reads (16) is how many reads of logs may be under way at once.
 	Reads int64
+	// OnCorrupt is called once for each stored event that can't be read; it must
+	// not block. nil: nobody counts.
+	OnCorrupt func()
 	// Linger (10 s) is how long a feed stays open after its last session.
 	Linger time.Duration
 }
@@ -63,6 +66,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Reads == 0 {
 		o.Reads = 16
+	}
+	if o.OnCorrupt == nil {
+		o.OnCorrupt = func() {}
 	}
 	if o.Linger == 0 {
 		o.Linger = 10 * time.Second

@@ -29,7 +29,7 @@ type Options struct {
 	// Revocations are asked when a session is registered or renewed; nil:
 	// nothing is ever revoked.
 	Revocations *auth.Revocations
-	Feeds       feed.Options // its Broker, Logger and Guard are set from here
+	Feeds       feed.Options // its Broker, Logger, Guard and OnCorrupt are set from here
 	Logger      *slog.Logger
 	Node        string // this node's name, in hello
 	// Heartbeat (25 s) is how often a quiet line is kept alive.
@@ -72,7 +72,7 @@ func (o Options) withDefaults() Options {
 	if o.Writers == 0 {
 		o.Writers = runtime.GOMAXPROCS(0)
 	}
-	o.Feeds.Broker, o.Feeds.Logger, o.Feeds.Guard = o.Broker, o.Logger, o.Guard
+	o.Feeds.Broker, o.Feeds.Logger, o.Feeds.Guard, o.Feeds.OnCorrupt = o.Broker, o.Logger, o.Guard, o.Metrics.corrupt.Inc
 	return o
 }
 

@@ -17,6 +17,7 @@ type Metrics struct {
 	byes     *prometheus.CounterVec
 	timeouts prometheus.Counter
 	catchUps prometheus.Counter
+	corrupt  prometheus.Counter
 }
 
 // NewMetrics makes the metrics and registers them; r may be nil.
@@ -37,6 +38,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		catchUps: make.NewCounter(prometheus.CounterOpts{
 			Name: "longline_catch_ups_total", Help: "Pages of the log read for connections behind the ring.",
+		}),
+		corrupt: make.NewCounter(prometheus.CounterOpts{
+			Name: "longline_corrupt_events_total", Help: "Stored events that can't be read, each once.",
 		}),
 	}
 }

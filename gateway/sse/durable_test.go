@@ -2,6 +2,8 @@ package sse_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -156,5 +158,40 @@ func TestBadLastEventIDIsRefused(t *testing.T) {
 	}
 	if s := g.open(t, "subscription=crm&ack=never"); s.StatusCode != 400 {
 		t.Errorf("ack=never: got %d, want 400", s.StatusCode)
+	}
+}
+
+// The position travels in a header, so a subscription whose channels don't fit
+// one is refused as any such stream is.
+func TestASubscriptionOfTooManyChannelsIsRefused(t *testing.T) {
+	g, manager, _ := newDurable(t, 1)
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprintf(`"%s-%d"`, strings.Repeat("x", 100), i))
+	}
+	def, err := durable.ParseDefinition([]byte(`{"channels":[` + strings.Join(names, ",") + `]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = manager.Change(t.Context(), "wide", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		_, c := durable.Create("wide", durable.Record{Definition: def}, nil, env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"**"}, Subscriptions: []string{"wide"}})
+	r, err := http.NewRequestWithContext(t.Context(), "GET", g.URL+"?subscription=wide", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+g.token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 || !strings.Contains(string(text), "4096 bytes") {
+		t.Errorf("got %d %s", resp.StatusCode, text)
 	}
 }

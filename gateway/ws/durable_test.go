@@ -443,3 +443,30 @@ func TestRenewalKeepsTheRightToTheSubscription(t *testing.T) {
 		wantFrame(t, c, tt.want)
 	}
 }
+
+func TestRedeliverySaysExactlyWhatTheOneTakenOverHadDelivered(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 3)
+	first := d.attach(t, "consumer=x&window=3")
+	d.wantEvents(t, first, 1, 2, 3)
+	d.publish(t, "t", 5)
+	second := d.attach(t, "consumer=x")
+	d.wantNext(t, second, `"op":"redelivery"`, fmt.Sprintf(`"cursor":%q`, d.cursor(3)))
+	d.wantEvents(t, second, 1, 2, 3, 4, 5, 6, 7, 8)
+}
+
+func TestRedeliverySaysAWindowWhereNobodyKnows(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"window":2,"types":["t"]`)
+	d.publish(t, "t", 1)
+	d.publish(t, "other", 2)
+	d.publish(t, "t", 5)
+	d.change(t, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Seek(s, event.Position{{Channel: "a", Epoch: d.epoch}}, force, env)
+	})
+	c := d.attach(t, "")
+	// 1 and 4 are the first two that it takes; 2 and 3 are of another type.
+	d.wantNext(t, c, `"op":"redelivery"`, fmt.Sprintf(`"cursor":%q`, d.cursor(4)))
+	d.wantEvents(t, c, 1, 4)
+}

@@ -21,6 +21,9 @@ type Log struct {
 	err      error
 	epochs   int
 	reads    int
+	looks    int
+	look     time.Duration
+	held     chan struct{} // closed once reads may return
 }
 
 type channel struct {
@@ -44,6 +47,47 @@ func (l *Log) Fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
+}
+
+// Looks returns how often a log was asked for its state.
+func (l *Log) Looks() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looks
+}
+
+// Slow makes asking for a log's state take so long.
+func (l *Log) Slow(look time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look = look
+}
+
+// Hold makes reads return only once release is called, with what they found
+// when they were made.
+func (l *Log) Hold() (release func()) {
+	held := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = held
+	return func() {
+		l.mu.Lock()
+		l.held = nil
+		l.mu.Unlock()
+		close(held)
+	}
+}
+
+// Damage makes the stored event at offset unreadable.
+func (l *Log) Damage(name string, offset uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	items := l.channels[name].items
+	for i := range items {
+		if items[i].Offset == offset {
+			items[i].Data = []byte("damaged")
+		}
+	}
 }
 
 // Reads returns how often a log was read.
@@ -176,7 +220,14 @@ func (l *Log) Unfollow(name string, f broker.Follower) {
 // State implements broker.Log.
 func (l *Log) State(_ context.Context, name string) (broker.State, error) {
 	l.mu.Lock()
+	look := l.look
+	l.mu.Unlock()
+	if look > 0 {
+		time.Sleep(look)
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks++
 	c := l.channels[name]
 	if l.err != nil || c == nil {
 		return broker.State{}, l.errorLocked()
@@ -185,13 +236,25 @@ func (l *Log) State(_ context.Context, name string) (broker.State, error) {
 }
 
 // Read implements broker.Log.
-func (l *Log) Read(_ context.Context, name string, offset uint64, limit broker.Limit) (broker.Page, error) {
+func (l *Log) Read(ctx context.Context, name string, offset uint64, limit broker.Limit) (broker.Page, error) {
+	page, held, err := l.read(name, offset, limit)
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return broker.Page{}, ctx.Err()
+		}
+	}
+	return page, err
+}
+
+func (l *Log) read(name string, offset uint64, limit broker.Limit) (broker.Page, chan struct{}, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reads++
 	c := l.channels[name]
 	if l.err != nil || c == nil {
-		return broker.Page{}, l.errorLocked()
+		return broker.Page{}, nil, l.errorLocked()
 	}
 	limit = limit.WithDefaults()
 	p := broker.Page{State: c.state}
@@ -201,7 +264,7 @@ func (l *Log) Read(_ context.Context, name string, offset uint64, limit broker.L
 			limit.Bytes -= len(item.Data)
 		}
 	}
-	return p, nil
+	return p, l.held, nil
 }
 
 // OffsetAt implements broker.Log.
