@@ -23,8 +23,8 @@ type Attachment struct {
 	Name     string // of the subscription
 	Consumer string // "": the grant's subject
 	Window   int    // 0: the subscription's
-	// Check refuses a definition that the transport can't serve; nil: any will do.
-	Check func(durable.Definition) error
+	// Check refuses channels that the transport can't serve; nil: any will do.
+	Check func(channels []string) error
 	// Rounds ends the session whenever its window is full: the peer's way to
 	// acknowledge is to come back (Last-Event-ID).
 	Rounds bool
@@ -62,7 +62,7 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 		return nil, err
 	}
 	if a.Check != nil {
-		if err := a.Check(state.Definition); err != nil {
+		if err := a.Check(state.Definition.Channels); err != nil {
 			return nil, err
 		}
 	}

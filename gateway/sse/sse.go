@@ -15,7 +15,6 @@ import (
 
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/conn"
-	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -99,7 +98,7 @@ func (h *Handler) attach(r *http.Request, g *auth.Grant, c codec) (*session.Sess
 	if err != nil {
 		return nil, err
 	}
-	a.Check = func(d durable.Definition) error { return fits(d.Channels) }
+	a.Check = fits
 	switch q.Get("ack") {
 	case "manual":
 	case "":
