@@ -136,6 +136,9 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 		return err
 	}
 	out, err := l.pull(r.Context(), q)
+	if err == nil {
+		err = p.o.Hub.Holds(g) // it may have waited for long
+	}
 	if err != nil || out.count == 0 && len(out.gaps) == 0 {
 		l.leave()
 	} else {

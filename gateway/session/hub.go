@@ -237,6 +237,9 @@ func (h *Hub) add(s *Session) error {
 	return nil
 }
 
+// Holds asks whether a grant that was good when its request began still is.
+func (h *Hub) Holds(g *auth.Grant) error { return h.opts.Revocations.Check(g) }
+
 func (h *Hub) register(s *Session) error {
 	g := s.grant
 	h.mu.Lock()
