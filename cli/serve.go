@@ -29,6 +29,7 @@ type serveCmd struct {
 	CORSOrigin   []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
 
 	CallbackAllow []string `name:"callback-allow-cidr" placeholder:"CIDR" help:"Let callbacks connect to this network too, at any port."`
+	CallbackProxy string   `name:"callback-proxy" placeholder:"URL" help:"Connect to callbacks' endpoints through this HTTP proxy, by CONNECT."`
 	CallbackPorts []uint16 `name:"callback-ports" placeholder:"PORT" help:"Ports that callbacks may connect to; 80, 443, 8080 and 8443 if not given."`
 
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Serve TLS and HTTP/2 with this certificate (PEM)."`
@@ -101,7 +102,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		Broker: c.Broker, Retention: c.file.retentionOf, MaxTotalBytes: int64(c.MaxTotalBytes), DedupeWindow: c.DedupeWindow,
 		JWTSecret: c.JWTSecret, JWTPublicKey: c.JWTPublicKey, JWKS: c.JWKS, JWTIssuer: c.JWTIssuer, JWTAudience: c.JWTAudience,
 		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin,
-		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts,
+		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts, CallbackProxy: c.CallbackProxy,
 		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
 		MaxSockets: c.MaxSockets, MaxTokenChannels: c.MaxTokenChannels,
 		MaxUnread: int64(c.MaxUnread), MaxTokenUnread: int64(c.MaxTokenUnread), MaxNodeUnread: int64(c.MaxNodeUnread),

@@ -327,6 +327,7 @@ func TestWrongConfiguration(t *testing.T) {
 		{"all addresses without a key", "--listen :0", 2, []string{"--listen", "loopback"}},
 		{"short secret", "--jwt-secret short", 2, []string{"--jwt-secret", "5 bytes", "32"}},
 		{"no network for callbacks", "--callback-allow-cidr 10.0.0.1", 2, []string{"--callback-allow-cidr", "10.0.0.1", "10.1.0.0/16"}},
+		{"a proxy that is none", "--callback-proxy socks5://me:hush@x", 2, []string{"--callback-proxy", "http://proxy.internal:3128"}},
 		{"no port for callbacks", "--callback-ports 0", 2, []string{"--callback-ports", "1 to 65535"}},
 		{"short secret key", "--secret-key short", 2, []string{"--secret-key", "32"}},
 		{"no public key", "--jwt-public-key " + file("key.pem", "hello"), 2, []string{"--jwt-public-key", "not PEM"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -42,6 +43,7 @@ type Options struct {
 
 	CallbackAllow []string // networks that callbacks may connect to besides
 	CallbackPorts []uint16 // empty: callback's default
+	CallbackProxy string   // URL of an HTTP proxy for callbacks; "": none
 
 	WriteTimeout time.Duration // 0: the session's default
 	Drain        time.Duration // how long Shutdown may take; 0: 30 s
@@ -179,6 +181,14 @@ func (o *Options) checkDialing() (callback.Dialing, error) {
 			return d, wrong("callback-allow-cidr", "%q; want a network such as 10.1.0.0/16 or fd00::/8", text)
 		}
 		d.Allow = append(d.Allow, p)
+	}
+	if o.CallbackProxy != "" {
+		u, err := url.Parse(o.CallbackProxy)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
+			// Not quoted: it may hold a password.
+			return d, wrong("callback-proxy", "not the URL of an HTTP proxy; want one such as http://proxy.internal:3128")
+		}
+		d.Proxy = u
 	}
 	for _, port := range o.CallbackPorts {
 		if port == 0 {

@@ -22,6 +22,9 @@ type Dialing struct {
 	Ports    []uint16       // nil: DefaultPorts
 	Allow    []netip.Prefix // these networks too, at any port
 	Loopback bool           // this machine too, at any port
+	// Proxy is an HTTP proxy that is asked for each connection, by CONNECT; its
+	// own address is not checked. nil: connections are made from here.
+	Proxy *url.URL
 }
 
 // guard decides about each address a dialer is about to connect to: what a
@@ -117,9 +120,14 @@ func portOf(u *url.URL) string {
 // does.
 func (d Dialing) Transport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: d.guard().check}
+	dial := dialer.DialContext
+	if d.Proxy != nil {
+		p := &proxy{url: d.Proxy, dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}, guard: d.guard()}
+		dial = p.DialContext
+	}
 	return &http.Transport{
 		Proxy:               nil, // the environment's proxy would dial for us, unchecked
-		DialContext:         dialer.DialContext,
+		DialContext:         dial,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
 		// No limit per host: subscriptions with the same receiver would wait

@@ -150,6 +150,7 @@ const (
 	trouble                  // the endpoint's, not the events'
 	gone                     // the endpoint wants nothing any more
 	cancelled                // by ourselves; nobody knows
+	stalled                  // on the way: the endpoint was not asked
 )
 
 func (a *answer) verdict(ctx context.Context) verdict {
@@ -158,6 +159,8 @@ func (a *answer) verdict(ctx context.Context) verdict {
 		return cancelled
 	case errors.Is(a.err, errShape):
 		return refused
+	case errors.As(a.err, new(*proxyError)):
+		return stalled
 	case a.unsaid != nil:
 		return trouble
 	case slices.Contains(a.said, expr.Ack):
@@ -190,8 +193,15 @@ func (a *answer) describe() string {
 		op   *net.OpError
 	)
 	err := a.err
-	var token *shape.TokenError
+	var (
+		token *shape.TokenError
+		way   *proxyError
+	)
 	switch {
+	case errors.As(err, &way):
+		return way.Error()
+	case errors.Is(err, errUnreached):
+		return errUnreached.Error()
 	case errors.Is(err, errShape):
 		return err.Error()
 	case errors.As(err, &token):

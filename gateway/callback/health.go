@@ -27,6 +27,7 @@ type health struct {
 	next     time.Time // no call before
 	opened   int       // counts openings, so that calls from before one count once
 	refused  int       // events refused in a row
+	stalls   int       // calls in a row that did not get to the endpoint
 	ramp     int       // 2xx since it recovered; rampSteps: in full
 	rampNext time.Time // no call before, in slow start
 }
@@ -66,10 +67,17 @@ func (h *health) fail(now time.Time, asked time.Duration, opened int) (opens boo
 	return h.failures == breakAfter
 }
 
+// stall notes that a call did not get to the endpoint, which is not to blame:
+// calls wait a while, and the breaker stays as it is.
+func (h *health) stall(now time.Time) {
+	h.stalls++
+	h.next = later(h.next, now.Add(backoff(h.stalls, now, now)))
+}
+
 // ok counts a 2xx and tells whether it closed the breaker.
 func (h *health) ok(now time.Time) (recovered bool) {
 	recovered = h.open()
-	h.failures, h.refused = 0, 0
+	h.failures, h.refused, h.stalls = 0, 0, 0
 	if recovered {
 		h.ramp, h.next = 0, time.Time{}
 	} else if h.ramp < rampSteps {

@@ -4,14 +4,14 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics of a node's callbacks.
 type Metrics struct {
-	Calls    *prometheus.CounterVec // by result: accepted, refused, trouble, gone, cancelled
+	Calls    *prometheus.CounterVec // by result: accepted, refused, trouble, gone, cancelled, stalled
 	Events   prometheus.Counter     // acknowledged by a 2xx
 	Dead     prometheus.Counter     // dead-lettered
 	InFlight prometheus.Gauge
 	Active   prometheus.Gauge
 	Seconds  prometheus.Histogram // of a call
 
-	results [cancelled + 1]prometheus.Counter
+	results [stalled + 1]prometheus.Counter
 }
 
 // NewMetrics makes the metrics and registers them, if reg isn't nil.
@@ -31,7 +31,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "longline_callback_seconds", Help: "Duration of callbacks.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}),
 	}
-	for v, name := range [...]string{"accepted", "refused", "trouble", "gone", "cancelled"} {
+	for v, name := range [...]string{"accepted", "refused", "trouble", "gone", "cancelled", "stalled"} {
 		m.results[v] = m.Calls.WithLabelValues(name)
 	}
 	if reg != nil {

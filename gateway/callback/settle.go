@@ -122,6 +122,10 @@ func (w *Worker) settle(u *unit, a *answer) {
 	case gone:
 		w.q.again(u, now)
 		tell = append(tell, TurnedOff)
+	case stalled:
+		u.attempts--
+		w.h.stall(now)
+		w.q.again(u, w.h.next)
 	case cancelled:
 		u.attempts--
 		w.q.again(u, now)

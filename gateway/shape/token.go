@@ -18,9 +18,15 @@ import (
 
 // TokenError says that no token could be fetched: the trouble is the receiver's
 // token endpoint's. Its text is fit for the subscription's owner.
-type TokenError struct{ reason string }
+type TokenError struct {
+	reason string
+	cause  error // nil: it answered
+}
 
 func (e *TokenError) Error() string { return "token endpoint: " + e.reason }
+
+// Unwrap is why no answer came.
+func (e *TokenError) Unwrap() error { return e.cause }
 
 // Tokens keeps access tokens for all callbacks of a node that log in alike.
 // Its methods may be called by many goroutines at once.
@@ -128,7 +134,7 @@ func (s *Source) fetch() (string, error) {
 	if err == nil {
 		token = t.AccessToken
 		if e := checkToken(token); e != nil {
-			err = &TokenError{"its access_token " + e.Error()}
+			err = &TokenError{reason: "its access_token " + e.Error()}
 		}
 	} else {
 		err = tokenError(err)
@@ -164,15 +170,15 @@ func tokenError(err error) error {
 	var sent *url.Error
 	switch {
 	case errors.As(err, &answered) && answered.ErrorCode != "" && len(answered.ErrorCode) <= 64 && printable(answered.ErrorCode):
-		return &TokenError{fmt.Sprintf("answered %d (%s)", answered.Response.StatusCode, answered.ErrorCode)}
+		return &TokenError{reason: fmt.Sprintf("answered %d (%s)", answered.Response.StatusCode, answered.ErrorCode)}
 	case errors.As(err, &answered) && answered.Response.StatusCode/100 == 3:
-		return &TokenError{fmt.Sprintf("answered %d; redirects are not followed", answered.Response.StatusCode)}
+		return &TokenError{reason: fmt.Sprintf("answered %d; redirects are not followed", answered.Response.StatusCode)}
 	case errors.As(err, &answered):
-		return &TokenError{fmt.Sprintf("answered %d", answered.Response.StatusCode)}
+		return &TokenError{reason: fmt.Sprintf("answered %d", answered.Response.StatusCode)}
 	case errors.As(err, &sent) && sent.Timeout():
-		return &TokenError{"timed out"}
+		return &TokenError{"timed out", sent}
 	case errors.As(err, &sent):
-		return &TokenError{"could not be reached, or may not be"}
+		return &TokenError{"could not be reached, or may not be", sent}
 	}
-	return &TokenError{"its answer has no access_token"}
+	return &TokenError{reason: "its answer has no access_token"}
 }
