@@ -32,6 +32,7 @@ type commands struct {
 	Publish publishCmd `cmd:"" help:"Publish events to a channel."`
 	Listen  listenCmd  `cmd:"" help:"Print events as they come, or forward them to a local URL."`
 	Sub     subCmd     `cmd:"" help:"List, make, change and look into durable subscriptions."`
+	Filter  filterCmd  `cmd:"" help:"Try a filter on events, one a line on stdin."`
 	Ready   readyCmd   `cmd:"" help:"Ask a gateway whether it is ready, for health checks."`
 
 	Version kong.VersionFlag `help:"Print the version."`

@@ -14,6 +14,7 @@ type listenCmd struct {
 	Subscription string   `placeholder:"NAME" xor:"what" help:"Attach to a durable subscription, and acknowledge what is printed or forwarded."`
 	Since        string   `placeholder:"SINCE" help:"Begin after a cursor, at earliest, latest (the default) or an RFC 3339 time. Channels only."`
 	Types        []string `placeholder:"PATTERN" help:"Only these types of event. Channels only."`
+	Filter       string   `placeholder:"EXPRESSION" help:"Only events for which this says yes, e.g. 'event.data.amount > 100'. Channels only."`
 	Consumer     string   `placeholder:"ID" help:"Who attaches: the same one again takes over, another one stands by; made up if not given. Subscriptions only."`
 
 	ForwardTo string `placeholder:"URL" help:"POST each event there and acknowledge it only once answered with 2xx."`
@@ -27,8 +28,8 @@ func (c *listenCmd) Run(env *environment) error {
 	switch {
 	case len(c.Channel) == 0 && c.Subscription == "":
 		return usage("--channel, --subscription", "want one of them")
-	case c.Subscription != "" && (c.Since != "" || len(c.Types) > 0):
-		return usage("--since, --types", "go with --channel; a subscription has its own (see longline sub seek and put)")
+	case c.Subscription != "" && (c.Since != "" || len(c.Types) > 0 || c.Filter != ""):
+		return usage("--since, --types, --filter", "go with --channel; a subscription has its own (see longline sub seek and put)")
 	case c.Subscription == "" && c.Consumer != "":
 		return usage("--consumer", "goes with --subscription")
 	case c.ForwardTo == "" && c.Secret != "":
@@ -60,7 +61,7 @@ func (c *listenCmd) Run(env *environment) error {
 	if c.Subscription != "" {
 		line, err = client.Attach(c.Subscription, o)
 	} else {
-		line, err = client.Subscribe(longline.Selection{Channels: c.Channel, Types: c.Types, Since: c.Since}, o)
+		line, err = client.Subscribe(longline.Selection{Channels: c.Channel, Types: c.Types, Filter: c.Filter, Since: c.Since}, o)
 	}
 	if err != nil {
 		return usage("--channel, --types", "%v", err)

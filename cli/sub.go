@@ -107,6 +107,7 @@ func (c *subGetCmd) Run(env *environment) error { return c.call(env, http.Method
 type subPutCmd struct {
 	Channel  []string `placeholder:"CHANNEL" help:"A channel it follows; repeat it for more."`
 	Types    []string `placeholder:"PATTERN" help:"Only these types of event."`
+	Filter   string   `placeholder:"EXPRESSION" help:"Only events for which this says yes, e.g. 'event.data.amount > 100'."`
 	Start    string   `placeholder:"SINCE" help:"Where it starts: latest (the default), earliest, a cursor or an RFC 3339 time."`
 	Window   int      `placeholder:"N" help:"How many events may be unacknowledged at once."`
 	Callback string   `placeholder:"URL" help:"Where events are posted while nobody is attached."`
@@ -116,7 +117,7 @@ type subPutCmd struct {
 }
 
 func (c *subPutCmd) Run(env *environment) error {
-	flags := len(c.Channel) > 0 || len(c.Types) > 0 || c.Start != "" || c.Window != 0 || c.Callback != ""
+	flags := len(c.Channel) > 0 || len(c.Types) > 0 || c.Filter != "" || c.Start != "" || c.Window != 0 || c.Callback != ""
 	if c.JSON != "" {
 		if flags {
 			return usage("--json", "is the whole definition; want none of the other flags with it")
@@ -139,6 +140,9 @@ func (c *subPutCmd) Run(env *environment) error {
 	definition := map[string]any{"channels": c.Channel}
 	if len(c.Types) > 0 {
 		definition["types"] = c.Types
+	}
+	if c.Filter != "" {
+		definition["filter"] = c.Filter
 	}
 	if c.Start != "" {
 		definition["start"] = c.Start

@@ -11,6 +11,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -27,7 +28,7 @@ const (
 
 // readEvents answers a page of a channel's log, from since on, or from its
 // beginning. The answer's cursor is where the next page begins; it moves on
-// over events that types leave out. A gap says which events before those of the
+// over events that types or filter leave out. A gap says which events before those of the
 // answer are gone, or can't be read.
 func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	channel, err := subscribable(r, g)
@@ -39,7 +40,7 @@ func (s *Server) readEvents(w http.ResponseWriter, r *http.Request, g *auth.Gran
 	if err != nil {
 		return err
 	}
-	filter, err := s.o.Hub.Filter(q.Get("types"))
+	filter, err := s.o.Hub.Filters().Get(session.SelectionFromQuery(q))
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -360,6 +361,10 @@ func TestReading(t *testing.T) {
 		{"from a time to come", "since=2100-01-01T00:00:00Z", 200, "[] " + at(5)},
 		{"one type", "types=b.*", 200, "[2 4] " + at(5)},
 		{"a page of one type", "types=a.*&limit=2", 200, "[1 3] " + at(3)},
+		{"a filter", "filter=" + url.QueryEscape(`event.type == "b.x" || event.cursor.endsWith("-5")`), 200, "[2 4 5] " + at(5)},
+		{"a filter that always errs", "filter=" + url.QueryEscape(`event.none == 1`), 200, "[] " + at(5)},
+		{"a filter that is none", "filter=" + url.QueryEscape(`event.type`), 400, "filter: its value is of type string; want bool"},
+		{"a filter with an error in it", "filter=" + url.QueryEscape(`event.type = "b.x"`), 400, "filter: line 1, column 12"},
 		{"limit of -1", "limit=-1", 400, `limit is "-1"; want a number from 1 to 1000`},
 		{"limit of 1001", "limit=1001", 400, "from 1 to 1000"},
 		{"limit of nothing sensible", "limit=x", 400, "from 1 to 1000"},

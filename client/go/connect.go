@@ -162,6 +162,9 @@ func (s *Subscription) query(t Transport) url.Values {
 	if len(s.selection.Types) > 0 {
 		q.Set("types", strings.Join(s.selection.Types, ","))
 	}
+	if s.selection.Filter != "" {
+		q.Set("filter", s.selection.Filter)
+	}
 	if s.selection.Lag != "" {
 		q.Set("lag", s.selection.Lag)
 	}

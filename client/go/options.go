@@ -88,6 +88,7 @@ type Store interface {
 type Selection struct {
 	Channels []string
 	Types    []string // patterns; none: all
+	Filter   string   // CEL over event that says yes or no; "": all
 	// Since is a cursor or position (exclusive), "earliest", "latest" (the
 	// default), or an RFC 3339 time.
 	Since string

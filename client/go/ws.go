@@ -164,9 +164,10 @@ func (c *wsConn) subscribe(ctx context.Context, s Selection) error {
 		Ref      int      `json:"ref"`
 		Channels []string `json:"channels"`
 		Types    []string `json:"types,omitempty"`
+		Filter   string   `json:"filter,omitempty"`
 		Since    string   `json:"since,omitempty"`
 		Lag      string   `json:"lag,omitempty"`
-	}{"subscribe", refSubscribe, s.Channels, s.Types, s.Since, s.Lag})
+	}{"subscribe", refSubscribe, s.Channels, s.Types, s.Filter, s.Since, s.Lag})
 }
 
 func (c *wsConn) close(orderly bool) {

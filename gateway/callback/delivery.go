@@ -3,7 +3,6 @@ package callback
 import (
 	"context"
 	"encoding/json"
-	"strings"
 	"sync"
 	"time"
 
@@ -67,7 +66,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Second)
 		return
 	}
-	filter, err := p.d.o.Filters.Get(strings.Join(def.Types, ","))
+	filter, err := p.d.o.Filters.Get(def.Selection())
 	if err != nil { // it was checked when it was defined
 		p.d.o.Logger.Error("compile a callback's filter", "subscription", p.name, "error", err)
 		h.Release(nil, time.Minute)

@@ -66,7 +66,7 @@ func at(t *testing.T, text string) event.Position {
 
 func filter(t *testing.T, patterns string) *cursors.Filter {
 	t.Helper()
-	f, err := new(cursors.Filters).Get(patterns)
+	f, err := new(cursors.Filters).Get(cursors.Selection{Types: patterns})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,28 +4,51 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/expr"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/wire"
 )
 
+// Selection says which events of a channel are wanted: those whose type one of
+// the patterns takes, and for which the expression says yes.
+type Selection struct {
+	Types  string // comma list of patterns; "": all types
+	Filter string // an expression over event (see package expr); "": all events
+}
+
 // Filter says which events a subscriber gets. It is compiled once and shared by
-// all readers that use the same one: today a set of type patterns. nil takes
-// every event. Its methods may be called by any goroutine.
+// all readers with the same Selection. nil takes every event. Its methods may
+// be called by any goroutine.
 type Filter struct {
-	text     string
-	patterns []event.Pattern
+	selection Selection
+	patterns  []event.Pattern // none: all types
+	where     *expr.Filter    // nil: no expression
+	filters   *Filters
 
 	mu    sync.RWMutex
-	known map[string]bool // what was matched before
+	known map[string]bool // what the patterns said of types before
+
+	// said remembers what the expression said of the latest events: number of
+	// the item and the answer, at the number modulo the length.
+	said *[64]atomic.Uint64
 }
 
 // maxKnown bounds what a filter remembers; a channel has few types.
 const maxKnown = 256
 
-// Match tells whether an event is taken.
-func (f *Filter) Match(item *feed.Item) bool { return f == nil || f.takes(item.Type()) }
+// Match tells whether an event is taken. An expression is evaluated once for
+// all readers that are told of the event at about the same time; where it errs,
+// the event is not taken.
+func (f *Filter) Match(item *feed.Item) bool {
+	if f == nil {
+		return true
+	}
+	return (len(f.patterns) == 0 || f.takes(item.Type())) && (f.where == nil || f.says(item))
+}
 
 // takes tells whether events of type typ are taken. typ is not kept.
 func (f *Filter) takes(typ string) bool {
@@ -48,49 +71,114 @@ func (f *Filter) takes(typ string) bool {
 	return match
 }
 
-// String returns the patterns as a comma list.
-func (f *Filter) String() string {
-	if f == nil {
-		return ""
+// says asks the expression, or remembers what it said.
+func (f *Filter) says(item *feed.Item) bool {
+	number := item.Number()
+	at := &f.said[number%uint64(len(f.said))]
+	if said := at.Load(); said>>1 == number {
+		return said&1 == 1
 	}
-	return f.text
+	yes, err := f.where.Match(f.filters.decoded.of(item))
+	if err != nil {
+		f.filters.failed.Add(1)
+	}
+	answer := number << 1
+	if yes {
+		answer |= 1
+	}
+	at.Store(answer)
+	return yes
+}
+
+// Selection is what the filter was compiled of.
+func (f *Filter) Selection() Selection {
+	if f == nil {
+		return Selection{}
+	}
+	return f.selection
 }
 
 // Filters holds those in use. The zero value is ready; its methods may be called
 // by any goroutine.
 type Filters struct {
-	mu     sync.Mutex
-	byText map[string]weak.Pointer[Filter]
+	decoded decoded
+	failed  atomic.Int64
+
+	mu   sync.Mutex
+	used map[Selection]weak.Pointer[Filter]
 }
 
-// Get compiles a comma list of patterns, or returns the filter that has it. The
-// empty list is nil, which takes everything.
-func (fs *Filters) Get(list string) (*Filter, error) {
-	if list == "" {
+// Get compiles a selection, or returns the filter that has it. The empty one is
+// nil, which takes everything. The error is for the client, and names the place.
+func (fs *Filters) Get(s Selection) (*Filter, error) {
+	if s == (Selection{}) {
 		return nil, nil
 	}
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if f := fs.byText[list].Value(); f != nil {
+	f := fs.used[s].Value()
+	fs.mu.Unlock()
+	if f != nil {
 		return f, nil
 	}
-	patterns, err := event.ParsePatterns(list)
-	if err != nil {
-		return nil, err
+	fresh := &Filter{selection: s, filters: fs, known: make(map[string]bool)}
+	var err error
+	if s.Types != "" {
+		if fresh.patterns, err = event.ParsePatterns(s.Types); err != nil {
+			return nil, wire.BadRequest("types: %v", err)
+		}
 	}
-	if fs.byText == nil {
-		fs.byText = make(map[string]weak.Pointer[Filter])
+	if s.Filter != "" {
+		if fresh.where, err = expr.CompileFilter(s.Filter); err != nil {
+			return nil, wire.BadRequest("filter: %v", err)
+		}
+		fresh.said = new([64]atomic.Uint64)
 	}
-	f := &Filter{text: list, patterns: patterns, known: make(map[string]bool)}
-	fs.byText[list] = weak.Make(f)
-	runtime.AddCleanup(f, fs.forget, list)
-	return f, nil
-}
-
-func (fs *Filters) forget(list string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if fs.byText[list].Value() == nil {
-		delete(fs.byText, list)
+	if f := fs.used[s].Value(); f != nil {
+		return f, nil
 	}
+	if fs.used == nil {
+		fs.used = make(map[Selection]weak.Pointer[Filter])
+	}
+	fs.used[s] = weak.Make(fresh)
+	runtime.AddCleanup(fresh, fs.forget, s)
+	return fresh, nil
+}
+
+// Failed is how often an expression erred, and so said no.
+func (fs *Filters) Failed() int64 { return fs.failed.Load() }
+
+func (fs *Filters) forget(s Selection) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.used[s].Value() == nil {
+		delete(fs.used, s)
+	}
+}
+
+// decoded keeps the latest events as expressions see them, so that an event is
+// decoded once for all filters. Large ones, which would hold much memory, are
+// decoded for each filter.
+type decoded [64]atomic.Pointer[decodedEvent]
+
+type decodedEvent struct {
+	number uint64
+	event  *expr.Event
+}
+
+const maxDecoded = 16 << 10 // bytes of an event that is kept
+
+func (d *decoded) of(item *feed.Item) *expr.Event {
+	text := item.JSON()
+	if len(text) > maxDecoded {
+		return expr.NewEvent(text)
+	}
+	at := &d[item.Number()%uint64(len(d))]
+	if kept := at.Load(); kept != nil && kept.number == item.Number() {
+		return kept.event
+	}
+	fresh := &decodedEvent{item.Number(), expr.NewEvent(text)}
+	at.Store(fresh)
+	return fresh.event
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
+	"github.com/longline-push/longline/gateway/expr"
 	"github.com/longline-push/longline/gateway/shape"
 )
 
@@ -23,6 +25,7 @@ import (
 type Definition struct {
 	Channels     []string  `json:"channels"`
 	Types        []string  `json:"types,omitempty"`
+	Filter       string    `json:"filter,omitempty"` // an expression over event
 	Start        string    `json:"start"`
 	Window       int       `json:"window"`
 	ExpiresAfter Duration  `json:"expires_after,omitempty"`
@@ -223,6 +226,11 @@ func (d *Definition) check() error {
 			return fmt.Errorf("types[%d]: %q has a comma, want one pattern per element", i, text)
 		}
 	}
+	if d.Filter != "" {
+		if _, err := expr.CompileFilter(d.Filter); err != nil {
+			return fmt.Errorf("filter: %w", err)
+		}
+	}
 	if d.Window < 1 || d.Window > MaxWindow {
 		return fmt.Errorf("window is %d, want 1 to %d", d.Window, MaxWindow)
 	}
@@ -238,6 +246,11 @@ func (d *Definition) check() error {
 		}
 	}
 	return nil
+}
+
+// Selection is which events of the channels the subscription is about.
+func (d *Definition) Selection() cursor.Selection {
+	return cursor.Selection{Types: strings.Join(d.Types, ","), Filter: d.Filter}
 }
 
 // CheckName returns nil if name can be a subscription's.

@@ -196,7 +196,7 @@ func Create(name string, r Record, start event.Position, env Env) (State, Change
 }
 
 // Define gives the subscription another definition. Channels that are new
-// start at added. A change of channels or types is to the owner what a seek
+// start at added. A change of channels, types or filter is to the owner what a seek
 // is; of everything else it is only told. A callback that is disabled stays so:
 // see Enabled.
 func Define(s State, d Definition, sealed []byte, added event.Position, force bool, env Env) (Change, error) {
@@ -209,7 +209,7 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 			c.Forget = append(c.Forget, cursor.Channel)
 		}
 	}
-	restart := !sameSet(old.Channels, d.Channels) || !sameSet(old.Types, d.Types)
+	restart := !sameSet(old.Channels, d.Channels) || !sameSet(old.Types, d.Types) || old.Filter != d.Filter
 	if o := s.Owner; o != nil && o.Kind == Call {
 		restart = restart || d.Callback == nil
 	} else if o != nil {

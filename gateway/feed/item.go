@@ -3,6 +3,7 @@ package feed
 import (
 	"bytes"
 	"encoding/json"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -23,6 +24,8 @@ type Item struct {
 	Offset   uint64
 	Appended time.Time
 
+	number uint64 // unlike any other item's
+
 	buf          []byte
 	frame, json  int32 // where the WebSocket header and the JSON begin
 	typ, key     span
@@ -41,7 +44,7 @@ func NewItem(channel, epoch string, stored broker.Item) (*Item, error) {
 	}
 	c := event.Cursor{Channel: channel, Epoch: epoch, Offset: stored.Offset}
 	size := v.Size(c)
-	i := &Item{Offset: stored.Offset, Appended: stored.Time}
+	i := &Item{Offset: stored.Offset, Appended: stored.Time, number: items.Add(1)}
 	b := make([]byte, 0, size+len(channel)+len(epoch)+48)
 	b = c.Append(append(b, "id: "...))
 	b = append(b, "\ndata: "...)
@@ -62,6 +65,12 @@ func NewItem(channel, epoch string, stored broker.Item) (*Item, error) {
 	}
 	return i, nil
 }
+
+var items atomic.Uint64 // that were made
+
+// Number is unlike that of any other item of this process, and never 0: by it
+// what was found out about an item can be remembered without holding it.
+func (i *Item) Number() uint64 { return i.number }
 
 func (i *Item) text(s span) []byte { return i.buf[s.from:s.to] }
 
@@ -121,7 +130,7 @@ func (i *Item) ID() string {
 // Remade is an event that is known by its JSON alone, such as a dead letter
 // that is delivered again.
 func Remade(c event.Cursor, text []byte, typ, key string) *Item {
-	i := &Item{Offset: c.Offset, escaped: true, unescapedTyp: typ, unescapedKey: key}
+	i := &Item{Offset: c.Offset, number: items.Add(1), escaped: true, unescapedTyp: typ, unescapedKey: key}
 	b := make([]byte, 0, len(text)+len(c.Channel)+80)
 	b = c.Append(append(b, "id: "...))
 	b = append(b, "\ndata: "...)

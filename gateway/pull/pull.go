@@ -254,7 +254,7 @@ func (l *pullLease) begin(ctx context.Context, h *durable.Ownership) error {
 	l.mu.Lock()
 	l.ownership = h
 	l.mu.Unlock()
-	filter, err := l.p.o.Hub.FilterOf(def.Types)
+	filter, err := l.p.o.Hub.Filters().Get(def.Selection())
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -190,7 +189,7 @@ func (s *Session) engage(h *durable.Ownership) error {
 	d, def := s.durable, h.State.Definition
 	ctx, cancel := context.WithTimeout(d.ctx, engageTimeout)
 	defer cancel()
-	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, strings.Join(def.Types, ","), cursor.Since{Position: h.Position})
+	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, def.Selection(), cursor.Since{Position: h.Position})
 	if err != nil {
 		return err
 	}

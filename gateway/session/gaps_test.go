@@ -56,7 +56,7 @@ func TestAnAnswerIsDroppedWhoseAskerWasReplaced(t *testing.T) {
 		if err := s.Unsubscribe([]string{"a"}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Subscribe(context.Background(), []string{"a"}, "", cursor.Since{Earliest: true}, nil); err != nil {
+		if _, err := s.Subscribe(context.Background(), []string{"a"}, cursor.Selection{}, cursor.Since{Earliest: true}, nil); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -153,7 +153,7 @@ func TestSubscribeWithoutLagKeepsIt(t *testing.T) {
 		n.log.Trim("b", 2)
 		synctest.Wait()
 		since, _ := cursor.ParseSince("since", "a@e1-9,b@e2-1")
-		if _, err := s.Subscribe(context.Background(), []string{"a", "b"}, "", since, nil); err != nil {
+		if _, err := s.Subscribe(context.Background(), []string{"a", "b"}, cursor.Selection{}, since, nil); err != nil {
 			t.Fatal(err)
 		}
 		for i := 2; i <= 9; i++ {

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -150,20 +149,6 @@ func (h *Hub) Node() string { return h.opts.Node }
 
 // Filters are the hub's, to be shared by whoever filters events of its feeds.
 func (h *Hub) Filters() *cursor.Filters { return &h.filters }
-
-// Filter compiles a comma list of type patterns.
-func (h *Hub) Filter(types string) (*cursor.Filter, error) {
-	f, err := h.filters.Get(types)
-	if err != nil {
-		return nil, wire.BadRequest("types: %v", err)
-	}
-	return f, nil
-}
-
-// FilterOf compiles a list of patterns.
-func (h *Hub) FilterOf(types []string) (*cursor.Filter, error) {
-	return h.Filter(strings.Join(types, ","))
-}
 
 func (h *Hub) spawn(f func(context.Context)) bool {
 	if h.ctx.Err() != nil {

@@ -18,7 +18,7 @@ type Config struct {
 	Grant    *auth.Grant
 	Codec    Codec
 	Channels []string
-	Types    string // comma list of patterns
+	Select   cursor.Selection
 	Since    cursor.Since
 	Lag      Lag
 }
@@ -26,7 +26,7 @@ type Config struct {
 // New makes a session, which does nothing until Start, or says what is wrong
 // with the request. Without Start it must be given back by Gone.
 func (h *Hub) New(ctx context.Context, c Config) (*Session, error) {
-	opened, recovered, err := h.open(ctx, c.Grant, c.Channels, c.Types, c.Since)
+	opened, recovered, err := h.open(ctx, c.Grant, c.Channels, c.Select, c.Since)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ type opening struct {
 
 // open checks and opens channels and finds where since is in each. recovered:
 // it goes on where it was, and nothing is lost.
-func (h *Hub) open(ctx context.Context, g *auth.Grant, channels []string, types string, since cursor.Since) (opened []opening, recovered bool, err error) {
+func (h *Hub) open(ctx context.Context, g *auth.Grant, channels []string, selected cursor.Selection, since cursor.Since) (opened []opening, recovered bool, err error) {
 	defer func() {
 		if err != nil {
 			release(opened)
@@ -101,7 +101,7 @@ func (h *Hub) open(ctx context.Context, g *auth.Grant, channels []string, types 
 	if len(channels) > h.opts.MaxChannels {
 		return nil, false, wire.TooLarge("%d channels: a session takes %d at most", len(channels), h.opts.MaxChannels)
 	}
-	filter, err := h.Filter(types)
+	filter, err := h.filters.Get(selected)
 	if err != nil {
 		return nil, false, err
 	}

@@ -16,7 +16,7 @@ import (
 // transport's own headers say of the position, "" if nothing; it comes before
 // the query's last_event_id and since.
 func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config, error) {
-	c := Config{Grant: g, Codec: codec, Types: strings.Join(q["types"], ","), Channels: q["channel"]}
+	c := Config{Grant: g, Codec: codec, Select: SelectionFromQuery(q), Channels: q["channel"]}
 	for _, from := range []struct{ name, text string }{
 		{"Last-Event-ID", resume}, {"last_event_id", q.Get("last_event_id")}, {"since", q.Get("since")},
 	} {
@@ -35,11 +35,16 @@ func FromQuery(q url.Values, resume string, g *auth.Grant, codec Codec) (Config,
 	return c, err
 }
 
+// SelectionFromQuery reads which events a query asks for.
+func SelectionFromQuery(q url.Values) cursor.Selection {
+	return cursor.Selection{Types: strings.Join(q["types"], ","), Filter: q.Get("filter")}
+}
+
 // AttachmentFromQuery reads what a connection to a durable subscription asks
 // for.
 func AttachmentFromQuery(q url.Values, g *auth.Grant, codec Codec) (Attachment, error) {
 	a := Attachment{Grant: g, Codec: codec, Name: q.Get("subscription"), Consumer: q.Get("consumer")}
-	for _, other := range []string{"channel", "types", "since", "lag"} {
+	for _, other := range []string{"channel", "types", "filter", "since", "lag"} {
 		if q.Has(other) {
 			return a, wire.BadRequest("subscription and %s can't be asked for together: the subscription says it", other)
 		}

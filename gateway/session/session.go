@@ -210,11 +210,11 @@ func (s *Session) sayLocked(c wire.Control, position string) {
 // Subscribe adds channels from since on and returns their position. Either all
 // are added or none. Channels that the session has already keep their place.
 // lag is what the session does from now on when it can't keep up; nil: as before.
-func (s *Session) Subscribe(ctx context.Context, channels []string, types string, since cursor.Since, lag *Lag) (event.Position, error) {
+func (s *Session) Subscribe(ctx context.Context, channels []string, selected cursor.Selection, since cursor.Since, lag *Lag) (event.Position, error) {
 	if s.durable != nil {
 		return nil, wire.BadRequest("this session is a durable subscription's; its channels are changed by PUT or PATCH")
 	}
-	opened, _, err := s.hub.open(ctx, s.Grant(), channels, types, since)
+	opened, _, err := s.hub.open(ctx, s.Grant(), channels, selected, since)
 	if err != nil {
 		return nil, err
 	}

@@ -121,9 +121,9 @@ func grant(t *testing.T, sub string, ttl time.Duration) *auth.Grant {
 }
 
 type asks struct {
-	channels, types, since string
-	lag                    session.Lag
-	pings                  bool
+	channels, types, filter, since string
+	lag                            session.Lag
+	pings                          bool
 }
 
 // attach starts a session for a peer that takes room frames.
@@ -135,7 +135,7 @@ func (n node) attach(t *testing.T, a asks, room int) (*session.Session, *peer) {
 	}
 	s, err := n.New(context.Background(), session.Config{
 		Grant: grant(t, "ann", time.Hour), Codec: shorthand{a.pings},
-		Channels: strings.Split(a.channels, ","), Types: a.types, Since: since, Lag: a.lag,
+		Channels: strings.Split(a.channels, ","), Select: cursor.Selection{Types: a.types, Filter: a.filter}, Since: since, Lag: a.lag,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -399,12 +399,12 @@ func TestSubscribeAddsChannelsAndUnsubscribeTakesThemOff(t *testing.T) {
 		s, p := n.attach(t, asks{channels: "a"}, plenty)
 		n.log.Append("b", "t", "", "1", "2")
 		since, _ := cursor.ParseSince("since", "b@e2-1")
-		position, err := s.Subscribe(context.Background(), []string{"b", "c"}, "", since, nil)
+		position, err := s.Subscribe(context.Background(), []string{"b", "c"}, cursor.Selection{}, since, nil)
 		if err != nil || position.String() != "b@e2-1,c@e3-0" {
 			t.Errorf("got %s, %v", position, err)
 		}
 		p.wants(t, "hello:a@e1-0:false 2")
-		if _, err := s.Subscribe(context.Background(), []string{"d"}, "", cursor.Since{}, nil); wire.From(err).Code != wire.CodeTooLarge {
+		if _, err := s.Subscribe(context.Background(), []string{"d"}, cursor.Selection{}, cursor.Since{}, nil); wire.From(err).Code != wire.CodeTooLarge {
 			t.Errorf("a fourth channel: %v", err)
 		}
 		if err := s.Unsubscribe([]string{"c", "zz"}); err == nil {

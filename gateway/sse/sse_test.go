@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,18 @@ func TestGapAndTypes(t *testing.T) {
 	s.wants(t, "id: a@e1-1|event: email.opened|data: {")
 	g.log.Append("a", "email.opened", "", "3")
 	s.wants(t, "id: a@e1-3|event: email.opened|data: {")
+}
+
+func TestFilter(t *testing.T) {
+	g := newGateway(t, http1)
+	g.log.Append("a", "order.paid", "ann", "1", "2")
+	g.log.Append("a", "order.paid", "bob", "3")
+	s := g.open(t, "channel=a&since=earliest&filter="+url.QueryEscape(`event.partitionkey == "bob" && event.type.startsWith("order.")`))
+	s.wants(t, "event: longline.hello")
+	s.wants(t, "id: a@e1-3|data: {")
+	g.log.Append("a", "order.sent", "ann", "4")
+	g.log.Append("a", "order.sent", "bob", "5")
+	s.wants(t, "id: a@e1-5|data: {")
 }
 
 // A log from before such types were refused holds an event that would end the

@@ -17,6 +17,7 @@ import (
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -44,14 +45,17 @@ type Options struct {
 
 // API answers requests about durable subscriptions. Its methods may be called
 // by many goroutines at once.
-type API struct{ o Options }
+type API struct {
+	o       Options
+	filters cursor.Filters
+}
 
 // New makes an API.
 func New(o Options) *API {
 	if o.CheckURL == nil {
 		o.CheckURL = func(*url.URL) error { return nil }
 	}
-	return &API{o}
+	return &API{o: o}
 }
 
 // Route is a line of the gateway's table.

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -95,19 +94,15 @@ func (a *API) logged(ctx context.Context, s durable.State, c event.Cursor) ([]by
 	if err != nil || page.State.Epoch != c.Epoch || len(page.Items) == 0 || page.Items[0].Offset != c.Offset {
 		return nil, err
 	}
-	view, err := event.Stored(page.Items[0].Data).View()
+	item, err := feed.NewItem(c.Channel, c.Epoch, page.Items[0])
 	if err != nil {
 		return nil, err
 	}
-	patterns, err := event.ParsePatterns(strings.Join(s.Definition.Types, ","))
-	if err != nil {
+	filter, err := a.filters.Get(s.Definition.Selection())
+	if err != nil || !filter.Match(item) {
 		return nil, err
 	}
-	taken := func(p event.Pattern) bool { return p.Match(view.Type()) }
-	if len(patterns) > 0 && !slices.ContainsFunc(patterns, taken) {
-		return nil, nil
-	}
-	return view.AppendJSON(nil, c), nil
+	return item.JSON(), nil
 }
 
 // buried finds the dead letter that had a cursor; nil if there is none. One

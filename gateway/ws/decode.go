@@ -90,6 +90,8 @@ func (m *message) set(name []byte, value jsontext.Value) error {
 		text = &m.Op
 	case "since":
 		text = &m.Since
+	case "filter":
+		text = &m.Filter
 	case "lag":
 		text = &m.Lag
 	case "channel":

@@ -314,6 +314,20 @@ func TestPositionMovesOverWhatTypesLeaveOut(t *testing.T) {
 	d.wantAcked(t, 5)
 }
 
+func TestPositionMovesOverWhatTheFilterLeavesOut(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"filter":"event.type.endsWith(\"ed\") && !has(event.subject)"`)
+	d.publish(t, "other", 3)
+	c := d.attach(t, "")
+	wantFrame(t, c, `"op":"position"`, d.cursor(3))
+	d.wantAcked(t, 3)
+	d.publish(t, "wanted", 1)
+	d.publish(t, "other", 1)
+	d.wantEvents(t, c, 4)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(4))
+	d.wantAcked(t, 5)
+}
+
 func TestPauseHoldsDelivery(t *testing.T) {
 	d := newDurables(t)
 	d.put(t, "")

@@ -16,6 +16,7 @@ type message struct {
 	Ref      *int64
 	Channels []string
 	Types    []string
+	Filter   string
 	Since    string
 	Lag      string
 	Channel  string
@@ -116,6 +117,6 @@ func (c *peer) subscribe(ctx context.Context, m *message) (wire.Control, error) 
 		}
 		lag = &asked
 	}
-	position, err := c.Subscribe(ctx, m.Channels, strings.Join(m.Types, ","), since, lag)
+	position, err := c.Subscribe(ctx, m.Channels, cursor.Selection{Types: strings.Join(m.Types, ","), Filter: m.Filter}, since, lag)
 	return wire.Control{Op: wire.OpOK, Cursor: position.String()}, err
 }

@@ -199,6 +199,8 @@ func TestOps(t *testing.T) {
 		{`{"op":"subscribe","channels":["b"],"since":"b@e1-18446744073709551616"}`, `does not fit 64 bits`},
 		{`{"op":"subscribe","channels":["b"],"since":"yesterday"}`, `want a cursor`},
 		{`{"op":"subscribe","channels":["b"],"types":["a.**.b"]}`, `a last \"**\"`},
+		{`{"op":"subscribe","channels":["b"],"filter":"event.kind == 1 ||"}`, `"detail":"filter: line 1, column 19: `},
+		{`{"op":"subscribe","channels":["b"],"filter":7}`, `frame's filter is a JSON number; want a string`},
 		{`{"op":"subscribe","channels":["b"],"lag":"never"}`, `want catchup, conflate, latest or close`},
 		{`{"op":"subscribe","channels":["a/b"]}`, `channel \"a/b\"`},
 		{`{"op":"subscribe","channels":[7]}`, `want a list of channel names`},
