@@ -153,8 +153,9 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 	}
 	var letters struct {
 		Dead []struct {
-			Event  Event
-			Reason string
+			Event    Event
+			Reason   string
+			Attempts int
 		}
 	}
 	until(t, "two dead letters are there", func() bool {
@@ -164,6 +165,9 @@ func TestHandlerFailsThenRejects(t *testing.T) {
 		return len(letters.Dead) == 2
 	})
 	for i, want := range []string{"CRM is down", "no such contact"} {
+		if tries := []int{4, 1}[i]; letters.Dead[i].Attempts != tries {
+			t.Errorf("dead letter %d: got %d attempts, want %d", i+1, letters.Dead[i].Attempts, tries)
+		}
 		if letters.Dead[i].Reason != want {
 			t.Errorf("dead letter %d: got reason %q, want %q", i+1, letters.Dead[i].Reason, want)
 		}
@@ -413,6 +417,25 @@ func TestLiveCallbackLive(t *testing.T) {
 		n += 100
 		count.wantOnce(n) // the rest by callback
 		until(t, fmt.Sprintf("round %d: delivered by callback", round), func() bool { return state(t, c, "crm") == "callback" })
+	}
+}
+
+// What a program does at its start wipes nothing that somebody set up.
+func TestCreateSubscriptionKeepsWhatIsThere(t *testing.T) {
+	g := newGateway(t, "--callback-allow-cidr", "127.0.0.0/8")
+	c := g.client(t, Options{})
+	for _, want := range []bool{true, false} {
+		created, err := c.CreateSubscription(t.Context(), "crm", channels("acct-42"))
+		if err != nil || created != want {
+			t.Fatalf("got %v, %v, want %v", created, err, want)
+		}
+		if err := c.PatchSubscription(t.Context(), "crm", map[string]any{"callback": map[string]any{"url": "http://127.0.0.1:9/x"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var settings struct{ Callback struct{ URL string } }
+	if err := c.Do(t.Context(), http.MethodGet, "/v1/subscriptions/crm", nil, &settings); err != nil || settings.Callback.URL == "" {
+		t.Errorf("got %+v, %v, want the callback still there", settings, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -144,7 +145,29 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 	return c.send(ctx, method, path, kind, payload, answer)
 }
 
-func (c *Client) send(ctx context.Context, method, path, kind string, payload []byte, answer any) error {
+// CreateSubscription creates a durable subscription with the given settings,
+// unless there is one of that name, which then stays as it is: what a program
+// does at its start, without undoing what others set up. It tells whether it
+// was created.
+func (c *Client) CreateSubscription(ctx context.Context, name string, settings any) (created bool, err error) {
+	payload, err := json.Marshal(settings)
+	if err != nil {
+		return false, fmt.Errorf("encode settings: %w", err)
+	}
+	err = c.send(ctx, http.MethodPut, "/v1/subscriptions/"+url.PathEscape(name), "application/json", payload, nil, "If-None-Match", "*")
+	if errors.Is(err, ErrConflict) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// PatchSubscription changes what is named of a subscription (RFC 7396: null
+// removes), and nothing else.
+func (c *Client) PatchSubscription(ctx context.Context, name string, changes any) error {
+	return c.Do(ctx, http.MethodPatch, "/v1/subscriptions/"+url.PathEscape(name), changes, nil)
+}
+
+func (c *Client) send(ctx context.Context, method, path, kind string, payload []byte, answer any, header ...string) error {
 	var body io.Reader
 	if payload != nil {
 		body = bytes.NewReader(payload)
@@ -157,6 +180,9 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 		req.Header.Set("Content-Type", kind)
 	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	token, err := c.token(ctx)
 	if err != nil {
 		return err

@@ -27,10 +27,12 @@
 //
 // The handler gets events one after another or, with Concurrency, in parallel,
 // where those of one key (CloudEvents' partitionkey) stay in order. An event is
-// done when the handler returns nil; other errors have it called again with
-// growing waits while other keys go on, and after SubscriptionOptions.Tries the event
-// is rejected: the gateway keeps it as a dead letter. [Reject] does so at once,
-// [RetryAfter] says when to come back. What is acknowledged is always the
+// done when the handler returns nil; other errors have it called again, without
+// end and with growing waits, while other keys go on. So an outage of whatever
+// the handler calls costs no event: while nothing works, one call at a time is
+// made. [Reject] says that the event is to blame: the gateway keeps it as a dead
+// letter. So it does with one that fails eight times and then three times more
+// while others pass. [RetryAfter] says when to come back. What is acknowledged is always the
 // contiguous prefix of what is done.
 //
 // # Once, or twice

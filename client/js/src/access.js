@@ -2,7 +2,8 @@ import { backoff, sleep } from './backoff.js';
 import { UnauthorizedError, responseError } from './errors.js';
 import { connection } from './stream.js';
 
-/** @typedef {import('./stream.js').FetchLike} FetchLike */
+/** @typedef {import('./types.js').FetchLike} FetchLike */
+/** @typedef {import('./types.js').Signal} Signal */
 /** @typedef {import('./websocket.js').WebSocketLike} WebSocketLike */
 
 /**
@@ -13,6 +14,7 @@ import { connection } from './stream.js';
  * @property {'websocket' | 'sse'} [transport] one only; without it WebSocket, and SSE where that is missing or blocked
  * @property {number} [timeout] ms for a connection to be made and greeted (10,000)
  * @property {import('./backoff.js').Backoff} [backoff] between attempts to connect or to publish
+ * @property {(message: string, detail?: any) => void} [warn] where trouble is told, at once and then rarely (console.warn)
  * @property {FetchLike} [fetch] instead of the global one
  * @property {new (url: string, protocols: string[]) => WebSocketLike} [WebSocket] instead of the global one, if any
  */
@@ -20,7 +22,8 @@ import { connection } from './stream.js';
 /**
  * @typedef {object} RequestOptions
  * @property {number} [attempts] 1; more only for what may be done twice
- * @property {AbortSignal} [signal]
+ * @property {Signal} [signal]
+ * @property {Record<string, string>} [headers] besides the token's
  */
 
 /**
@@ -36,10 +39,12 @@ export class Access {
   fetch;
   /** Whether a new token can be had. */
   renewable;
+  /** @type {(message: string, detail?: any) => void} */
+  warn;
   #token = '';
 
   /**
-   * @param {string | URL} url
+   * @param {import('./types.js').Address} url
    * @param {Options} options
    */
   constructor(url, options) {
@@ -47,6 +52,7 @@ export class Access {
     this.options = options;
     // The browser's fetch insists on being called on the window.
     this.fetch = options.fetch ?? ((/** @type {string} */ to, /** @type {RequestInit} */ init) => fetch(to, init));
+    this.warn = options.warn ?? ((...about) => console.warn(...about));
     this.renewable = typeof options.token === 'function';
   }
 
@@ -78,17 +84,27 @@ export class Access {
    * @param {RequestOptions} [options]
    * @returns {Promise<any>} the answer's JSON, if there is any
    */
-  async request(method, path, body, { attempts = 1, signal } = {}) {
+  request(method, path, body, options) {
+    return this.send(method, path, body === undefined ? body : json(body), options);
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {string} [body]
+   * @param {RequestOptions} [options]
+   * @returns {Promise<any>}
+   */
+  async send(method, path, body, { attempts = 1, signal, headers } = {}) {
     for (let attempt = 1, fresh = false; ; attempt++) {
       let error;
       try {
         const token = await this.token(fresh);
         const response = await this.fetch(this.url + path, {
-          method, signal,
-          body: JSON.stringify(body),
-          headers: { 'content-type': 'application/json', ...bearer(token) },
+          method, signal, body,
+          headers: { 'content-type': method === 'PATCH' ? 'application/merge-patch+json' : 'application/json', ...headers, ...bearer(token) },
         });
-        if (response.ok) return response.status === 204 ? undefined : await response.json();
+        if (response.status < 300) return response.status === 204 ? undefined : await response.json();
         error = await responseError(response);
       } catch (cause) {
         error = connection(`${method} ${path} failed`, cause);
@@ -100,5 +116,17 @@ export class Access {
       fresh = renew;
       if (!renew) await sleep(error.retryAfter ?? backoff(attempt - 1, this.options.backoff), signal);
     }
+  }
+}
+
+/**
+ * Writes JSON. Throws a TypeError for what can't be: a BigInt, a circle.
+ * @param {unknown} value
+ */
+export function json(value) {
+  try {
+    return JSON.stringify(value);
+  } catch (cause) {
+    throw new TypeError(`no JSON: ${/** @type {Error} */ (cause).message}`, { cause });
   }
 }

@@ -19,7 +19,7 @@ export function backoff(attempt, { min = 500, max = 30_000 } = {}, random = Math
 /**
  * Sleeps; ends early, without an error, when the signal aborts.
  * @param {number} ms
- * @param {AbortSignal} [signal]
+ * @param {import('./types.js').Signal} [signal]
  * @returns {Promise<void>}
  */
 export function sleep(ms, signal) {

@@ -1,12 +1,12 @@
-import { LonglineError, errorFor } from './errors.js';
-import { Inbox } from './inbox.js';
+import { Dispatcher } from './dispatcher.js';
+import { LonglineError, Reject, errorFor } from './errors.js';
 import { MAX } from './parser.js';
 
 /** @typedef {import('./wire.js').LonglineEvent} LonglineEvent */
-/** @typedef {import('./subscription.js').Subscription} Subscription */
-/** @typedef {import('./inbox.js').Handler} Handler */
-/** @typedef {import('./inbox.js').InboxOptions} InboxOptions */
-/** @typedef {Headers | Record<string, string | string[] | undefined>} HeadersLike */
+/** @typedef {import('./dispatcher.js').Handler} Handler */
+/** @typedef {import('./dispatcher.js').DispatcherOptions} DispatcherOptions */
+/** @typedef {import('./types.js').HeadersLike | Record<string, string | string[] | undefined>} HeadersLike */
+/** @typedef {import('./subscription.js').Subscription<any> | Handler} Target the subscription whose handler shall be fed, or a handler */
 
 /** A callback that is not signed by the secret, or too long ago. */
 export class SignatureError extends LonglineError { name = 'SignatureError'; }
@@ -29,9 +29,8 @@ export class SignatureError extends LonglineError { name = 'SignatureError'; }
  */
 export async function verifyCallback(headers, body, secret, { tolerance = 300, now = Date.now() } = {}) {
   const [id, timestamp, signature] = ['id', 'timestamp', 'signature'].map((name) => {
-    const header = `webhook-${name}`;
-    const value = typeof headers.get === 'function' ? headers.get(header) : /** @type {any} */ (headers)[header];
-    if (!value || typeof value !== 'string') throw unsigned(`there is no ${header} header`);
+    const value = header(headers, `webhook-${name}`);
+    if (!value || typeof value !== 'string') throw unsigned(`there is no webhook-${name} header`);
     return value;
   });
   if (!/^\d+$/.test(timestamp)) throw unsigned('webhook-timestamp is not a number of seconds');
@@ -45,15 +44,25 @@ export async function verifyCallback(headers, body, secret, { tolerance = 300, n
   const signatures = signature.split(' ').slice(0, 8).flatMap((one) => one.startsWith('v1,') ? fromBase64(one.slice(3)) ?? [] : []);
   const hmac = { name: 'HMAC', hash: 'SHA-256' };
   for (const one of [secret].flat()) {
-    const raw = fromBase64(one.replace(/^whsec_/, ''));
-    if (!raw?.length) throw new TypeError('the secret is not "whsec_" and base64');
-    const key = await crypto.subtle.importKey('raw', raw, hmac, false, ['verify']);
+    const imported = await crypto.subtle.importKey('raw', key(one), hmac, false, ['verify']);
     for (const given of signatures) {
       // WebCrypto compares in constant time.
-      if (await crypto.subtle.verify(hmac, key, given, content)) return parse(new TextDecoder().decode(bytes));
+      if (await crypto.subtle.verify(hmac, imported, given, content)) return parse(new TextDecoder().decode(bytes));
     }
   }
   throw unsigned('webhook-signature is not of this body by this secret');
+}
+
+/** @param {HeadersLike} headers @param {string} name */
+function header(headers, name) {
+  return typeof headers.get === 'function' ? /** @type {any} */ (headers).get(name) : /** @type {any} */ (headers)[name];
+}
+
+/** @param {unknown} secret */
+function key(secret) {
+  const raw = typeof secret === 'string' && fromBase64(secret.replace(/^whsec_/, ''));
+  if (!raw || !raw.length) throw new TypeError(`the secret is ${typeof secret === 'string' ? 'not "whsec_" and base64' : `${secret}, want "whsec_…"`}`);
+  return raw;
 }
 
 /** @param {string} message */
@@ -82,24 +91,27 @@ function parse(text) {
 /**
  * Answers callbacks by calling a handler once per event, without trying again:
  * that the gateway does, at its own pace.
- * @param {Subscription | Handler} target the subscription whose handler shall be fed, or a handler
+ * @param {Target} target the subscription whose handler shall be fed, or a handler
  * @param {string | string[]} secret
- * @param {InboxOptions & VerifyOptions} options for the handler, where there is no subscription
+ * @param {DispatcherOptions & VerifyOptions} options for the handler, where there is no subscription
  */
 function answerer(target, secret, options) {
+  // Now, not when the first event comes and is lost for it.
+  for (const one of [secret].flat()) key(one);
+  if (![secret].flat()[0]) throw new TypeError('there is no secret: want "whsec_…", as the subscription was given it');
   const handles = typeof target === 'function';
-  const inbox = handles ? new Inbox(target, options) : target.inbox;
+  const dispatcher = handles ? new Dispatcher(target, options) : target.dispatcher;
   /** @type {Set<() => void> | undefined} callbacks under way; none are taken when the subscription is closed */
   let waiting = new Set();
   if (!handles) {
-    target.closed.then(() => {
+    target.over.then(() => {
       for (const leave of waiting ?? []) leave();
       waiting = undefined;
     });
   }
 
-  /** @param {LonglineEvent} event @returns {Promise<any>} */
-  const handle = (event) => new Promise((resolve) => {
+  /** @param {LonglineEvent} event @param {boolean} redelivered @returns {Promise<any>} */
+  const handle = (event, redelivered) => new Promise((resolve) => {
     const leave = () => resolve(errorFor('unavailable', 'the subscription is closed', { retryAfter: 1000 }));
     const settled = (/** @type {any} */ error) => {
       waiting?.delete(leave);
@@ -107,12 +119,12 @@ function answerer(target, secret, options) {
     };
     if (!waiting) return leave();
     waiting.add(leave);
-    inbox.add({ event, settled, attempts: 1 });
+    dispatcher.add({ event, settled, redelivered, once: true, transport: 'callback' });
   });
 
   /**
    * @param {HeadersLike} headers
-   * @param {Uint8Array} body
+   * @param {Uint8Array | string} body
    * @returns {Promise<{status: number, headers?: Record<string, string>, body: string}>}
    */
   return async (headers, body) => {
@@ -125,8 +137,9 @@ function answerer(target, secret, options) {
       return { status: error instanceof SignatureError ? 401 : 400, body: error.message };
     }
     const events = [payload].flat();
-    const errors = await Promise.all(events.map(handle));
-    const failed = errors.find((error) => error && error.retry !== false);
+    const redelivered = header(headers, 'longline-redelivery') === 'true' || Number(header(headers, 'longline-attempt')) > 1;
+    const errors = await Promise.all(events.map((event) => handle(event, redelivered)));
+    const failed = errors.find((error) => error && !(error instanceof Reject));
     if (failed) {
       const wait = failed.retryAfter;
       return {
@@ -145,10 +158,11 @@ function answerer(target, secret, options) {
 
 /**
  * A handler for fetch-style servers (Deno, Bun, workers): Request in, Response out.
- * @param {Subscription | Handler} target the subscription whose handler shall be fed, or a handler
+ * @param {Target} target the subscription whose handler shall be fed, or a handler
  * @param {string | string[]} secret
- * @param {InboxOptions & VerifyOptions} [options]
- * @returns {(request: Request) => Promise<Response>}
+ * @param {DispatcherOptions & VerifyOptions} [options]
+ * @returns {(request: {method: string, headers: import('./types.js').HeadersLike, arrayBuffer(): Promise<ArrayBuffer>}) =>
+ *   Promise<import('./types.js').Answer>}
  */
 export function fetchCallback(target, secret, options = {}) {
   const answer = answerer(target, secret, options);
@@ -161,16 +175,18 @@ export function fetchCallback(target, secret, options = {}) {
 
 /**
  * The parts of node:http that are used.
- * @typedef {AsyncIterable<Uint8Array> & {method?: string, headers: Record<string, string | string[] | undefined>}} NodeRequest
+ * @typedef {AsyncIterable<Uint8Array> & {method?: string | undefined, body?: any,
+ *   headers: Record<string, string | string[] | undefined>}} NodeRequest
  * @typedef {{writeHead(status: number, headers?: Record<string, string>): unknown, end(body?: string): unknown}} NodeResponse
  */
 
 /**
- * A handler for node:http and what builds on it. The body must not have been
- * parsed before.
- * @param {Subscription | Handler} target the subscription whose handler shall be fed, or a handler
+ * A handler for node:http and what builds on it. It needs the raw body: a
+ * parsed one can't be verified, and is answered with 500, so that the events
+ * come again when that is put right.
+ * @param {Target} target the subscription whose handler shall be fed, or a handler
  * @param {string | string[]} secret
- * @param {InboxOptions & VerifyOptions} [options]
+ * @param {DispatcherOptions & VerifyOptions} [options]
  * @returns {(request: NodeRequest, response: NodeResponse) => Promise<void>}
  */
 export function nodeCallback(target, secret, options = {}) {
@@ -179,6 +195,15 @@ export function nodeCallback(target, secret, options = {}) {
     if (request.method !== 'POST') {
       response.writeHead(405, { allow: 'POST' });
       response.end('POST only');
+      return;
+    }
+    const { body: parsed } = request;
+    if (parsed instanceof Uint8Array || typeof parsed === 'string') return reply(parsed); // express.raw, express.text
+    if (parsed !== undefined) {
+      const message = 'this needs the raw body: put it before express.json() or any other parser of bodies';
+      console.warn('longline:', message);
+      response.writeHead(500);
+      response.end(message);
       return;
     }
     /** @type {Uint8Array[]} */
@@ -198,8 +223,13 @@ export function nodeCallback(target, secret, options = {}) {
       whole.set(chunk, at);
       at += chunk.length;
     }
-    const { status, headers, body } = await answer(request.headers, whole);
-    response.writeHead(status, headers);
-    response.end(body);
+    return reply(whole);
+
+    /** @param {Uint8Array | string} bytes */
+    async function reply(bytes) {
+      const { status, headers, body } = await answer(request.headers, bytes);
+      response.writeHead(status, headers);
+      response.end(body);
+    }
   };
 }

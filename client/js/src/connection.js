@@ -18,6 +18,7 @@ const WAKE = ['online', 'visibilitychange'];
  * Whom the connection serves. Calls come one after another.
  * @typedef {object} Owner
  * @property {string} [name] of the durable subscription
+ * @property {boolean} [failFast] the first connection shall succeed, or none be tried
  * @property {() => URLSearchParams} query what to ask for now
  * @property {(frame: LonglineEvent | Control) => void} frame
  * @property {() => Promise<void> | void} room resolves when more events can be taken
@@ -37,7 +38,10 @@ export class Connection {
   #line;
   /** @type {((error: LonglineError) => void) | undefined} ends the present line */
   #end;
+  /** Whether the gateway has said a word: hello, or that another consumer is attached. */
   #greeted = false;
+  /** By which the present connection is, or the last was. */
+  transport = '';
   #stopped = false;
   /** When something last came, and when the gateway was last asked for it, by the wall clock. */
   #seen = 0;
@@ -70,7 +74,7 @@ export class Connection {
     }
     /** @type {LonglineError | undefined} */
     let error;
-    for (let attempt = 0; ; ) {
+    for (let attempt = 0, first = this.#owner.failFast; ; first = false) {
       await this.#owner.room();
       if (this.#stopped) break;
       this.#owner.state('connecting', { error });
@@ -78,7 +82,7 @@ export class Connection {
       error = await this.#once();
       // A token that was good may have run out: a new one shall try.
       const renew = this.#greeted && this.#access.renewable && error instanceof UnauthorizedError;
-      if (this.#stopped || !error.retry && !renew) break;
+      if (this.#stopped || !error.retry && !renew || first && !this.#greeted) break;
       if (this.#greeted && Date.now() - began > STEADY) attempt = 0;
       const wait = error.retryAfter ?? backoff(attempt++, this.#access.options.backoff);
       this.#owner.state('waiting', { error, wait });
@@ -153,6 +157,7 @@ export class Connection {
         resolve(connection('connection failed', error));
       };
       this.#end = end;
+      this.transport = transport === webSocket ? 'websocket' : 'sse';
       this.link++;
       this.#seen = Date.now();
       this.#heartbeat = this.#access.options.timeout ?? 10_000;
@@ -177,9 +182,10 @@ export class Connection {
   /** @param {LonglineEvent | Control} frame */
   #frame(frame) {
     if (frame.op === 'bye') return this.drop(closeError(frame.code, frame.reason, frame));
-    if (frame.op === 'hello') {
+    if (frame.op === 'hello' || frame.op === 'standby') {
       this.#greeted = true;
       this.#heartbeat = (frame.heartbeat_ms ?? 25_000) * 1.2;
+      clearTimeout(this.#renewal);
       this.#renewLater();
     }
     this.#owner.frame(frame);

@@ -54,6 +54,27 @@ export class ConnectionError extends LonglineError { name = 'ConnectionError'; }
 export class ProtocolError extends LonglineError { name = 'ProtocolError'; }
 
 /**
+ * What a handler throws for an event that can't be handled, now or later: it
+ * is not called again, the event is dead-lettered and the next one follows.
+ * Any other error has it called again.
+ */
+export class Reject extends Error {
+  name = 'Reject';
+  /** @type {string[] | undefined} */
+  ids;
+
+  /**
+   * @param {string} reason for people: it is kept with the dead letter
+   * @param {{ids?: string[], cause?: unknown}} [details] `ids`: of a batch, the events that are meant; the others count
+   *   as handled
+   */
+  constructor(reason, { ids, cause } = {}) {
+    super(reason, { cause });
+    this.ids = ids;
+  }
+}
+
+/**
  * HTTP status, code, class, whether to try again.
  * @type {[number, string, typeof LonglineError, boolean?][]}
  */
@@ -89,7 +110,7 @@ export function errorFor(kind, message, { retry, ...details } = {}) {
 /**
  * The error for an HTTP answer that is no success, read from its problem
  * document (RFC 9457) where it has one.
- * @param {Response} response
+ * @param {import('./types.js').ResponseLike} response
  */
 export async function responseError(response) {
   const { status, headers } = response;

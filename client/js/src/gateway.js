@@ -1,6 +1,6 @@
 /** What every gateway serves as /longline.js: the client, without what only servers need. */
 export { Longline } from './client.js';
 export {
-  LonglineError, BadRequestError, UnauthorizedError, ForbiddenError, NotFoundError, TooLargeError, TakenOverError,
+  Reject, LonglineError, BadRequestError, UnauthorizedError, ForbiddenError, NotFoundError, TooLargeError, TakenOverError,
   RateLimitedError, UnavailableError, ConnectionError, ProtocolError,
 } from './errors.js';

@@ -1,4 +1,4 @@
-/** @typedef {import('./inbox.js').Handler} Handler */
+/** @typedef {import('./dispatcher.js').Handler} Handler */
 /** @typedef {{given: any, release: (value?: unknown) => void, fail: (reason?: Error) => void}} Call */
 
 /**
@@ -18,16 +18,17 @@ export class Iterate {
   });
 
   /**
-   * @param {Promise<Error | undefined>} closed
+   * @param {Promise<void>} closed rejects with what ended it
    * @param {() => unknown} close
    * @returns {AsyncGenerator<any, void, void>}
    */
   async *values(closed, close) {
     let over = false;
-    closed.then(() => {
+    const end = () => {
       over = true;
       this.#wake();
-    });
+    };
+    closed.then(end, end);
     try {
       while (!over) {
         const call = this.#call;
@@ -37,8 +38,7 @@ export class Iterate {
           call.release();
         } else await new Promise((resolve) => { this.#wake = resolve; });
       }
-      const error = await closed;
-      if (error) throw error;
+      await closed;
     } finally {
       close();
     }

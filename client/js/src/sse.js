@@ -13,9 +13,9 @@ import { open, read } from './stream.js';
  *   a function is asked before each connection
  * @property {string} [body] sent with each connection
  * @property {string} [lastEventId] where to begin
- * @property {RequestCredentials} [credentials]
- * @property {AbortSignal} [signal] ends the iteration
- * @property {import('./stream.js').FetchLike} [fetch] instead of the global one
+ * @property {"omit" | "same-origin" | "include"} [credentials]
+ * @property {import('./types.js').Signal} [signal] ends the iteration
+ * @property {import('./types.js').FetchLike} [fetch] instead of the global one
  * @property {import('./backoff.js').Backoff} [backoff] between attempts, where the stream sets no `retry`
  * @property {boolean} [reconnect] false: stop when the first stream ends
  * @property {number} [maxLength] characters that one event may have (16 Mi)

@@ -3,15 +3,16 @@ import { protocol } from './wire.js';
 
 /** @typedef {import('./parser.js').Message} Message */
 /** @typedef {import('./parser.js').Parser} Parser */
-/** @typedef {(url: string, init: RequestInit) => Promise<Response>} FetchLike */
+/** @typedef {import('./types.js').FetchLike} FetchLike */
+/** @typedef {import('./types.js').ResponseLike} ResponseLike */
 
 /**
  * Opens an event stream once: follows redirects, asks for the right type and
  * checks it. Throws a LonglineError for every other answer.
  * @param {FetchLike} fetch
  * @param {string} url
- * @param {RequestInit} init
- * @returns {Promise<Response>} 200 with an event stream, or 204
+ * @param {any} init
+ * @returns {Promise<ResponseLike>} 200 with an event stream, or 204
  */
 export async function open(fetch, url, init) {
   let response;
@@ -21,13 +22,15 @@ export async function open(fetch, url, init) {
       cache: 'no-store',
       headers: { accept: 'text/event-stream, application/problem+json', ...init.headers },
     });
-  } catch (cause) {
-    throw connection('no connection', cause);
+  } catch (/** @type {any} */ cause) {
+    // A circle of redirections stays one: undici says so.
+    throw connection('no connection', cause, { retry: !/redirect/.test(cause.cause) });
   }
-  if (response.status === 204) return response;
-  if (!response.ok) throw await responseError(response);
-  const type = response.headers.get('content-type');
-  if (!/^text\/event-stream\b/i.test(`${type}`)) {
+  const { status, headers } = response;
+  if (status === 204) return response;
+  if (status !== 200) throw await responseError(response);
+  const type = headers.get('content-type');
+  if (!/^\s*text\/event-stream\s*(;|$)/i.test(`${type}`)) {
     response.body?.cancel();
     throw protocol(`"${type}" is no event stream`);
   }
@@ -47,7 +50,7 @@ export function connection(message, cause, details) {
 /**
  * Reads an open stream's bytes: yields once per chunk, also where a chunk
  * completes no message.
- * @param {Response} response
+ * @param {ResponseLike} response
  * @param {Parser} parser
  * @returns {AsyncGenerator<Message[], void, void>}
  */

@@ -1,22 +1,24 @@
 import { Connection } from './connection.js';
+import { Dispatcher } from './dispatcher.js';
 import { errorFor } from './errors.js';
-import { Inbox } from './inbox.js';
 import { Iterate } from './iterate.js';
-import { Ledger } from './ledger.js';
+import { begin, partitionOf, reassign } from './partition.js';
 import { connection } from './stream.js';
+import { AckTracker } from './tracker.js';
+import { rarely } from './warn.js';
 import { move, parseCursor, text } from './wire.js';
 
 /** @typedef {import('./errors.js').LonglineError} LonglineError */
-/** @typedef {import('./inbox.js').Handler} Handler */
-/** @typedef {import('./ledger.js').Entry} Entry */
+/** @typedef {import('./dispatcher.js').Handler} Handler */
+/** @typedef {import('./tracker.js').Entry} Entry */
 /** @typedef {import('./wire.js').Control} Control */
 /** @typedef {import('./wire.js').Gap} Gap */
-/** @typedef {import('./wire.js').LonglineEvent} LonglineEvent */
+/** @template [T=any] @typedef {import('./wire.js').LonglineEvent<T>} LonglineEvent */
 
 /** @typedef {'connecting' | 'live' | 'standby' | 'waiting' | 'closed'} State */
 
 /**
- * @typedef {object} What what to receive of which channels
+ * @typedef {object} Selection what to receive of which channels
  * @property {string[]} channels
  * @property {string[]} [types] patterns, e.g. "email.*"
  * @property {string | Date} [since] a position, "earliest", "latest" (default) or a time
@@ -24,44 +26,70 @@ import { move, parseCursor, text } from './wire.js';
  */
 
 /**
- * @typedef {object} Listeners
- * @property {(detail: {state: State, error?: LonglineError, [about: string]: any}) => void} [onState]
- * @property {(gap: Gap) => void} [onGap] events that won't come
- * @property {(redelivery: {cursor: string}) => void} [onRedelivery] events up to there may have been handled before,
- *   by another consumer or a callback elsewhere
- * @property {(detail: {error: any, event?: LonglineEvent}) => void} [onError] an event was given up, or the
- *   gateway complained; without it, that is written to the console
- * @property {number} [window] how many events may be under way at once (ephemeral 1,024; durable as the subscription says)
+ * Those of a group that events come of, out of `of`. The other members have the rest.
+ * @typedef {{partitions: number[], of: number, members?: number}} Partitions
  */
 
-/** @typedef {import('./inbox.js').InboxOptions & Listeners} SubscribeOptions */
+/**
+ * @typedef {object} Listeners
+ * @property {(detail: {state: State, error?: LonglineError, partitions?: number[], of?: number, [about: string]: any}) => void} [onState]
+ * @property {(gap: Gap) => void} [onGap] events that won't come
+ * @property {(event: LonglineEvent, error: any) => void} [onReject] an event was set aside: the gateway keeps it as a
+ *   dead letter; of an ephemeral subscription nobody else is told
+ * @property {(partitions: Partitions) => void} [onPartitions] which of the group's are this consumer's
+ * @property {(redelivery: {cursor: string}) => void} [onRedelivery] events up to there may have been handled before,
+ *   by another consumer or a callback elsewhere
+ * @property {number} [window] how many events may be under way at once (ephemeral 1,024; durable as the subscription says)
+ * @property {boolean} [failFast] end with an error if the first attempt to connect fails, whatever the reason
+ */
+
+/** @typedef {import('./dispatcher.js').DispatcherOptions & Listeners} SubscribeOptions */
 /** @typedef {SubscribeOptions & {consumer?: string}} AttachOptions consumer: who this is; another one stands by until
  *   this one is gone, the same one takes over. By default one's own for each attachment */
 
 /** Acknowledgements go at most so often, in ms. */
 const ACK_EVERY = 50;
 
+const SELECTION = 'channels types since lag'.split(' ');
+const OPTIONS = 'concurrency rate batch retry remember onState onGap onReject onPartitions onRedelivery window failFast consumer'.split(' ');
+
+/**
+ * Refuses what isn't known, since a typing error must not pass in silence.
+ * @param {string} what
+ * @param {any} given
+ * @param {string[]} known
+ */
+function check(what, given, known) {
+  for (const name in Object(given) === given ? given : { [typeof given]: 0 }) {
+    if (!known.includes(name)) throw new TypeError(`${what}: got ${name}, want ${known}`);
+  }
+}
+
 /**
  * Events as they come, by a handler or by `for await`.
- * @implements {AsyncIterable<any>}
+ * @template [T=LonglineEvent]
+ * @implements {AsyncIterable<T>}
  */
 export class Subscription {
   /** @type {State} */
   state = 'connecting';
   /**
-   * Resolves when it is over: with the error that ended it, or with nothing
-   * after `close`. Never rejects.
-   * @type {Promise<LonglineError | undefined>}
+   * Resolves after `close`; rejects with the error that ended it otherwise. An
+   * error that nobody handles is an unhandled rejection: it ends Node.
+   * @type {Promise<void>}
    */
   closed;
   /** The queue before the handler: what callbacks feed too. */
-  inbox;
+  dispatcher;
+  /** Resolves when it is over, whatever ended it. */
+  over;
 
   #name;
   #what;
   #options;
   #connection;
-  #ledger = new Ledger();
+  #tracker = new AckTracker();
+  #warn;
   /** @type {Iterate | undefined} */
   #iterate;
   #acked = 0;
@@ -69,54 +97,72 @@ export class Subscription {
   #timer;
   /** Whether the gateway ended the last line by "restart", as it does when the cursor was moved by hand. */
   #restarted = false;
+  /** The group's partitions, and those that are ours; 0: there is no group. */
+  #of = 0;
+  /** @type {number[]} */
+  #partitions = [];
+  #replay = false;
 
   /**
    * @param {import('./access.js').Access} access
-   * @param {What | undefined} what
+   * @param {Selection | undefined} what
    * @param {string | undefined} name of the durable subscription, instead of `what`
-   * @param {Handler | undefined} handler
-   * @param {AttachOptions} options
+   * @param {Handler | null | undefined} handler
+   * @param {AttachOptions} [options]
+   * @param {unknown} [more] of which there shall be none
    */
-  constructor(access, what, name, handler, options) {
+  constructor(access, what, name, handler, options = {}, more) {
+    if (more) throw new TypeError('too many arguments');
+    if (handler && typeof handler !== 'function') throw new TypeError('the handler is no function');
+    check('options', options, OPTIONS);
+    if (what) check('selection', what, SELECTION);
+    if (!what?.channels?.[0] && !name) throw new TypeError('no channels or name');
     this.#name = name;
     this.#what = what;
+    this.#warn = rarely(access.warn);
     const { batch, concurrency = 1 } = options;
     this.#options = {
       consumer: random(),
-      onError: (/** @type {any} */ { error }) => console.error('longline:', error),
       // A window smaller than what the handlers may hold would keep them waiting.
       window: batch && 2 * batch.max * concurrency,
-      ...(what && { window: 1024, attempts: 1, remember: 0 }),
+      ...(what && { window: 1024, remember: 0 }),
       ...options,
       ...(!handler && { concurrency: 1 }),
     };
-    this.inbox = new Inbox(handler ?? (this.#iterate = new Iterate()).handler, this.#options);
+    this.dispatcher = new Dispatcher(handler ?? (this.#iterate = new Iterate()).handler, this.#options, this.#warn);
+    this.dispatcher.unacknowledged = () => this.#tracker.listed.size;
     const window = this.#options.window ?? 0;
     this.#connection = new Connection(access, {
       name,
+      failFast: options.failFast,
       query: () => this.#query(),
       frame: (frame) => this.#frame(frame),
-      room: () => what && this.inbox.size > window ? this.inbox.until(window / 2) : undefined,
+      room: () => what && this.dispatcher.size > window ? this.dispatcher.until(window / 2) : undefined,
       state: (state, detail) => {
         this.#restarted = detail.error?.status === 1012;
+        // A gateway that says goodbye is no trouble.
+        if (detail.wait && ![1001, 1012].includes(detail.error.status)) this.#warn('no connection, will try again', detail.error);
         this.#enter(state, detail);
       },
     });
-    this.closed = this.#connection.run().then((error) => {
-      this.inbox.stop();
+    const run = this.#connection.run();
+    this.over = run.then((error) => {
+      this.dispatcher.stop();
       this.#iterate?.stop();
       clearTimeout(this.#timer);
       this.#enter('closed', { error });
-      return error;
+    });
+    this.closed = run.then((error) => {
+      if (error) throw error;
     });
   }
 
-  /** Everything up to here was handled: a `since` to go on from. */
+  /** Everything up to here was handled: a `since` to go on from. In a group, ask the gateway. */
   get position() {
-    return text(this.#ledger.position);
+    return text(this.#tracker.position);
   }
 
-  /** @returns {AsyncGenerator<any, void, void>} asking for the next event says that the last one is done */
+  /** @returns {AsyncGenerator<T, void, void>} asking for the next event says that the last one is done */
   [Symbol.asyncIterator]() {
     // With a handler there is nothing to iterate over: a TypeError.
     return /** @type {Iterate} */ (this.#iterate).values(this.closed, () => this.close());
@@ -127,12 +173,12 @@ export class Subscription {
    * did, and leaves. A handler must not wait for it.
    */
   async close() {
-    this.inbox.stop();
+    this.dispatcher.stop();
     this.#iterate?.stop();
-    await this.inbox.until(0);
+    await this.dispatcher.until(0);
     await this.#flush();
     this.#connection.stop();
-    return this.closed;
+    await this.over;
   }
 
   /** The present connection, where it matters which one delivered an event. */
@@ -148,7 +194,7 @@ export class Subscription {
     const fields = this.#name
       // Received isn't done: over SSE a reconnect must acknowledge nothing.
       ? { subscription: this.#name, consumer, window, ack: 'manual' }
-      : { types, since: text(this.#ledger.received) || (since instanceof Date ? since.toJSON() : since), lag };
+      : { types, since: text(this.#tracker.received) || (since instanceof Date ? since.toJSON() : since), lag };
     for (const [name, value] of Object.entries(fields)) if (value) query.set(name, `${value}`);
     return query;
   }
@@ -157,53 +203,77 @@ export class Subscription {
   #frame(frame) {
     const { op, cursor } = frame;
     if (!op) this.#event(/** @type {LonglineEvent} */ (frame));
-    else if (op === 'hello') {
-      if (this.#name && this.#ledger.rebase(cursor, this.#restarted)) this.inbox.forget();
-      this.#enter('live', frame);
-    } else if (op === 'standby') this.#enter(op);
-    else if (op === 'gap') this.#emit('Gap', frame);
-    else if (op === 'redelivery') {
+    else if (op === 'hello') this.#hello(frame);
+    else if (op === 'standby') this.#enter(op);
+    else if (op === 'gap') {
+      this.#warn('events were missed', frame);
+      this.#emit('Gap', frame);
+    } else if (op === 'redelivery') {
       // What was delivered comes again, be it on the same line.
-      this.#ledger.received = move('');
+      this.#tracker.received = move('');
       this.#emit('Redelivery', frame);
-    }
-    else if (op === 'error') this.#emit('Error', { error: errorFor(frame.code, frame.detail, { retryAfter: frame.retry_ms }) });
+    } else if (op === 'partitions' && this.#of) {
+      reassign(this.#tracker, this.#partitions, frame.partitions);
+      this.#assigned(frame);
+    } else if (op === 'error') this.#warn('the gateway refused', errorFor(frame.code, frame.detail, { retryAfter: frame.retry_ms }));
     if ((op === 'position' || op === 'hello') && this.#what) {
-      move(cursor, this.#ledger.received);
+      move(cursor, this.#tracker.received);
       // What was left out is done with when nothing before it is open.
-      if (!this.#ledger.listed.size) move(cursor, this.#ledger.position);
+      if (!this.#tracker.listed.size) move(cursor, this.#tracker.position);
     }
+  }
+
+  /** @param {Control} frame */
+  #hello(frame) {
+    const { cursor, of = 0, window = 0, replay } = frame;
+    this.#of = of;
+    this.#replay = replay;
+    this.dispatcher.window = this.#name ? window : 0;
+    // In a group each partition has a position of its own.
+    if (!(of && begin(this.#tracker, () => true)) && this.#name && this.#tracker.rebase(cursor, this.#restarted)) this.dispatcher.forget();
+    this.#assigned(frame);
+  }
+
+  /** @param {Control} frame */
+  #assigned(frame) {
+    this.#enter('live', frame);
+    this.#partitions = frame.partitions;
+    if (this.#of) this.#emit('Partitions', frame);
   }
 
   /** @param {LonglineEvent} event */
   #event(event) {
     const { cursor = '' } = event;
-    const known = this.#ledger.listed.get(cursor);
+    const known = this.#tracker.listed.get(cursor);
     /** @type {Entry} */
     const entry = known ?? {
-      event, link: 0, late: false, ...parseCursor(cursor),
+      event, link: 0, late: false, ...parseCursor(cursor), transport: this.#connection.transport, replay: this.#replay,
+      partition: this.#of ? partitionOf(event, this.#of) : undefined,
       settled: (error) => {
         entry.done = true;
         entry.error = error;
-        if (error) this.#emit('Error', { error, event });
+        if (error) {
+          if (this.#options.onReject) this.#emit('Reject', event, error);
+          else this.#warn('an event was set aside', error);
+        }
         this.#done(entry);
       },
     };
     entry.link = this.#link;
-    this.#ledger.add(entry);
+    this.#tracker.add(entry);
     if (known) return known.done && this.#done(known);
-    this.inbox.add(entry);
+    this.dispatcher.add(entry);
     // A WebSocket can't be slowed down, only left until there is room again.
-    if (this.#what && this.inbox.size > 2 * (this.#options.window ?? 0)) {
+    if (this.#what && this.dispatcher.size > 2 * (this.#options.window ?? 0)) {
       this.#connection.drop(connection('slow handler', 0, { retryAfter: 0 }));
     }
   }
 
   /** @param {Entry} entry */
   #done(entry) {
-    const { error, link } = entry;
+    const { error, link, history } = entry;
     if (this.#name && error && link === this.#link) {
-      this.#connection.send({ op: 'reject', cursor: `${entry}`, reason: `${error.message ?? error}`.slice(0, 1000) });
+      this.#connection.send({ op: 'reject', cursor: `${entry}`, reason: `${error.message ?? error}`.slice(0, 1000), attempts: history?.tries });
     }
     this.#soon();
   }
@@ -216,11 +286,11 @@ export class Subscription {
   async #flush() {
     clearTimeout(this.#timer);
     this.#acked = Date.now();
-    const cursors = this.#ledger.take(this.#link);
-    if (this.#name) for (const cursor of cursors) await this.#connection.send({ op: 'ack', cursor });
+    const acks = this.#tracker.take(this.#link);
+    if (this.#name) for (const ack of acks) await this.#connection.send({ op: 'ack', ...ack });
     this.#timer = undefined;
     // Over SSE it took a while: more may be done.
-    if (cursors[0]) this.#soon();
+    if (acks[0]) this.#soon();
   }
 
   /**
@@ -234,11 +304,11 @@ export class Subscription {
 
   /**
    * @param {string} type
-   * @param {any} detail
+   * @param {any[]} details
    */
-  #emit(type, detail) {
+  #emit(type, ...details) {
     // By itself, since a listener that throws must not end in our code.
-    queueMicrotask(() => /** @type {any} */ (this.#options)['on' + type]?.(detail));
+    queueMicrotask(() => /** @type {any} */ (this.#options)['on' + type]?.(...details));
   }
 }
 

@@ -4,6 +4,7 @@ import { MAX } from './parser.js';
 /**
  * A CloudEvents 1.0 event as the gateway sends it, with any extension
  * attributes of the publisher.
+ * @template [T=any]
  * @typedef {object} LonglineEvent
  * @property {string} specversion
  * @property {string} id
@@ -15,7 +16,7 @@ import { MAX } from './parser.js';
  * @property {string} [channel]
  * @property {string} [cursor] the event's place in its channel
  * @property {string} [datacontenttype]
- * @property {any} [data] the publisher's
+ * @property {T} [data] the publisher's
  * @property {string} [data_base64] the publisher's, where it is no JSON or text
  * @property {undefined} [op]
  */

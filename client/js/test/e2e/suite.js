@@ -42,16 +42,18 @@ async function client(env, options = {}) {
   return new env.sdk.Longline(env.url, { token, transport: env.transport, backoff: { min: 20, max: 200 }, ...options });
 }
 
+/** Resolves with what ended a subscription, or with nothing. */
+const ended = ({ closed }) => closed.then(() => undefined, (error) => error);
+
 /** Subscribes to a new channel; notes what comes and what happens. */
-async function counting(env, { what = {}, options, handler } = {}) {
+async function counting(env, { what = {}, more, options, handler } = {}) {
   const line = await client(env, options);
   const channel = unique('count');
   const got = [];
   const states = [];
   const gaps = [];
-  const subscription = line.subscribe({
-    channels: [channel], onState: (detail) => states.push(detail), onGap: (gap) => gaps.push(gap), ...what,
-  }, handler ?? (({ data }) => { got.push(data.n); }));
+  const subscription = line.subscribe({ channels: [channel], ...what }, handler ?? (({ data }) => { got.push(data.n); }),
+    { onState: (detail) => states.push(detail), onGap: (gap) => gaps.push(gap), ...more });
   await until('the subscription is live', () => subscription.state === 'live' || subscription.state === 'closed');
   return { line, channel, got, states, gaps, subscription };
 }
@@ -142,11 +144,11 @@ scenario('a restart: bye says when to come back', async (env) => {
 scenario('what a token may not is final: a ForbiddenError; no token an UnauthorizedError', async (env) => {
   const token = await env.control('token', { subscribe: ['mine'] });
   const line = await client(env, { token });
-  const forbidden = await line.subscribe({ channels: ['theirs'] }, () => {}).closed;
+  const forbidden = await ended(line.subscribe({ channels: ['theirs'] }, () => {}));
   check(forbidden instanceof env.sdk.ForbiddenError && !forbidden.retry, `closed with ${forbidden}`);
   check(/theirs/.test(forbidden.message), `it does not say what: ${forbidden.message}`);
   const outdated = await client(env, { token: await env.control('token', undefined, -3600) });
-  const unauthorized = await outdated.subscribe({ channels: ['mine'] }, () => {}).closed;
+  const unauthorized = await ended(outdated.subscribe({ channels: ['mine'] }, () => {}));
   check(unauthorized instanceof env.sdk.UnauthorizedError, `closed with ${unauthorized}`);
   const rejected = await line.publish('theirs', { type: 't' }).catch((error) => error);
   check(rejected instanceof env.sdk.ForbiddenError, `publishing: ${rejected}`);
@@ -155,7 +157,7 @@ scenario('what a token may not is final: a ForbiddenError; no token an Unauthori
 scenario('bad input is a BadRequestError that says what is wrong', async (env) => {
   const line = await client(env);
   for (const what of [{ channels: ['a b'] }, { channels: ['a'], since: 'yesterday' }, { channels: ['a'], types: ['*.**.x'] }]) {
-    const error = await line.subscribe(what, () => {}).closed;
+    const error = await ended(line.subscribe(what, () => {}));
     check(error instanceof env.sdk.BadRequestError, `${JSON.stringify(what)} closed with ${error}`);
   }
   const error = await line.publish(unique('bad'), { data: 1 }).catch((error) => error);
@@ -185,7 +187,7 @@ scenario('a log that is gone: a gap tells, and its successor is read from the be
   await env.control('request', 'DELETE', `/v1/channels/${channel}`);
   await env.control('publish', channel, numbered(4, 6));
   const line = await client(env);
-  const again = line.subscribe({ channels: [channel], since: position, onGap: (gap) => gaps.push(gap) }, ({ data }) => { got.push(data.n); });
+  const again = line.subscribe({ channels: [channel], since: position }, ({ data }) => { got.push(data.n); }, { onGap: (gap) => gaps.push(gap) });
   await until('the new ones came', () => got.length >= 6);
   same(got, range(1, 6));
   same(gaps.map(({ channel, reason }) => [channel, reason]), [[channel, 'reset']]);
@@ -197,9 +199,9 @@ scenario('a handler slower than the events: little is held, and all of it comes'
   let most = 0;
   const got = [];
   const { channel, subscription } = await counting(env, {
-    what: { window: 50 },
+    more: { window: 50 },
     handler: async ({ data }) => {
-      most = Math.max(most, subscription.inbox?.size ?? 0);
+      most = Math.max(most, subscription.dispatcher?.size ?? 0);
       held++;
       await new Promise((resolve) => setTimeout(resolve, 1));
       held--;
@@ -314,7 +316,7 @@ async function durable(env, { definition, options, attach, handler, line } = {})
   const got = [];
   const states = [];
   const subscription = line.attach(name, handler?.(got) ?? (({ data }) => { got.push(data.n); }), {
-    onState: (detail) => states.push(detail), onError() {}, retry: { min: 1, max: 5 }, ...attach,
+    onState: (detail) => states.push(detail), onReject() {}, retry: { min: 1, max: 5 }, ...attach,
   });
   await until('the subscription is live', () => subscription.state === 'live' || subscription.state === 'closed');
   return { line, channel, name, got, states, subscription, secret: made.callback?.secret };
@@ -384,7 +386,7 @@ scenario('durable: a slow handler: the window holds what it has not done', async
   const { channel, name, got, subscription } = await durable(env, {
     attach: { window: 20 },
     handler: (got) => async ({ data }) => {
-      most = Math.max(most, subscription?.inbox?.size ?? 0);
+      most = Math.max(most, subscription?.dispatcher?.size ?? 0);
       await new Promise((resolve) => setTimeout(resolve, 2));
       got.push(data.n);
     },
@@ -401,7 +403,7 @@ scenario('durable: a handler that fails is tried again, then the event is a dead
   let bad = true;
   const attempts = [];
   const { line, channel, name, got, subscription } = await durable(env, {
-    attach: { attempts: 3 },
+    attach: { retry: { attempts: 3, min: 1, max: 5 } },
     handler: (got) => ({ data }, { attempt }) => {
       if (data.n === 2) attempts.push(attempt);
       if (data.n === 2 && bad) throw new Error('no such contact');
@@ -413,8 +415,8 @@ scenario('durable: a handler that fails is tried again, then the event is a dead
   same(attempts, [1, 2, 3]);
   const dead = async () => (await env.control('request', 'GET', `/v1/subscriptions/${name}/dead`)).dead;
   await until('it is a dead letter', async () => (await dead()).length === 1);
-  const [{ event, reason }] = await dead();
-  same([event.data.n, reason], [2, 'no such contact']);
+  const [{ event, reason, attempts: tries }] = await dead();
+  same([event.data.n, reason, tries], [2, 'no such contact', 3]);
   await caughtUp(env, name);
   bad = false;
   await env.control('request', 'POST', `/v1/subscriptions/${name}/dead/redrive`, { all: true });
@@ -454,7 +456,7 @@ scenario('durable: another consumer stands by until the first is gone; the same 
   same([got, second], [[1, 2, 3], [4, 5, 6]]);
 
   const third = line.attach(name, () => {}, { consumer: 'two' });
-  const error = await standby.closed;
+  const error = await ended(standby);
   check(error instanceof env.sdk.TakenOverError && !error.retry, `closed with ${error}`);
   await until('the third is live', () => third.state === 'live');
   await third.close();
@@ -485,10 +487,10 @@ scenario('durable: batches, and a loop', async (env) => {
 
 scenario('durable: no such subscription is a NotFoundError, not allowed a ForbiddenError', async (env) => {
   const line = await client(env);
-  const error = await line.attach(unique('none'), () => {}).closed;
+  const error = await ended(line.attach(unique('none'), () => {}));
   check(error instanceof env.sdk.NotFoundError, `closed with ${error}`);
   const narrow = await client(env, { token: await env.control('token', { subscribe: ['**'], subscriptions: ['mine'] }) });
-  const forbidden = await narrow.attach('theirs', () => {}).closed;
+  const forbidden = await ended(narrow.attach('theirs', () => {}));
   check(forbidden instanceof env.sdk.ForbiddenError, `closed with ${forbidden}`);
 });
 

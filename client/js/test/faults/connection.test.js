@@ -3,17 +3,16 @@ import { execFile } from 'node:child_process';
 import { mock, test } from 'node:test';
 import { promisify } from 'node:util';
 import {
-  ForbiddenError, ProtocolError, TakenOverError, TooLargeError, UnauthorizedError, UnavailableError,
+  ForbiddenError, ProtocolError, Reject, TakenOverError, TooLargeError, UnauthorizedError, UnavailableError,
 } from '../../src/index.js';
-import { DURABLE, HELLO, event, fake, jwt, settle } from './fake.js';
+import { DURABLE, HELLO, ended, event, fake, jwt, settle } from './fake.js';
 
 /** Subscribes; notes events and states. */
 function subscribe(gateway, more) {
   const seen = [];
   const states = [];
-  const subscription = gateway.client.subscribe({
-    channels: ['a', 'b.c'], types: ['x.*', 'y'], onState: (detail) => states.push(detail), ...more,
-  }, ({ id }) => { seen.push(id); });
+  const subscription = gateway.client.subscribe({ channels: ['a', 'b.c'], types: ['x.*', 'y'], ...more },
+    ({ id }) => { seen.push(id); }, { onState: (detail) => states.push(detail) });
   return { subscription, seen, states };
 }
 
@@ -30,7 +29,7 @@ test('what is asked for, by WebSocket: the token is in no URL', async () => {
   assert.deepEqual(seen, ['e1']);
   await subscription.close();
   assert.equal(subscription.position, 'a@k-1');
-  assert.equal(await subscription.closed, undefined);
+  assert.equal(await ended(subscription), undefined);
   assert.deepEqual(codes(states), ['connecting', 'live', 'closed']);
   assert.equal(line.closed, true);
 });
@@ -78,7 +77,7 @@ test('a refusal that the WebSocket tells is not asked for again over SSE', async
   const gateway = fake();
   const { subscription } = subscribe(gateway);
   (await gateway.line()).say({ op: 'bye', code: 4403, reason: 'token may not subscribe to "a"', retry_ms: 0, reconnect: false });
-  const error = await subscription.closed;
+  const error = await ended(subscription);
   assert.ok(error instanceof ForbiddenError);
   assert.match(error.message, /may not subscribe/);
   assert.equal(gateway.lines.length, 1);
@@ -133,7 +132,7 @@ test('bye is obeyed: how long to wait, and whether to come back at all', async (
   const second = await gateway.line(2);
   assert.equal(states.find(({ state }) => state === 'waiting').wait, 3);
   second.say(HELLO, { op: 'bye', code: 4409, reason: 'taken over', retry_ms: 0, reconnect: false });
-  assert.ok(await subscription.closed instanceof TakenOverError);
+  assert.ok(await ended(subscription) instanceof TakenOverError);
   assert.equal(subscription.state, 'closed');
 });
 
@@ -147,12 +146,12 @@ test('a token that ran out is renewed and used; one that is refused at once is f
   const second = await gateway.line(2);
   assert.deepEqual(second.protocols, ['longline.v1', 'bearer.token-2']);
   second.say(expired);
-  assert.ok(await subscription.closed instanceof UnauthorizedError);
+  assert.ok(await ended(subscription) instanceof UnauthorizedError);
 
   const fixed = fake();
   const { subscription: other } = subscribe(fixed);
   (await fixed.line()).say(HELLO, expired);
-  assert.ok(await other.closed instanceof UnauthorizedError);
+  assert.ok(await ended(other) instanceof UnauthorizedError);
 });
 
 test('a token that cannot be had is tried for again, unless its error is final', async () => {
@@ -165,7 +164,7 @@ test('a token that cannot be had is tried for again, unless its error is final',
   await subscription.close();
 
   const final = fake({ token: () => { throw new UnauthorizedError('signed out'); } });
-  const error = await subscribe(final).subscription.closed;
+  const error = await ended(subscribe(final).subscription);
   assert.ok(error instanceof UnauthorizedError);
   assert.equal(error.message, 'signed out');
   assert.equal(final.lines.length, 0);
@@ -245,7 +244,7 @@ test('a frame beyond reason is final', async () => {
   const gateway = fake();
   const { subscription } = subscribe(gateway);
   (await gateway.line()).say(HELLO, ' '.repeat((16 << 20) + 1));
-  assert.ok(await subscription.closed instanceof TooLargeError);
+  assert.ok(await ended(subscription) instanceof TooLargeError);
 });
 
 test('an op of a later version is ignored', async () => {
@@ -386,8 +385,8 @@ test('a handler slower than a WebSocket: the line is left, and made again when t
   const gateway = fake();
   const waiting = [];
   const seen = [];
-  const subscription = gateway.client.subscribe({ channels: ['a'], window: 10 },
-    ({ id }) => new Promise((done) => { seen.push(id); waiting.push(done); }));
+  const subscription = gateway.client.subscribe({ channels: ['a'] },
+    ({ id }) => new Promise((done) => { seen.push(id); waiting.push(done); }), { window: 10 });
   const line = await gateway.line(1);
   line.say(HELLO, ...Array.from({ length: 100 }, (_, i) => event(i + 1)));
   await settle();
@@ -413,7 +412,7 @@ test('listeners that throw break nothing', async () => {
     process.on('uncaughtException', ({ message }) => console.log(message));
     const gateway = fake();
     const onState = ({ state }) => { throw new Error('bad listener: ' + state); };
-    const subscription = gateway.client.subscribe({ channels: ['a'], onState }, ({ id }) => console.log(id));
+    const subscription = gateway.client.subscribe({ channels: ['a'] }, ({ id }) => console.log(id), { onState });
     (await gateway.line()).say(HELLO, event(1));
     await settle();
     await subscription.close();`;
@@ -422,19 +421,97 @@ test('listeners that throw break nothing', async () => {
     ['bad listener: closed', 'bad listener: connecting', 'bad listener: live', 'e1']);
 });
 
-test('a handler that fails on an ephemeral subscription is told of, once, and the next event comes', async () => {
+test('a handler that fails on an ephemeral subscription is asked again; what it rejects is told of', async () => {
   const gateway = fake();
-  const errors = [];
+  const told = [];
   const seen = [];
-  const subscription = gateway.client.subscribe({ channels: ['a'], onError: (detail) => errors.push(detail) }, ({ id }) => {
-    seen.push(id);
-    if (id === 'e1') throw new Error('bad');
-  });
+  const subscription = gateway.client.subscribe({ channels: ['a'] }, ({ id }, { attempt }) => {
+    seen.push(`${id}/${attempt}`);
+    if (id === 'e1' && attempt < 3) throw new Error('bad');
+    if (id === 'e2') throw new Reject('no such contact');
+  }, { retry: { min: 0 }, onReject: ({ id }, { message }) => told.push([id, message]) });
   (await gateway.line()).say(HELLO, event(1), event(2));
-  await settle();
-  assert.deepEqual(seen, ['e1', 'e2']);
-  assert.deepEqual(errors.map(({ error, event }) => [error.message, event.id]), [['bad', 'e1']]);
+  while (!told.length) await settle();
+  assert.deepEqual(seen, ['e1/1', 'e1/2', 'e1/3', 'e2/1']);
+  assert.deepEqual(told, [['e2', 'no such contact']]);
+  assert.deepEqual(gateway.warnings.map(([message]) => message), ['longline: the handler failed, will try again:'], 'once, not for each try');
   await subscription.close();
+});
+
+test('trouble is told at once, then rarely; a final error that nobody handles ends Node', async () => {
+  // In a process of its own, as a user has it: nothing but a handler.
+  const script = (more) => `
+    import { Longline } from ${JSON.stringify(new URL('../../src/index.js', import.meta.url))};
+    import { HELLO, event, fake, settle } from ${JSON.stringify(new URL('fake.js', import.meta.url))};
+    ${more}`;
+  const run = (text) => promisify(execFile)(process.execPath, ['--input-type=module', '-e', text]).catch((error) => error);
+  const away = await run(script(`
+    new Longline('http://127.0.0.1:9', { backoff: { min: 1, max: 1 }, transport: 'sse' }).subscribe({ channels: ['a'] }, () => {});
+    setTimeout(() => process.exit(), 300);`));
+  assert.match(away.stderr, /longline: no connection, will try again: ConnectionError/);
+  assert.equal(away.stderr.match(/longline:/g).length, 1, away.stderr);
+  const refused = await run(script(`
+    const gateway = fake();
+    gateway.client.subscribe({ channels: ['a'] }, () => {});
+    (await gateway.line()).say({ op: 'bye', code: 4403, reason: 'not yours', retry_ms: 0, reconnect: false });
+    await settle();`));
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /ForbiddenError: not yours/);
+  const first = await run(`import { Longline } from ${JSON.stringify(new URL('../../src/index.js', import.meta.url))};
+    await new Longline('http://127.0.0.1:9', { transport: 'sse' }).subscribe({ channels: ['a'] }, () => {}, { failFast: true }).closed;`);
+  assert.equal(first.code, 1);
+  assert.match(first.stderr, /ConnectionError/);
+});
+
+test('what is not taken is an error at once', async () => {
+  const { client } = fake();
+  for (const [args, said] of [
+    [[{ channels: ['a'], concurrency: 8 }, () => {}], /selection: got concurrency, want channels/],
+    [[{ channels: ['a'] }, () => {}, { attempts: 3 }], /options: got attempts, want concurrency/],
+    [[{ channels: ['a'] }, { window: 3 }], /the handler is no function/],
+    [[{ channels: ['a'] }, () => {}, {}, {}], /too many/],
+    [[{}, () => {}], /no channels/],
+  ]) assert.throws(() => client.subscribe(...args), (error) => error instanceof TypeError && said.test(error.message), `${said}`);
+  assert.throws(() => client.attach('s', { window: 3 }), /the handler is no function/);
+  assert.throws(() => client.attach(undefined, () => {}), /no channels or name/);
+  await assert.rejects(client.publish('a', { type: 't', data: { n: 1n } }), (error) => error instanceof TypeError && /BigInt/.test(error.message));
+});
+
+test('a consumer that stands by stays', async () => {
+  mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  try {
+    const gateway = fake();
+    const subscription = gateway.client.attach('s', () => {});
+    const line = await gateway.line();
+    line.say({ op: 'standby' });
+    await settle();
+    for (let i = 0; i < 10; i++) {
+      mock.timers.tick(6_000);
+      await settle();
+      if (line.sent.some(({ op }) => op === 'ping')) line.say({ op: 'ok', ref: 0 });
+    }
+    assert.equal(gateway.lines.length, 1, 'it came again');
+    assert.equal(line.closed, false);
+    await subscription.close();
+  } finally {
+    mock.timers.reset();
+  }
+});
+
+test('2,000 who publish at once share few requests, and one bad event is nobody else\'s', async () => {
+  const gateway = fake();
+  let n = 0;
+  gateway.answer = ({ body }) => body.some(({ type }) => !type)
+    ? Response.json({ code: 'bad_request', detail: 'event has no type' }, { status: 400 })
+    : Response.json({ events: body.map(({ id }) => ({ id, cursor: `a@k-${++n}` })) });
+  const all = await Promise.all(Array.from({ length: 2000 }, (_, i) => gateway.client.publish('a', { id: `${i}`, type: 't', data: i })));
+  assert.deepEqual(all.map(({ id }) => id), Array.from({ length: 2000 }, (_, i) => `${i}`));
+  assert.ok(gateway.posts.length <= 3, `${gateway.posts.length} requests`);
+  const [good, bad, pair] = await Promise.allSettled([
+    gateway.client.publish('a', { type: 't' }), gateway.client.publish('a', { data: 1 }), gateway.client.publish('a', [{ type: 't' }, { type: 'u' }]),
+  ]);
+  assert.deepEqual([good.status, bad.status, pair.value?.length], ['fulfilled', 'rejected', 2]);
+  assert.match(bad.reason.message, /no type/);
 });
 
 test('for await gets each event, and the final error', async () => {
@@ -458,7 +535,7 @@ test('breaking out of for await closes', async () => {
   const line = await gateway.line();
   line.say(HELLO, event(1), event(2));
   for await (const _ of subscription) break;
-  assert.equal(await subscription.closed, undefined);
+  assert.equal(await ended(subscription), undefined);
   assert.equal(line.closed, true);
 });
 
@@ -474,12 +551,13 @@ test('gap, redelivery, standby and errors of the gateway are told', async () => 
   const told = [];
   const subscription = gateway.client.attach('s', () => {}, {
     onGap: ({ op, ...gap }) => told.push(gap), onRedelivery: ({ cursor }) => told.push(cursor),
-    onState: ({ state }) => told.push(state), onError: ({ error }) => told.push(error.name),
+    onState: ({ state }) => told.push(state),
   });
   const gap = { channel: 'a', from: 'a@k-1', to: 'a@k-5', reason: 'retention' };
   (await gateway.line()).say({ op: 'standby' }, DURABLE, { op: 'redelivery', cursor: 'a@k-9' }, { op: 'gap', ...gap },
     { op: 'error', code: 'bad_request', detail: 'no' });
   await settle();
-  assert.deepEqual(told, ['connecting', 'standby', 'live', 'a@k-9', gap, 'BadRequestError']);
+  assert.deepEqual(told, ['connecting', 'standby', 'live', 'a@k-9', gap]);
+  assert.match(gateway.warnings.at(-1)[0], /the gateway refused/);
   await subscription.close();
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import { fetchCallback } from '../../src/index.js';
-import { DURABLE, event, fake, settle } from './fake.js';
+import { DURABLE, ended, event, fake, settle } from './fake.js';
 
 const fast = { min: 0, max: 0 };
 const ACK_EVERY = 50;
@@ -12,7 +12,7 @@ function attach(gateway, { handler, ...options } = {}) {
   const calls = [];
   const subscription = gateway.client.attach('crm/42',
     handler ?? ((value, context) => new Promise((done, fail) => calls.push({ value, context, done, fail }))),
-    { consumer: 'me', onError() {}, ...options });
+    { consumer: 'me', onReject() {}, ...options });
   return { subscription, calls };
 }
 const acks = (line) => line.sent.filter(({ op }) => op === 'ack').map(({ cursor }) => cursor);
@@ -76,13 +76,13 @@ test('a handler that fails is tried again, then the event is rejected and the ne
   const gateway = fake();
   const given = [];
   const { subscription } = attach(gateway, {
-    attempts: 3, retry: fast, onError: ({ error, event }) => given.push([error.message, event.id]),
+    retry: { attempts: 3, ...fast }, onReject: (event, error) => given.push([error.message, event.id]),
     handler({ id }) { if (id === 'e1') throw new Error('no such contact'); },
   });
   const line = await gateway.line();
   line.say(DURABLE, event(1), event(2));
   await acked();
-  assert.deepEqual(line.sent.filter(({ op }) => op === 'reject'), [{ op: 'reject', cursor: 'a@k-1', reason: 'no such contact' }]);
+  assert.deepEqual(line.sent.filter(({ op }) => op === 'reject'), [{ op: 'reject', cursor: 'a@k-1', reason: 'no such contact', attempts: 3 }]);
   assert.deepEqual(acks(line), ['a@k-2']);
   assert.deepEqual(given, [['no such contact', 'e1']]);
   await end(subscription);
@@ -114,7 +114,7 @@ test('after a break what comes again is not handled again, and acknowledged once
 
 test('a rejection waits for its event to come again, too', async () => {
   const gateway = fake();
-  const { subscription, calls } = attach(gateway, { attempts: 1 });
+  const { subscription, calls } = attach(gateway, { retry: { attempts: 1 } });
   const first = await gateway.line(1);
   first.say(DURABLE, event(1));
   await settle();
@@ -235,7 +235,7 @@ test('over SSE an acknowledgement that fails for now is tried again, one that is
   await acked();
   assert.equal(line.closed, false, 'a lost ownership is told by the line itself');
   line.say(event(3));
-  const error = await subscription.closed;
+  const error = await ended(subscription);
   assert.match(error.message, /not yours/);
 });
 
@@ -258,7 +258,7 @@ test('closing lets the running handler end, and acknowledges it', async () => {
 
 test('iterating acknowledges what the loop has done when it asks for more', async () => {
   const gateway = fake();
-  const subscription = gateway.client.attach('s', { consumer: 'me' });
+  const subscription = gateway.client.attach('s', null, { consumer: 'me' });
   const line = await gateway.line();
   line.say(DURABLE, event(1), event(2), event(3));
   const seen = [];

@@ -9,6 +9,9 @@ const { setTimeout } = globalThis; // the real one, whatever a test puts in its 
 /** Lets everything that is ready run. */
 export const settle = async () => { for (let i = 0; i < 20; i++) await new Promise(setImmediate); };
 
+/** Resolves with what ended a subscription, or with nothing. */
+export const ended = ({ closed }) => closed.then(() => undefined, (error) => error);
+
 export function event(offset, more = {}) {
   return {
     specversion: '1.0', id: `e${offset}`, source: '/s', type: 't', channel: 'a', cursor: `a@k-${offset}`, ...more,
@@ -68,8 +71,11 @@ export function fake(options) {
     });
   }
 
+  const warnings = [];
   const gateway = {
     lines,
+    /** What was told of trouble. */
+    warnings,
     posts,
     /** The latest line, once there are at least `n`. */
     async line(n = lines.length || 1) {
@@ -78,7 +84,7 @@ export function fake(options) {
       return lines[n - 1];
     },
     client: new Longline('http://gateway.test/base/', {
-      token: 'secret-token', backoff: { min: 0, max: 0 }, WebSocket, fetch, ...options,
+      token: 'secret-token', backoff: { min: 0, max: 0 }, WebSocket, fetch, warn: (...about) => warnings.push(about), ...options,
     }),
   };
   return gateway;

@@ -53,8 +53,8 @@ const tsc = (files) => {
 
 test('it is typed: what the guide shows compiles under strict', () => {
   const said = tsc({ 'use.ts': `
-    import { Longline, UnauthorizedError, LonglineError, verifyCallback, nodeCallback, fetchCallback,
-      type LonglineEvent, type Subscription, type Gap } from 'longline';
+    import { Longline, Reject, UnauthorizedError, verifyCallback, nodeCallback, fetchCallback,
+      type LonglineEvent, type Subscription, type Gap, type Delivery } from 'longline';
     import { sse, type Message } from 'longline/sse';
 
     const line = new Longline('https://push.example.com', { token: async () => 'jwt', transport: 'sse' });
@@ -63,12 +63,14 @@ test('it is typed: what the guide shows compiles under strict', () => {
     const durable = line.attach('crm-42', async (event, { attempt, signal }) => {
       const again: boolean = attempt > 1 && !signal.aborted;
       console.log(again, event.partitionkey);
-    }, { concurrency: 4, window: 512, attempts: 3, onGap: (gap: Gap) => console.log(gap.reason) });
+    }, { concurrency: 4, window: 512, retry: { attempts: 3 }, onGap: (gap: Gap) => console.log(gap.reason) });
+    line.attach<{ ip: string }>('crm-42', ({ data }, delivery: Delivery) => { if (!data?.ip.length) throw new Reject('no ip'); });
     line.attach('crm-42', (events) => { const all: LonglineEvent[] = events; }, { batch: { max: 200, wait: 1000 } });
 
-    for await (const event of line.attach('crm-42', { window: 10 })) { const id: string = event.id; }
-    const reason: LonglineError | undefined = await live.closed;
-    if (reason instanceof UnauthorizedError && reason.retry) console.log(reason.code, reason.retryAfter, reason.cause);
+    for await (const event of line.attach<number>('crm-42', null, { window: 10 })) { const id: string = event.id; const n: number | undefined = event.data; }
+    // @ts-expect-error: an event is typed, in a loop as well
+    for await (const event of line.attach('crm-42')) event.tpye;
+    await live.closed.catch((reason) => { if (reason instanceof UnauthorizedError && reason.retry) console.log(reason.code, reason.retryAfter, reason.cause); });
     const { cursor, duplicate } = await line.publish('acct-42', { type: 'a', data: {}, traceparent: '00' });
     const [first] = await line.publish('acct-42', [{ type: 'a' }]);
     const got: LonglineEvent | LonglineEvent[] = await verifyCallback(new Headers(), 'body', 'whsec_');

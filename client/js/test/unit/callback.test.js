@@ -5,7 +5,7 @@ import { createServer, request } from 'node:http';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { SignatureError, fetchCallback, nodeCallback, verifyCallback } from '../../src/callback.js';
-import { BadRequestError } from '../../src/errors.js';
+import { BadRequestError, Reject } from '../../src/errors.js';
 
 const cases = JSON.parse(readFileSync(new URL('../../../../gateway/wire/testdata/callbacks.json', import.meta.url)));
 const SECRET = 'whsec_' + Buffer.from('thirty-two bytes of a secret, ok').toString('base64');
@@ -78,7 +78,7 @@ for (const [name, start] of Object.entries(servers)) {
   });
 
   test(`${name}: a handler that refuses for good: 422 for one, named in a batch`, async (t) => {
-    const send = start(t, ({ id }) => { if (id === 'bad') throw Object.assign(new Error('no'), { retry: false }); });
+    const send = start(t, ({ id }) => { if (id === 'bad') throw new Reject('no'); });
     assert.equal((await send(post(event('bad')))).status, 422);
     const { status, body } = await send(post([event('1'), event('bad'), event('2')]));
     assert.deepEqual([status, JSON.parse(body)], [200, { rejected: ['bad'] }]);

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { AckTracker } from '../../src/tracker.js';
+import { parseCursor, text } from '../../src/wire.js';
+
+function deliver(tracker, link, ...cursors) {
+  for (const cursor of cursors) tracker.add({ link, ...parseCursor(cursor) });
+}
+const take = (tracker, link) => tracker.take(link).map(({ cursor }) => cursor);
+const done = (tracker, ...cursors) => { for (const cursor of cursors) tracker.listed.get(cursor).done = true; };
+
+test('only the contiguous prefix is acknowledged', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'a@k-2', 'a@k-3', 'a@k-4');
+  assert.deepEqual(take(tracker, 1), []);
+  done(tracker, 'a@k-2', 'a@k-4');
+  assert.deepEqual(take(tracker, 1), []);
+  done(tracker, 'a@k-1');
+  assert.deepEqual(take(tracker, 1), ['a@k-2']);
+  assert.deepEqual(take(tracker, 1), []);
+  done(tracker, 'a@k-3');
+  assert.deepEqual(take(tracker, 1), ['a@k-4']);
+  assert.equal(tracker.listed.size, 0);
+});
+
+test('channels are acknowledged each by itself', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'b@k-1', 'a@k-2', 'b@k-2');
+  done(tracker, 'a@k-2', 'b@k-1', 'b@k-2');
+  assert.deepEqual(take(tracker, 1), ['b@k-2']);
+  done(tracker, 'a@k-1');
+  assert.deepEqual(take(tracker, 1), ['a@k-2']);
+  assert.equal(text(tracker.position), 'b@k-2,a@k-2');
+});
+
+test('what an earlier connection delivered waits to be delivered again', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'a@k-2');
+  done(tracker, 'a@k-1', 'a@k-2');
+  assert.deepEqual(take(tracker, 2), []);
+  tracker.listed.get('a@k-1').link = 2;
+  assert.deepEqual(take(tracker, 2), ['a@k-1']);
+});
+
+test('what the gateway has as acknowledged is struck out, and not begun any more', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'a@k-2', 'a@k-3');
+  const [first, second, third] = tracker.listed.values();
+  first.started = true;
+  tracker.rebase('a@k-2', false);
+  assert.deepEqual([...tracker.listed.keys()], ['a@k-3']);
+  assert.deepEqual([first.gone, second.gone, third.gone], [false, true, undefined]);
+});
+
+test('a new log strikes out what the old one delivered', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-7', 'b@k-7');
+  tracker.rebase('a@z-3', false);
+  assert.deepEqual([...tracker.listed.keys()], ['b@k-7']);
+});
+
+test('a cursor moved back strikes out everything, a lost acknowledgement nothing', () => {
+  for (const [restarted, cursor, moved] of [[true, 'a@k-0', true], [false, 'a@k-0', false], [true, 'a@k-1', false], [true, 'a@z-0', false]]) {
+    const tracker = new AckTracker();
+    tracker.rebase('a@k-0', false);
+    deliver(tracker, 1, 'a@k-1', 'a@k-2');
+    done(tracker, 'a@k-1');
+    tracker.take(1);
+    assert.equal(tracker.rebase(cursor, restarted), moved, `${cursor}, ${restarted}`);
+    assert.equal(tracker.listed.has('a@k-2'), !moved && cursor !== 'a@z-0');
+    assert.equal(text(tracker.position), cursor);
+  }
+});
+
+test('a dead letter that was put back comes late: it holds up nothing and is acknowledged by itself', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-7', 'a@k-2', 'a@k-8', 'b@k-1');
+  done(tracker, 'a@k-7', 'a@k-8', 'b@k-1');
+  assert.deepEqual(take(tracker, 1), ['a@k-8,b@k-1']);
+  done(tracker, 'a@k-2');
+  assert.deepEqual(take(tracker, 1), ['a@k-2']);
+  assert.equal(text(tracker.position), 'a@k-8,b@k-1');
+});
+
+test('what is delivered again after a new beginning is not late', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'a@k-2');
+  tracker.rebase('a@k-0', false);
+  deliver(tracker, 2, 'a@k-1', 'a@k-2');
+  done(tracker, 'a@k-2');
+  assert.deepEqual(take(tracker, 2), []);
+});
