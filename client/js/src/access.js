@@ -36,6 +36,7 @@ export const bearer = (token) => token ? { authorization: `Bearer ${token}` } : 
 export class Access {
   url;
   options;
+  /** @type {FetchLike} */
   fetch;
   /** Whether a new token can be had. */
   renewable;

@@ -19,7 +19,7 @@ const WAKE = ['online', 'visibilitychange'];
  * @typedef {object} Owner
  * @property {string} [name] of the durable subscription
  * @property {boolean} [failFast] the first connection shall succeed, or none be tried
- * @property {() => URLSearchParams} query what to ask for now
+ * @property {() => import('./types.js').Query} query what to ask for now
  * @property {(frame: LonglineEvent | Control) => void} frame
  * @property {() => Promise<void> | void} room resolves when more events can be taken
  * @property {(state: 'connecting' | 'waiting', detail: any) => void} state

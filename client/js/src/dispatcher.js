@@ -29,7 +29,7 @@ import { spares, witness } from './witness.js';
  * @property {string} [key] where it is found by one
  * @property {Item[]} jobs
  * @property {number} taken
- * @property {ReturnType<typeof setTimeout>} [timer]
+ * @property {import('./types.js').Timer} [timer]
  * @property {boolean} [obeys] it backs off as long as the handler said
  * @property {number} [probing] where the job came from that is tried before the head
  * @property {boolean} [probed] since the head was tried

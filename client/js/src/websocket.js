@@ -23,7 +23,7 @@ import { decode } from './wire.js';
 
 /**
  * Makes a line; `name` is the durable subscription's.
- * @typedef {(access: import('./access.js').Access, token: string, query: URLSearchParams, receiver: Receiver, name?: string) => Link} Transport
+ * @typedef {(access: import('./access.js').Access, token: string, query: import('./types.js').Query, receiver: Receiver, name?: string) => Link} Transport
  */
 
 /**

@@ -26,6 +26,7 @@ if (!files.length) {
 
 run(process.execPath, ['build.js', '--check']);
 run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.']);
+run(process.execPath, ['cjs.js']);
 run('go', ['build', '-o', binary, '.'], { cwd: join(home, '../..') });
 run(process.execPath, [
   '--experimental-websocket', // Node 20 has it behind a flag

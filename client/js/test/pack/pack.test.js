@@ -40,6 +40,51 @@ test('it is imported as ESM: the client, the callback handlers, the reader, the 
   assert.equal(run(process.execPath, 'use.js').trim(), 'Longline,ForbiddenError,verifyCallback,nodeCallback,fetchCallback,sse function');
 });
 
+test('it is required as CommonJS', () => {
+  write('use.cjs', `
+    const { Longline, Reject, nodeCallback } = require('longline');
+    const { sse } = require('longline/sse');
+    console.log([Longline, Reject, nodeCallback, sse].map((one) => typeof one).join());`);
+  assert.equal(run(process.execPath, 'use.cjs').trim(), 'function,function,function,function');
+});
+
+test('it installs from the repository, too', () => {
+  run('npm', 'install', '--offline', '--no-audit', '--no-fund', '--no-save', '--ignore-scripts', '--prefix', join(dir, 'from-file'), `file:${home}`);
+  write('from-file/use.mjs', `import { Longline } from 'longline'; console.log(typeof Longline);`);
+  assert.equal(run(process.execPath, join(dir, 'from-file/use.mjs')).trim(), 'function');
+});
+
+const USE = `
+  import { Longline, Reject, nodeCallback, type LonglineEvent } from 'longline';
+  import { sse } from 'longline/sse';
+  const line = new Longline('https://push.example.com');
+  line.attach<{ ip: string }>('crm', ({ data }, { attempt, signal }) => { if (attempt > 3) throw new Reject(data?.ip ?? ''); }, { concurrency: 8 });
+  line.attach('crm', (events) => { const all: LonglineEvent[] = events; }, { batch: { max: 10 } });
+  export async function loop() {
+    for await (const event of line.attach('crm')) { const id: string = event.id; }
+    for await (const { data } of sse('https://x')) { const text: string = data; }
+    return nodeCallback(() => {}, 'whsec_');
+  }
+  // @ts-expect-error: there is no such option
+  line.attach('crm', () => {}, { concurency: 8 });`;
+
+// Where there is neither the DOM's nor Node's types; node10 went with TypeScript 7.
+for (const [name, file, compiler, options] of [
+  ['node16, an ES module', 'a.mts', 'typescript', { module: 'node16', moduleResolution: 'node16' }],
+  ['node16, CommonJS', 'b.cts', 'typescript', { module: 'node16', moduleResolution: 'node16' }],
+  ['a bundler', 'c.ts', 'typescript', { module: 'esnext', moduleResolution: 'bundler' }],
+  ['node10', 'd.ts', 'typescript5', { module: 'commonjs', moduleResolution: 'node10' }],
+]) {
+  test(`its types resolve for ${name}`, () => {
+    write(file, USE);
+    write('tsconfig.json', JSON.stringify({
+      compilerOptions: { strict: true, exactOptionalPropertyTypes: true, noEmit: true, target: 'es2022', lib: ['es2022'], types: [], ...options }, files: [file],
+    }));
+    const { stdout } = spawnSync(process.execPath, [join(home, 'node_modules', compiler, 'bin/tsc'), '-p', '.', '--pretty', 'false'], { cwd: dir, encoding: 'utf8' });
+    assert.equal(stdout, '');
+  });
+}
+
 const TSCONFIG = {
   compilerOptions: { strict: true, noEmit: true, module: 'nodenext', target: 'es2022', lib: ['es2022', 'dom', 'dom.iterable', 'dom.asynciterable'], types: [] },
 };

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { partitionOf } from '../../src/partition.js';
 import { ProtocolError, TooLargeError, closeError, errorFor, responseError } from '../../src/errors.js';
 import { decode, move, parseCursor, text } from '../../src/wire.js';
 
@@ -101,4 +102,11 @@ test('problem documents become errors', async () => {
 test('an unknown code is an error all the same', () => {
   const error = errorFor('new_trouble', 'what', { cause: 1 });
   assert.deepEqual([error.name, error.code, error.retry, error.cause], ['LonglineError', 'new_trouble', false, 1]);
+});
+
+test('an event of a group belongs to the partition that the gateway takes it for', () => {
+  const of = (event) => [16, 7, 255].map((n) => partitionOf(event, n));
+  assert.deepEqual(of({ partitionkey: 'alice@example.com' }), [6, 6, 133]);
+  assert.deepEqual(of({ partitionkey: 'Zoë' }), [12, 6, 130]);
+  assert.deepEqual(of({ source: '/mailshots/42', id: '0198f2' }), [13, 4, 49]);
 });
