@@ -32,6 +32,7 @@ var imports = map[string]string{
 	"client/go":                   "event",
 	"client/js":                   "",
 	"deploy":                      "",
+	"docs/recipes":                "",
 	"e2e":                         "",
 	"event":                       "",
 	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -258,29 +259,48 @@ func extensionName(name string) bool {
 	return name != ""
 }
 
-// sizes says how large what is looked at may be, for the estimate of costs.
+// sizes says how large what is looked at may be, for the estimate of costs:
+// the largest event, and answers with as many records as a call may have. What
+// stands within lists, or is made in between, can't all be the largest at once:
+// there it is taken to be modest, and the limit at evaluation stops what isn't.
 type sizes struct{}
 
 var _ cost.Estimator = sizes{}
+
+const (
+	maxAttribute = 4 << 10
+	maxRecords   = 256     // of an answer
+	maxNested    = 64      // elements of a list within a list
+	maxMade      = 4 << 10 // of what a call gives, where CEL can't tell
+)
 
 // EstimateSize implements cost.Estimator. Of data anything may be all
 // there is: a list has an element for each two bytes at most.
 func (sizes) EstimateSize(e cost.AstNode) *cost.SizeEstimate {
 	path := e.Path()
-	most := uint64(maxData)
-	switch {
-	case len(path) == 0:
-		return nil
-	case path[0] == "event" && len(path) == 2 && path[1] != "data":
-		most = 4 << 10
-	case path[0] == "events" && len(path) == 1:
-		most = 1000
-	}
+	list := false
 	switch e.Type().Kind() {
 	case types.ListKind, types.MapKind, types.DynKind:
-		if path[0] != "events" || len(path) > 1 {
-			most /= 2
-		}
+		list = true
+	}
+	most := uint64(maxData)
+	switch {
+	case len(path) == 0 && e.ComputedSize() != nil:
+		return nil
+	case len(path) == 0:
+		most = maxMade
+	case path[0] == "events" && len(path) == 1:
+		most = 1000
+	case path[0] == "response" && list && !slices.Contains(path, "@items"):
+		most = maxRecords
+	case path[0] == "response":
+		most = maxNested
+	case slices.Contains(path, "@items") && len(path) > 2 && path[2] == "data", slices.Contains(path[1:], "@items") && path[0] == "event":
+		most = maxNested
+	case path[len(path)-1] != "data" && len(path) <= 3 && !slices.Contains(path, "data"):
+		most = maxAttribute
+	case list:
+		most /= 2
 	}
 	return &cost.SizeEstimate{Min: 0, Max: most}
 }
