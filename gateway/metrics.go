@@ -31,9 +31,7 @@ func newMetrics(r prometheus.Registerer, hub *session.Hub) *metrics {
 		return m
 	}
 	r.MustRegister(m.requests, m.problems, m.probes,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "longline_connections", Help: "Live connections on this node.",
-		}, func() float64 { return float64(hub.Count()) }),
+		connections{hub},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "longline_feeds", Help: "Channels followed by this node.",
 		}, func() float64 { open, _ := hub.Feeds().Count(); return float64(open) }),
@@ -42,6 +40,22 @@ func newMetrics(r prometheus.Registerer, hub *session.Hub) *metrics {
 		}, func() float64 { _, bytes := hub.Feeds().Count(); return float64(bytes) }),
 	)
 	return m
+}
+
+// connections counts live connections when it is asked.
+type connections struct{ hub *session.Hub }
+
+var connectionsDesc = prometheus.NewDesc("longline_connections",
+	"Live connections on this node, by transport and by what they carry.", []string{"transport", "session"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c connections) Describe(to chan<- *prometheus.Desc) { to <- connectionsDesc }
+
+// Collect implements prometheus.Collector.
+func (c connections) Collect(to chan<- prometheus.Metric) {
+	for kind, n := range c.hub.Kinds() {
+		to <- prometheus.MustNewConstMetric(connectionsDesc, prometheus.GaugeValue, float64(n), kind.Transport, kind.Session)
+	}
 }
 
 func (m *metrics) route(r route) prometheus.Counter {

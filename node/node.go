@@ -41,6 +41,7 @@ type Node struct {
 
 	listener, adminListener net.Listener // the latter nil if there is none
 
+	metrics     *prometheus.Registry
 	broker      gateway.Broker
 	durable     *durability
 	hub         *session.Hub
@@ -94,12 +95,14 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 
 	registry := prometheus.NewRegistry()
+	n.metrics = registry
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	if n.broker, err = o.openBroker(ctx, config.store); err != nil {
 		return err
 	}
 	n.store, _ = n.broker.(breakable)
+	n.broker = measure(n.broker, registry)
 	if n.durable, err = newDurability(n.broker, config, o.Name, registry, n.logger); err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ type batch struct {
 	scratch []byte
 	room    int // events that a durable session's window takes
 	keys    map[string]struct{}
+	newest  time.Time // of the last event's append
+	sends   uint      // that were made with this workspace
 }
 
 // mark says what a frame moves once it is handed over: a reader to an offset,
@@ -97,6 +99,9 @@ func (s *Session) send(b *batch) (more bool) {
 	frames, blocked, err := s.conn.Send(b.bufs, stride)
 	s.handedOver(b, frames)
 	s.hub.opts.Metrics.frames.Add(float64(frames))
+	if b.sends++; b.sends%latencySample == 0 {
+		s.observeLatency(b, frames)
+	}
 	s.slow = frames < len(b.marks) || more && s.slow
 	switch {
 	case err != nil:
@@ -240,7 +245,22 @@ func (s *Session) appendEvent(b *batch, i int, item *feed.Item) {
 		position = b.scratch[from:len(b.scratch):len(b.scratch)]
 	}
 	b.bufs, b.scratch = s.codec.AppendEvent(b.bufs, b.scratch, item, position)
-	b.marks = append(b.marks, mark{i, item.Offset})
+	b.marks, b.newest = append(b.marks, mark{i, item.Offset}), item.Appended
+}
+
+// latencySample: one send in so many is measured, which costs nothing to
+// speak of.
+const latencySample = 16
+
+// observeLatency notes how long the last event of a batch took from its append
+// to the peer's socket, if the session keeps up and all was taken.
+func (s *Session) observeLatency(b *batch, frames int) {
+	if frames == 0 || frames < len(b.marks) {
+		return
+	}
+	if i := b.marks[frames-1].reader; i >= 0 && s.readers[i].Followed() {
+		s.hub.opts.Metrics.latency.Observe(time.Since(b.newest).Seconds())
+	}
 }
 
 // movedTo follows a reader that has moved, and tells what is lost by it.

@@ -17,6 +17,7 @@ type Metrics struct {
 	byes     *prometheus.CounterVec
 	timeouts prometheus.Counter
 	catchUps prometheus.Counter
+	latency  prometheus.Histogram
 	corrupt  prometheus.Counter
 }
 
@@ -38,6 +39,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		catchUps: make.NewCounter(prometheus.CounterOpts{
 			Name: "longline_catch_ups_total", Help: "Pages of the log read for connections behind the ring.",
+		}),
+		latency: make.NewHistogram(prometheus.HistogramOpts{
+			Name: "longline_delivery_seconds", Help: "From an event's append to its write to a connection that keeps up, of one send in 16.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}),
 		corrupt: make.NewCounter(prometheus.CounterOpts{
 			Name: "longline_corrupt_events_total", Help: "Stored events that can't be read, each once.",

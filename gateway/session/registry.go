@@ -39,6 +39,30 @@ func (h *Hub) Count() int {
 	return len(h.entries)
 }
 
+// Kind is what a connection is, for counting.
+type Kind struct{ Transport, Session string }
+
+// Kinds counts the connections there are by what they are; the usual kinds are
+// there with 0 too.
+func (h *Hub) Kinds() map[Kind]int {
+	counts := make(map[Kind]int)
+	for _, transport := range []string{"websocket", "sse"} {
+		counts[Kind{transport, wire.SessionEphemeral}] = 0
+		counts[Kind{transport, wire.SessionDurable}] = 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.entries {
+		s := h.entries[i].session
+		kind := Kind{s.codec.Traits().Name, wire.SessionEphemeral}
+		if s.durable != nil { // static
+			kind.Session = wire.SessionDurable
+		}
+		counts[kind]++
+	}
+	return counts
+}
+
 // Find returns the session of a connection's id, or nil.
 func (h *Hub) Find(connection string) *Session {
 	id, ok := parseConnectionID(connection)
