@@ -107,7 +107,8 @@ func compile(pick func(*environments) *cel.Env, text string, max int, want ...*c
 	if estimate.Max > maxCost {
 		return nil, &Error{Message: fmt.Sprintf("it may cost %d steps for an event of %d KiB; at most %d are taken", estimate.Max, maxData>>10, maxCost)}
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost),
+		cel.CostTracking(costs{}), cel.CustomDecoratorV2(bounded))
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}

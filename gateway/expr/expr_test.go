@@ -69,6 +69,7 @@ func TestWrongExpressionsNameThePlace(t *testing.T) {
 		{`event.type`, "of type string; want bool"},
 		{`event.type.matches("(")`, "column 20"},
 		{`event.data.a.exists(x, event.data.b.exists(y, x == y))`, "steps"},
+		{`"%s%s".format([event.type, event.type]) == ""`, "format is not taken"},
 		{`now() > event.time`, "undeclared reference to 'now'"},
 	} {
 		_, err := expr.CompileFilter(tt.text)
@@ -84,6 +85,40 @@ func TestDearEvaluationsEnd(t *testing.T) {
 	big := `{"data":[` + strings.TrimSuffix(strings.Repeat("1,", 128<<10), ",") + `]}`
 	if got, err := f.Match(expr.NewEvent([]byte(big))); err != nil || !got {
 		t.Errorf("%v, %v; an event of the largest size is within the bound", got, err)
+	}
+}
+
+// TestSharedValuesCountAsOftenAsTheyStand: a value that holds another many
+// times over is small until it is walked through.
+func TestSharedValuesCountAsOftenAsTheyStand(t *testing.T) {
+	nested := "[1]" + strings.Repeat(".map(a, [a,a,a,a,a,a,a,a])", 20)
+	data := `{"data":{"n":[` + strings.TrimSuffix(strings.Repeat("1,", 2_000), ",") + `]}}`
+	for _, filter := range []string{
+		nested + `.all(x, x == x)`,
+		nested + `.all(x, x != x)`,
+		nested + `.all(x, x in [x])`,
+		nested + `.all(x, {"a": x} == {"a": x})`,
+		nested + `.all(x, optional.of(x) == optional.of(x))`,
+		`event.data.n.map(x, event.data.n) == event.data.n.map(x, event.data.n)`,
+		`event.data.n.all(x, [event.data] == [event.data])`,
+	} {
+		if got, err := mustFilter(t, filter).Match(expr.NewEvent([]byte(data))); got || err == nil ||
+			!strings.Contains(err.Error(), "too large to be compared") && !strings.Contains(err.Error(), "cost limit") {
+			t.Errorf("%.60s: %v, %v; want that it is too large, or too dear", filter, got, err)
+		}
+	}
+	for _, body := range []string{nested, `event.data.n.map(x, event.data.n)`} {
+		b, err := expr.CompileBody(body, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.JSON(expr.NewEvent([]byte(data))); err == nil || !strings.Contains(err.Error(), "larger than 4194304 bytes") {
+			t.Errorf("%.60s: %v; want that it is too large", body, err)
+		}
+	}
+	within := `event.data == event.data && event.data.n in [event.data.n] && event.data.n != [] && 1 in event.data.n`
+	if got, err := mustFilter(t, within).Match(expr.NewEvent([]byte(data))); !got || err != nil {
+		t.Errorf("%s: %v, %v", within, got, err)
 	}
 }
 

@@ -74,7 +74,7 @@ func CompileBody(text string, batch bool) (*Body, error) {
 }
 
 // maxBody bounds what a body makes of events that are within their own bounds.
-const maxBody = 4 << 20
+const maxBody = maxWeight
 
 // JSON returns what the body makes of events: of exactly one, unless it was
 // compiled for a batch.
@@ -82,6 +82,9 @@ func (b *Body) JSON(events ...*Event) ([]byte, error) {
 	v, _, err := b.program.Eval(variables(b.batch, events))
 	if err != nil {
 		return nil, err
+	}
+	if left := maxWeight; !weigh(v, &left) {
+		return nil, fmt.Errorf("the body is larger than %d bytes, %d counted for each value besides its text", maxWeight, valueWeight)
 	}
 	native, err := v.ConvertToNative(reflect.TypeFor[*structpb.Value]())
 	if err != nil {
