@@ -4,6 +4,7 @@ package deploy_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -17,21 +18,37 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// build makes the static binary that the image has.
-func build(t *testing.T, to string) {
-	t.Helper()
-	cmd := exec.Command("go", "build", "-o", to, "..")
+// built is the static binary that the image has, made once.
+var built string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "longline-deploy-")
+	if err != nil {
+		panic(err)
+	}
+	built = filepath.Join(dir, "longline")
+	cmd := exec.Command("go", "build", "-o", built, "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		os.Exit(1)
 	}
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
 }
 
 // TestImage runs what the image holds where there is nothing else: the binary
 // alone in an empty root, as a user without rights, its data in one directory.
 func TestImage(t *testing.T) {
 	root := t.TempDir()
-	build(t, filepath.Join(root, "longline"))
+	binary, err := os.ReadFile(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "longline"), binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	data := filepath.Join(root, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
