@@ -37,7 +37,7 @@ func parseStore(text string) (store, error) {
 	}
 }
 
-// embeddedOptions reads embedded:DIR[?fsync=always|everysec[&log_writes=hidden]].
+// embeddedOptions reads embedded:DIR[?fsync=always|everysec].
 func embeddedOptions(text string) (*embedded.Options, error) {
 	dir, query, _ := strings.Cut(strings.TrimPrefix(text, "embedded:"), "?")
 	if dir == "" {
@@ -54,14 +54,9 @@ func embeddedOptions(text string) (*embedded.Options, error) {
 			o.Fsync = embedded.FsyncAlways
 		case key == "fsync" && len(value) == 1 && value[0] == "everysec":
 			o.Fsync = embedded.FsyncEverySecond
-		case key == "log_writes" && len(value) == 1 && value[0] == "hidden":
-			o.HiddenWrites = true
 		default:
-			return nil, fmt.Errorf("%s=%s; want fsync=always or fsync=everysec, with log_writes=hidden if the disk never stalls", key, strings.Join(value, ","))
+			return nil, fmt.Errorf("%s=%s; want fsync=always or fsync=everysec", key, strings.Join(value, ","))
 		}
-	}
-	if o.HiddenWrites && o.Fsync != embedded.FsyncEverySecond {
-		return nil, errors.New("log_writes=hidden goes with fsync=everysec only")
 	}
 	return o, nil
 }

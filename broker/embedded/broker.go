@@ -48,10 +48,6 @@ type Options struct {
 	// a time uses it.
 	Dir   string
 	Fsync Fsync
-	// HiddenWrites saves a few microseconds of a lone publisher's write with
-	// FsyncEverySecond on Linux, on condition that the disk's writes never
-	// stall: one that does takes a processor with it.
-	HiddenWrites bool
 	// MinFree is how much room on the disk is left alone: with less, appends
 	// fail with broker.ErrUnavailable until there is more again, so that
 	// trimming can still make room. 0: 64 MiB. Negative: none.
@@ -118,9 +114,7 @@ func Open(opt Options) (*Broker, error) {
 	}
 	b := &Broker{opt: opt, stop: make(chan struct{})}
 	b.trouble.init(opt.Logger)
-	// With FsyncAlways a sync, which is always told of, follows each write.
-	hidden := rawSyscall && opt.HiddenWrites && opt.Fsync == FsyncEverySecond && opt.fs == vfs.Default
-	b.disk = newDisk(opt.fs, hidden, &b.trouble)
+	b.disk = newDisk(opt.fs, &b.trouble)
 	b.channels.init()
 	b.queue.init()
 	b.written.init()

@@ -18,14 +18,6 @@ import (
 // The write-ahead log's Sync only says that the operating system has the
 // bytes; the log is really synced by syncLogs, and when such a file is closed.
 //
-// Where hidden is set, which an operator asks for, the log's writes are hidden
-// from the runtime's scheduler. They are small and go to the operating system's
-// cache, which takes a few microseconds; but an ordinary system call wakes the
-// runtime's monitor thread whenever the process was idle before, and that takes
-// ten times as much. The price is a disk that stops taking writes: a hidden
-// write that blocks holds a processor, and the garbage collector with it. One
-// that was slow makes all writes ordinary ones for a while.
-//
 // A write that finds no room, or a file that finds no descriptor, waits until
 // there is some, instead of leaving pebble with an error that it can't recover
 // from. Meanwhile the broker is in trouble and answers so.
@@ -34,9 +26,6 @@ type disk struct {
 	trouble *trouble
 	aborted chan struct{} // closed: nobody waits for room
 	once    sync.Once
-	hidden  bool
-	started time.Time
-	slowed  atomic.Int64 // ns since started: log writes are ordinary ones until then
 
 	mu   sync.Mutex
 	logs map[*logFile]struct{} // open write-ahead logs
@@ -48,30 +37,8 @@ var (
 	_ vfs.File = (*logFile)(nil)
 )
 
-func newDisk(fs vfs.FS, hidden bool, t *trouble) *disk {
-	return &disk{FS: fs, hidden: hidden, started: time.Now(), trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
-}
-
-const (
-	slowWrite  = 10 * time.Millisecond // being preempted takes less
-	slowPeriod = 10 * time.Second
-)
-
-// write is a log's Write, hidden if that is wise. It writes less than all of p
-// only with an error.
-func (d *disk) write(f vfs.File, p []byte) (int, error) {
-	if !d.hidden {
-		return f.Write(p)
-	}
-	began := time.Since(d.started)
-	if int64(began) < d.slowed.Load() {
-		return f.Write(p)
-	}
-	n, err := writeUntold(f.Fd(), p)
-	if now := time.Since(d.started); now-began > slowWrite {
-		d.slowed.Store(int64(now + slowPeriod))
-	}
-	return n, err
+func newDisk(fs vfs.FS, t *trouble) *disk {
+	return &disk{FS: fs, trouble: t, aborted: make(chan struct{}), logs: map[*logFile]struct{}{}}
 }
 
 func (d *disk) Unwrap() vfs.FS { return d.FS }
@@ -164,16 +131,7 @@ type file struct {
 	disk *disk
 }
 
-func (f *file) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	return f.writeRest(p, n, err)
-}
-
-// writeRest goes on with a write that found no room.
-func (f *file) writeRest(p []byte, written int, err error) (int, error) {
-	if err == nil || !noRoom(err) {
-		return written, err
-	}
+func (f *file) Write(p []byte) (written int, err error) {
 	err = f.disk.whenRoom(func() error {
 		n, err := f.File.Write(p[written:])
 		written += n
@@ -191,8 +149,7 @@ type logFile struct {
 }
 
 func (l *logFile) Write(p []byte) (int, error) {
-	n, err := l.disk.write(l.File, p)
-	n, err = l.writeRest(p, n, err)
+	n, err := l.file.Write(p)
 	l.dirty.Store(true)
 	if err != nil {
 		// Said before pebble knows, so that nobody commits after it does.
