@@ -11,6 +11,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
@@ -19,6 +20,7 @@ import (
 // durability is what a node has for durable subscriptions: who owns them, and
 // who calls back for those that nobody does.
 type durability struct {
+	contain    *guard.Guard
 	notices    *durable.Notices
 	vault      *durable.Vault
 	manager    *durable.Manager
@@ -31,24 +33,24 @@ type durability struct {
 	claims, keeps, tells       sync.WaitGroup
 }
 
-func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, logger *slog.Logger) (*durability, error) {
+func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, contain *guard.Guard, logger *slog.Logger) (*durability, error) {
 	vault, err := durable.NewVault(config.vaultKey)
 	if err != nil {
 		return nil, err
 	}
 	idle := func() {}
 	d := &durability{
-		vault: vault, notices: durable.NewNotices(b, node, logger),
+		contain: contain, vault: vault, notices: durable.NewNotices(b, node, logger),
 		claiming: idle, keeping: idle, telling: idle,
 	}
-	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell})
-	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry)})
+	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell, Guard: contain})
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain})
 	return d, nil
 }
 
 // routes makes what answers requests about durable subscriptions.
 func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, dialing callback.Dialing) []gateway.Route {
-	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager})
+	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager, Guard: d.contain})
 	d.api = subscriptions.New(subscriptions.Options{
 		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
 		Revocations: revocations,

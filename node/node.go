@@ -103,7 +103,8 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 	n.store, _ = n.broker.(breakable)
 	n.broker = measure(n.broker, registry)
-	if n.durable, err = newDurability(n.broker, config, o.Name, registry, n.logger); err != nil {
+	contain := guard.New(n.logger, registry)
+	if n.durable, err = newDurability(n.broker, config, o.Name, registry, contain, n.logger); err != nil {
 		return err
 	}
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
@@ -114,7 +115,6 @@ func (n *Node) build(ctx context.Context) (err error) {
 		TokenChannels: o.MaxTokenChannels, Unread: o.MaxUnread, TokenUnread: o.MaxTokenUnread, NodeUnread: o.MaxNodeUnread,
 		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
 	}, registry)
-	contain := guard.New(n.logger, registry)
 	n.hub = session.NewHub(session.Options{
 		Budget: n.budget, Guard: contain,
 		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,

@@ -27,6 +27,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/shape"
 	"golang.org/x/time/rate"
 )
@@ -71,6 +72,7 @@ type Options struct {
 	MaxBytes int
 	Logger   *slog.Logger // nil: none
 	Metrics  *Metrics     // nil: none
+	Guard    *guard.Guard // notes panics; may be nil
 }
 
 // Engine runs the callbacks of a node. All methods may be called by many

@@ -88,7 +88,7 @@ func (w *Worker) commitLocked(ctx context.Context) bool {
 	}
 	c.busy, c.more = true, false
 	w.mu.Unlock()
-	err := w.progress.Advance(ctx, to)
+	err := w.advance(ctx, to)
 	if errors.Is(err, broker.ErrFenced) {
 		w.finishAs(Fenced, 0)
 	} else if err != nil && ctx.Err() == nil {
@@ -105,6 +105,11 @@ func (w *Worker) commitLocked(ctx context.Context) bool {
 		w.commitInLocked(commitAgain)
 	}
 	return err == nil
+}
+
+func (w *Worker) advance(ctx context.Context, to event.Position) (err error) {
+	defer w.e.opt.Guard.Contain("commit", func() { err = errPanicked })
+	return w.progress.Advance(ctx, to)
 }
 
 // flush commits all that is done, and tells whether it could.

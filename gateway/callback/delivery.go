@@ -26,6 +26,10 @@ const (
 	noteWell    = 10 * time.Second
 )
 
+// brokenPause is how long a subscription rests whose worker panicked, lest what
+// brings that about do nothing else.
+const brokenPause = 10 * time.Second
+
 // delivery is a claimed subscription: the manager's Holder and the worker's
 // Progress in one.
 type delivery struct {
@@ -202,6 +206,8 @@ func (p *delivery) end(r Result) {
 		p.h.Park()
 	case Disabled:
 		p.h.Disable()
+	case Broken:
+		p.h.Release(r.Handed, max(after, brokenPause))
 	default:
 		p.h.Release(r.Handed, after)
 	}

@@ -27,19 +27,19 @@ type Dialing struct {
 	Proxy *url.URL
 }
 
-// guard decides about each address a dialer is about to connect to: what a
+// addressRule decides about each address a dialer is about to connect to: what a
 // name resolved to, not the name, so that no name leads inside.
-type guard struct {
+type addressRule struct {
 	allow  []netip.Prefix
 	public *ssrf.Guardian
 }
 
-func (d Dialing) guard() *guard {
+func (d Dialing) rule() *addressRule {
 	ports := d.Ports
 	if ports == nil {
 		ports = DefaultPorts
 	}
-	g := &guard{public: ssrf.New(ssrf.WithPorts(ports...))}
+	g := &addressRule{public: ssrf.New(ssrf.WithPorts(ports...))}
 	for _, p := range d.Allow {
 		g.allow = append(g.allow, p.Masked())
 	}
@@ -51,7 +51,7 @@ func (d Dialing) guard() *guard {
 
 // check is a net.Dialer's Control. Errors name no address: what a name means
 // inside this network is nobody's business.
-func (g *guard) check(network, address string, raw syscall.RawConn) error {
+func (g *addressRule) check(network, address string, raw syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("%w: not an address", errForbidden)
@@ -64,7 +64,7 @@ func (g *guard) check(network, address string, raw syscall.RawConn) error {
 	return errForbidden
 }
 
-func (g *guard) checkAddr(to netip.AddrPort) bool {
+func (g *addressRule) checkAddr(to netip.AddrPort) bool {
 	// An IPv4 address in IPv6 clothes is that IPv4 address.
 	addr := to.Addr().Unmap()
 	for _, p := range g.allow {
@@ -83,7 +83,7 @@ func (d Dialing) CheckURL(u *url.URL) error {
 	if err != nil || port == 0 {
 		return fmt.Errorf("port %q is not a port", u.Port())
 	}
-	g := d.guard()
+	g := d.rule()
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
 		if !g.checkAddr(netip.AddrPortFrom(addr, uint16(port))) {
 			return fmt.Errorf("address %s is not one that callbacks may connect to", u.Host)
@@ -119,10 +119,10 @@ func portOf(u *url.URL) string {
 // where TLS offers it, no proxy. It follows no redirect, as RoundTrip never
 // does.
 func (d Dialing) Transport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: d.guard().check}
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: d.rule().check}
 	dial := dialer.DialContext
 	if d.Proxy != nil {
-		p := &proxy{url: d.Proxy, dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}, guard: d.guard()}
+		p := &proxy{url: d.Proxy, dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}, rule: d.rule()}
 		dial = p.DialContext
 	}
 	return &http.Transport{

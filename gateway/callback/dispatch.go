@@ -144,7 +144,8 @@ func (d *Dispatcher) claim(ctx context.Context, parts []int) error {
 		var group errgroup.Group
 		group.SetLimit(claimAtOnce)
 		for i, t := range tickets {
-			group.Go(func() error {
+			group.Go(func() (err error) {
+				defer d.o.Engine.opt.Guard.Contain("claim", nil) // it is due again before long
 				ok, err := d.serve(ctx, t.Name)
 				if ok {
 					served[i] = t
@@ -173,8 +174,8 @@ func (d *Dispatcher) serve(ctx context.Context, name string) (served bool, err e
 		p = &delivery{d: d, name: name, started: !s.Parked}
 		return p
 	})
-	if h != nil {
-		p.begin(ctx, h)
+	if h != nil && !d.o.Engine.opt.Guard.Do("claim", func() { p.begin(ctx, h) }) {
+		h.Release(nil, brokenPause)
 	}
 	return served, err
 }
@@ -198,7 +199,7 @@ func (d *Dispatcher) keepNotes(ctx context.Context) {
 		d.mu.Unlock()
 		for _, p := range deliveries {
 			if ctx.Err() == nil {
-				p.noteIfDue(ctx, time.Now())
+				d.o.Engine.opt.Guard.Do("note", func() { p.noteIfDue(ctx, time.Now()) })
 			}
 		}
 	}

@@ -218,7 +218,7 @@ func (a *answer) describe() string {
 		return fmt.Sprintf("answered %d; redirects are not followed", a.status)
 	case err == nil:
 		return fmt.Sprintf("answered %d", a.status)
-	case errors.Is(err, errTimeout):
+	case errors.Is(err, errTimeout), errors.Is(err, errPanicked):
 		return err.Error()
 	case errors.Is(err, errForbidden):
 		return errForbidden.Error()

@@ -30,7 +30,7 @@ var errUnreached = errors.New("could not connect")
 type proxy struct {
 	url    *url.URL
 	dialer net.Dialer
-	guard  *guard
+	rule   *addressRule
 }
 
 const connectTimeout = 10 * time.Second
@@ -75,7 +75,7 @@ func (p *proxy) check(ctx context.Context, address string) error {
 		return err
 	}
 	for _, addr := range addrs {
-		if !p.guard.checkAddr(netip.AddrPortFrom(addr, uint16(n))) {
+		if !p.rule.checkAddr(netip.AddrPortFrom(addr, uint16(n))) {
 			return errForbidden
 		}
 	}

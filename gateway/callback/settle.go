@@ -31,7 +31,14 @@ func (w *Worker) send(u *unit) {
 	go func() { w.results <- result{u, w.call(u)} }()
 }
 
-func (w *Worker) call(u *unit) answer {
+// errPanicked: the call was not made, or what came of it isn't known, by a
+// mistake in this gateway.
+var errPanicked = errors.New("the gateway failed to make this call")
+
+// call makes a call. A panic is an answer too: trouble, so that what brings it
+// about each time is found like any other poison.
+func (w *Worker) call(u *unit) (a answer) {
+	defer w.e.opt.Guard.Contain("callback", func() { a = answer{err: errPanicked} })
 	if !u.made {
 		events := make([]webhook.Event, len(u.items))
 		for i, it := range u.items {
@@ -50,9 +57,8 @@ func (w *Worker) call(u *unit) answer {
 	lastBody := w.log.lastBody()
 	w.mu.Unlock()
 	w.e.opt.Metrics.InFlight.Inc()
-	a := w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
-	w.e.opt.Metrics.InFlight.Dec()
-	return a
+	defer w.e.opt.Metrics.InFlight.Dec()
+	return w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
 }
 
 // settle draws the consequences of an answer. Called by run only.
@@ -69,10 +75,23 @@ func (w *Worker) settle(u *unit, a *answer) {
 		w.removeRedriven(u, a.said)
 	}
 
+	tell, s := w.place(u, a, v, mixed, refusedByAnswer)
+	for _, kind := range tell {
+		w.e.opt.Logger.Info("callback", "subscription", w.sub.Name, "what", kind.String(), "status", s.LastStatus, "err", s.LastError)
+		w.progress.Notify(Notice{Kind: kind, Status: s})
+	}
+	if v == gone {
+		w.finishAs(Disabled, Patience)
+	}
+}
+
+// place puts a unit where its answer says, and returns what people are to be
+// told, with the status as of then.
+func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswer *unit) (tell []NoticeKind, s Status) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.landedLocked()
 	now := time.Now()
-	var tell []NoticeKind
 	if v != cancelled {
 		w.status, w.lastError = a.status, a.describe()
 		w.log.add(Attempt{
@@ -131,16 +150,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 		w.q.again(u, now)
 	}
 	w.settleBytesLocked()
-	s := w.statusLocked(now)
-	w.mu.Unlock()
-
-	for _, kind := range tell {
-		w.e.opt.Logger.Info("callback", "subscription", w.sub.Name, "what", kind.String(), "status", s.LastStatus, "err", s.LastError)
-		w.progress.Notify(Notice{Kind: kind, Status: s})
-	}
-	if v == gone {
-		w.finishAs(Disabled, Patience)
-	}
+	return tell, w.statusLocked(now)
 }
 
 func (w *Worker) landedLocked() {
@@ -259,17 +269,7 @@ func (w *Worker) bury(u *unit) {
 	if errors.Is(err, broker.ErrFenced) {
 		w.finishAs(Fenced, 0)
 	}
-	w.mu.Lock()
-	w.landedLocked()
-	if err != nil {
-		w.q.again(u, time.Now().Add(commitAgain))
-	} else {
-		w.q.finish(u)
-		w.commitSoonLocked(len(u.items))
-	}
-	w.settleBytesLocked()
-	s := w.statusLocked(time.Now())
-	w.mu.Unlock()
+	s := w.buried(u, err == nil)
 	if err != nil {
 		if w.ctx.Err() == nil {
 			w.e.opt.Logger.Warn("bury dead letters", "subscription", w.sub.Name, "err", err)
@@ -280,4 +280,19 @@ func (w *Worker) bury(u *unit) {
 	for _, l := range letters {
 		w.progress.Notify(Notice{Kind: DeadLetter, Status: s, Letter: l})
 	}
+}
+
+// buried puts a condemned unit away, or back, and returns the status as of then.
+func (w *Worker) buried(u *unit, done bool) Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.landedLocked()
+	if done {
+		w.q.finish(u)
+		w.commitSoonLocked(len(u.items))
+	} else {
+		w.q.again(u, time.Now().Add(commitAgain))
+	}
+	w.settleBytesLocked()
+	return w.statusLocked(time.Now())
 }

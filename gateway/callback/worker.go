@@ -27,6 +27,8 @@ const (
 	Disabled
 	// Halted: as Halt demanded.
 	Halted
+	// Broken: the worker panicked. Nothing more was committed.
+	Broken
 	working // not yet
 )
 
@@ -168,7 +170,7 @@ func (w *Worker) finishAs(why Outcome, patience time.Duration) {
 	if w.over == working {
 		close(w.yielded)
 	}
-	if w.over == working || why == Halted || why == Fenced && w.over != Halted {
+	if w.over == working || why == Halted || (why == Fenced || why == Broken) && w.over != Halted && w.over != Fenced {
 		w.over = why
 	}
 	switch {
@@ -190,6 +192,10 @@ func (w *Worker) finishAs(why Outcome, patience time.Duration) {
 // run is the worker's goroutine: it delivers until the end, or until there is
 // nothing to do for long, and then leaves it to a timer to start it again.
 func (w *Worker) run() {
+	defer w.e.opt.Guard.Contain("callback", func() {
+		w.finishAs(Broken, 0)
+		w.end()
+	})
 	var timer = time.NewTimer(0)
 	defer timer.Stop()
 	w.busy = time.Now()
@@ -396,15 +402,16 @@ func (w *Worker) startLocked(u *unit, now time.Time) {
 
 // ending tells whether it is time to end. It waits for calls in flight.
 func (w *Worker) ending() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.over != working && w.inFlight > 0 {
+	for {
+		w.mu.Lock()
+		over, waiting := w.over != working, w.inFlight > 0
 		w.mu.Unlock()
+		if !over || !waiting {
+			return over
+		}
 		r := <-w.results
 		w.settle(r.u, &r.a)
-		w.mu.Lock()
 	}
-	return w.over != working
 }
 
 // idle tells whether everything is delivered as far as the source knows.
@@ -448,19 +455,25 @@ func (w *Worker) end() {
 	w.mu.Lock()
 	why := w.over
 	w.mu.Unlock()
-	if why != Halted && why != Fenced {
+	if why != Halted && why != Fenced && why != Broken {
 		w.flush()
 	}
 	w.mu.Lock()
 	w.commits.unsetLocked()
 	w.e.bytes.put(w.reserved)
+	if w.inFlight > 1 { // a broken one's, which nobody waits for
+		w.e.quota.put(w.inFlight - 1)
+	}
 	w.mu.Unlock()
 	w.stop(errYielded)
 	w.commits.running.Wait()
 	w.mu.Lock()
 	r := Result{
-		Outcome: w.over, Position: w.commits.at, Handed: w.deliveredLocked(),
+		Outcome: w.over, Position: w.commits.at, Handed: w.q.read,
 		Attempts: w.log.list(), Status: w.statusLocked(time.Now()),
+	}
+	if r.Outcome != Broken { // then what is done and what isn't may be muddled
+		r.Handed = w.deliveredLocked()
 	}
 	w.mu.Unlock()
 	w.e.opt.Logger.Debug("callback worker ended", "subscription", w.sub.Name, "outcome", int(r.Outcome))

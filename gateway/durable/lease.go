@@ -11,6 +11,9 @@ import (
 	"github.com/longline-push/longline/gateway/wire"
 )
 
+// errPanicked: a mistake in this gateway ended the call, not the node.
+var errPanicked = errors.New("the call panicked")
+
 // Run keeps the node's lease and commits what was acknowledged, until ctx
 // ends; then it releases what the node owns, within a few seconds, and leaves.
 func (k *Manager) Run(ctx context.Context) {
@@ -83,9 +86,10 @@ func (k *Manager) keep(ctx context.Context, id string, sent time.Time) (lost boo
 	renew := func() {
 		pending = true
 		k.running.Go(func() {
-			r := renewal{sent: time.Now()}
+			r := renewal{sent: time.Now(), err: errPanicked}
+			defer func() { renewed <- r }()
+			defer k.o.Guard.Contain("renew", nil)
 			r.err = k.within(ctx, func(ctx context.Context) error { return k.o.Broker.Renew(ctx, id, k.o.TTL) })
-			renewed <- r
 		})
 	}
 	renew()
@@ -108,7 +112,7 @@ func (k *Manager) keep(ctx context.Context, id string, sent time.Time) (lost boo
 				continue
 			}
 			fence.Reset(time.Until(r.sent.Add(k.o.TTL * 2 / 3)))
-			k.running.Go(func() { k.look(ctx) })
+			k.running.Go(func() { k.o.Guard.Do("look", func() { k.look(ctx) }) })
 		case <-tick.C:
 			if !pending {
 				renew()
@@ -223,8 +227,9 @@ func (k *Manager) giveUp(ctx context.Context, n broker.Node) bool {
 		some.SetLimit(16)
 		for _, name := range names {
 			after = name
-			some.Go(func() error {
-				err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+			some.Go(func() (err error) {
+				defer k.o.Guard.Contain("giveUp", func() { err = errPanicked })
+				err = k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
 					if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
 						return Change{}, ErrNotDue
 					}
@@ -257,7 +262,7 @@ func (k *Manager) commit(ctx context.Context) {
 		case <-tick.C:
 		case <-k.flushNow:
 		}
-		k.settle(ctx)
+		k.o.Guard.Do("settle", func() { k.settle(ctx) })
 	}
 }
 
@@ -278,7 +283,9 @@ func (k *Manager) settle(ctx context.Context) {
 	some.SetLimit(16)
 	for _, d := range leaving {
 		some.Go(func() error {
-			if err := k.store(ctx, d); err != nil && !errors.Is(err, broker.ErrFenced) {
+			err := errPanicked
+			k.o.Guard.Do("settle", func() { err = k.store(ctx, d) })
+			if err != nil && !errors.Is(err, broker.ErrFenced) {
 				k.o.Logger.Debug("release a subscription", "subscription", d.h.Name, "error", err)
 				k.mu.Lock()
 				defer k.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -24,6 +25,7 @@ type Options struct {
 	Broker broker.Durable
 	Logger *slog.Logger // slog.Default()
 	Node   string       // the node's name, for people
+	Guard  *guard.Guard // notes panics; may be nil
 	// TTL (10 s) is how long the node's lease lasts without renewal.
 	TTL time.Duration
 	// Tell tells of what happens to subscriptions, for the gateway's own
@@ -547,7 +549,7 @@ func (k *Manager) send(ctx context.Context, to string, m Message) {
 func (k *Manager) listen(b []byte) {
 	var m Message
 	if json.Unmarshal(b, &m) == nil {
-		k.receive(m)
+		k.o.Guard.Do("message", func() { k.receive(m) })
 	}
 }
 
@@ -578,7 +580,7 @@ func (k *Manager) receive(m Message) {
 			s.Rejected(c)
 		}
 	case OpChanged:
-		k.running.Go(func() { h.reload() })
+		k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })
 	}
 }
 

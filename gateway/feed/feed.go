@@ -140,11 +140,13 @@ func (f *Feed) Oldest(epoch string) uint64 {
 
 // Announce implements broker.Follower.
 func (f *Feed) Announce(a broker.Announcement) {
+	defer f.feeds.opts.Guard.Contain("announce", f.suspect)
 	items := make([]*Item, 0, len(a.Items))
 	for _, stored := range a.Items {
 		items = append(items, f.item(a.Epoch, stored))
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	fits := f.live && a.Epoch == f.state.Epoch
 	if fits {
 		for _, item := range items {
@@ -157,7 +159,6 @@ func (f *Feed) Announce(a broker.Announcement) {
 		f.syncLocked()
 	}
 	f.feeds.ready.wake(f.members)
-	f.mu.Unlock()
 }
 
 // pushLocked appends the next event to the ring.

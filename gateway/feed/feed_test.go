@@ -251,3 +251,42 @@ func TestThoseWhoAskAtOnceShareALookAtTheLog(t *testing.T) {
 		}
 	})
 }
+
+// stumbling is a log whose State panics as often as it is told to.
+type stumbling struct {
+	*feedtest.Log
+	panics atomic.Int32
+}
+
+func (s *stumbling) State(ctx context.Context, channel string) (broker.State, error) {
+	if s.panics.Add(-1) >= 0 {
+		panic("a mistake")
+	}
+	return s.Log.State(ctx, channel)
+}
+
+func TestAPanicWhileComparingWithTheLogIsATryThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &stumbling{Log: feedtest.New()}
+		fs := feed.New(feed.Options{Broker: log}, feed.NewReady())
+		defer fs.Close()
+		f, err := fs.Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Release()
+		log.Silence(true)
+		log.Append("a", "t", "", "1")
+		log.panics.Store(1)
+		if _, err := f.Fresh(t.Context()); err == nil {
+			t.Error("a look that panicked was answered")
+		}
+		if state, err := f.Fresh(t.Context()); err != nil || state.Head != 1 {
+			t.Errorf("the log is at %d, %v; want 1", state.Head, err)
+		}
+		time.Sleep(time.Minute)
+		if got := f.State().Head; got != 1 {
+			t.Errorf("the feed is at %d, want 1", got)
+		}
+	})
+}

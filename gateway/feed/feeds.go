@@ -252,15 +252,19 @@ func (fs *Feeds) clean() {
 			return
 		case <-tick.C:
 		}
-		now := time.Now()
-		// Looking at thousands of rings costs, so it is not done each second
-		// while there is room.
-		if second++; second%5 == 0 || fs.ringBytes.Load() > fs.opts.TotalBytes {
-			fs.trimRings(now)
-		}
-		fs.pages.forget()
-		fs.closeUnused(now)
+		second++
+		fs.opts.Guard.Do("clean", func() { fs.cleanOnce(second, time.Now()) })
 	}
+}
+
+func (fs *Feeds) cleanOnce(second int, now time.Time) {
+	// Looking at thousands of rings costs, so it is not done each second while
+	// there is room.
+	if second%5 == 0 || fs.ringBytes.Load() > fs.opts.TotalBytes {
+		fs.trimRings(now)
+	}
+	fs.pages.forget()
+	fs.closeUnused(now)
 }
 
 func (fs *Feeds) trimRings(now time.Time) {

@@ -125,7 +125,7 @@ func (f *Feed) page(ctx context.Context, start event.Cursor, offset uint64) (pag
 }
 
 // errPanicked is what those get whose shared read panicked.
-var errPanicked = errors.New("reading a page of the log panicked")
+var errPanicked = errors.New("reading the log panicked")
 
 // load reads the page after a cursor. It is shared by many, so it ends with
 // the feeds and not with who came first.

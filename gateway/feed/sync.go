@@ -97,12 +97,13 @@ func (f *Feed) sync(ctx context.Context) {
 }
 
 // look asks the log for its state.
-func (f *Feed) look(ctx context.Context) (broker.State, error) {
+func (f *Feed) look(ctx context.Context) (state broker.State, err error) {
+	defer f.feeds.opts.Guard.Contain("sync", func() { err = errPanicked })
 	if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
 		return broker.State{}, err
 	}
 	defer f.feeds.reads.Release(1)
-	state, err := f.feeds.opts.Broker.State(ctx, f.channel)
+	state, err = f.feeds.opts.Broker.State(ctx, f.channel)
 	if errors.Is(err, broker.ErrNotFound) {
 		// Dropped, or emptied from outside: following anew makes a new log.
 		f.feeds.opts.Broker.Unfollow(f.channel, f)
@@ -112,7 +113,8 @@ func (f *Feed) look(ctx context.Context) (broker.State, error) {
 }
 
 // compare brings the feed up to the log, which is at state.
-func (f *Feed) compare(ctx context.Context, state broker.State) error {
+func (f *Feed) compare(ctx context.Context, state broker.State) (err error) {
+	defer f.feeds.opts.Guard.Contain("sync", func() { err = errPanicked })
 	if err := f.feeds.reads.Acquire(ctx, 1); err != nil {
 		return err
 	}
@@ -133,19 +135,24 @@ func (f *Feed) compare(ctx context.Context, state broker.State) error {
 			return nil
 		}
 		state = page.State // perhaps begun anew
-		f.mu.Lock()
-		for _, stored := range page.Items {
-			if stored.Offset <= f.state.Head || f.state.Epoch != page.State.Epoch {
-				continue // came by an announcement meanwhile
-			}
-			if stored.Offset != f.state.Head+1 {
-				f.resetLocked()
-			}
-			f.pushLocked(f.item(f.state.Epoch, stored))
-		}
-		f.feeds.ready.wake(f.members)
-		f.mu.Unlock()
+		f.fill(page)
 	}
+}
+
+// fill takes over what was read from the log.
+func (f *Feed) fill(page broker.Page) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, stored := range page.Items {
+		if stored.Offset <= f.state.Head || f.state.Epoch != page.State.Epoch {
+			continue // came by an announcement meanwhile
+		}
+		if stored.Offset != f.state.Head+1 {
+			f.resetLocked()
+		}
+		f.pushLocked(f.item(f.state.Epoch, stored))
+	}
+	f.feeds.ready.wake(f.members)
 }
 
 // adopt takes over what the log says of itself. It returns the offset to read
@@ -153,6 +160,7 @@ func (f *Feed) compare(ctx context.Context, state broker.State) error {
 // than a ring holds: sessions then read the log themselves.
 func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if state.Epoch != f.state.Epoch {
 		at, place := state.Locate(f.state.Epoch, f.state.Head)
 		head := state.Head
@@ -175,7 +183,6 @@ func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
 	}
 	have = f.state.Head
 	f.feeds.ready.wake(f.members)
-	f.mu.Unlock()
 	return have, int(behind)
 }
 

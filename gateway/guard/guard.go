@@ -39,6 +39,13 @@ func (g *Guard) Caught(where string, panicked any) {
 	logger.Error("a panic was contained", "where", where, "panic", panicked, "stack", string(debug.Stack()))
 }
 
+// Do calls f. A panic ends f and nothing else; it tells whether f returned.
+func (g *Guard) Do(where string, f func()) (returned bool) {
+	defer g.Contain(where, nil)
+	f()
+	return true
+}
+
 // Contain is to be deferred: a panic ends there, and then is called, unless it
 // is nil.
 func (g *Guard) Contain(where string, then func()) {

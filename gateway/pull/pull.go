@@ -19,6 +19,7 @@ import (
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -28,6 +29,7 @@ type Options struct {
 	Log     broker.Log
 	Hub     *session.Hub
 	Manager *durable.Manager
+	Guard   *guard.Guard // notes panics; may be nil
 }
 
 // Puller answers pulls. Between two of them it holds the subscription for the
@@ -212,7 +214,7 @@ func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		go l.leave()
+		go l.contained(l.leave)
 		return nil, wire.Unavailable(time.Second, "the node is shutting down")
 	}
 	p.leases[q.name] = l
@@ -309,7 +311,7 @@ func (l *pullLease) hold(d time.Duration) {
 	l.busy, l.keep = false, d
 	if !l.ended {
 		l.p.timers.Add(1)
-		l.expires = time.AfterFunc(d, func() { defer l.p.timers.Done(); l.leave() })
+		l.expires = time.AfterFunc(d, func() { defer l.p.timers.Done(); l.contained(l.leave) })
 	}
 }
 
@@ -408,7 +410,7 @@ func (l *pullLease) Acked(p event.Position) {
 
 // Redrive implements durable.Holder: the next pull finds them.
 func (l *pullLease) Redrive() {
-	go func() {
+	go l.contained(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		letters, err := l.ownership.LettersAgain(ctx)
@@ -419,8 +421,11 @@ func (l *pullLease) Redrive() {
 		l.again, l.told = letters, 0
 		l.mu.Unlock()
 		l.Mark()
-	}()
+	})
 }
+
+// contained is what a goroutine or a timer of the lease's own runs.
+func (l *pullLease) contained(f func()) { l.p.o.Guard.Do("pull", f) }
 
 // ackedAgain removes the dead letters that were given with the last pull.
 func (l *pullLease) ackedAgain(ctx context.Context) error {

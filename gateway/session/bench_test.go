@@ -2,8 +2,10 @@ package session
 
 import (
 	"testing"
+	"time"
 
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/feed/feedtest"
 	"github.com/longline-push/longline/gateway/wire"
@@ -40,7 +42,7 @@ func BenchmarkSend(b *testing.B) {
 			log := feedtest.New()
 			h := NewHub(Options{Broker: log, Times: log, Writers: -1})
 			defer h.Close()
-			grant := &auth.Grant{Admin: true}
+			grant := authtest.Grant(b, auth.Mintage{Subject: "ann", Subscribe: []string{"a"}, TTL: 24 * time.Hour})
 			all := make([]*Session, bb.sessions)
 			for i := range all {
 				s, err := h.New(b.Context(), Config{Grant: grant, Codec: frames{}, Channels: []string{"a"}})

@@ -320,18 +320,24 @@ func (h *Hub) sweep() {
 		surged := h.surgedLocked(now)
 		h.mu.Unlock()
 		for _, s := range ended {
-			s.End(wire.CloseUnauthorized, "the token expired", 0)
+			s.swept(func() { s.End(wire.CloseUnauthorized, "the token expired", 0) })
 		}
 		for _, s := range beats {
-			s.beat()
+			s.swept(s.beat)
 		}
 		for _, s := range stuck {
-			s.stuck(now)
+			s.swept(func() { s.stuck(now) })
 		}
 		if surged {
 			giveBack()
 		}
 	}
+}
+
+// swept does what the sweep found to be due for the session.
+func (s *Session) swept(f func()) {
+	defer s.Contain("sweep")
+	f()
 }
 
 const sweepEvery = 500 * time.Millisecond
