@@ -104,6 +104,43 @@ test('a secret that is none is named as such', async () => {
   await assert.rejects(verifyCallback(headers, body, ''), TypeError);
 });
 
+for (const secret of [undefined, null, '', [], [undefined], 'whsec_%']) {
+  test(`without a secret, ${JSON.stringify(secret) ?? secret}, there is no server to lose events by`, () => {
+    for (const make of [nodeCallback, fetchCallback]) assert.throws(() => make(() => {}, secret), (error) => error instanceof TypeError && /whsec_/.test(error.message));
+  });
+}
+
+/** node:http behind something that has read the body and left `parsed` in its place. */
+async function behind(t, parsed, handler) {
+  const callback = nodeCallback(handler, SECRET);
+  const server = createServer(async (request, response) => {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    request.body = parsed(Buffer.concat(chunks));
+    await callback(request, response);
+  });
+  t.after(() => server.close());
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const response = await fetch(`http://127.0.0.1:${server.address().port}/`, { method: 'POST', ...post(event('1')) });
+  return { status: response.status, body: await response.text() };
+}
+
+test('after a parser of bodies, the answer and the log say what is wrong, and no event is refused', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  const { status, body } = await behind(t, JSON.parse, () => assert.fail('called'));
+  assert.equal(status, 500);
+  assert.match(body, /raw body.*express\.json/);
+  assert.match(warn.mock.calls[0].arguments.join(' '), /raw body/);
+});
+
+for (const [name, keep] of [['bytes', (bytes) => bytes], ['text', String]]) {
+  test(`a body that was read, but not parsed, is taken: ${name}`, async (t) => {
+    const seen = [];
+    assert.equal((await behind(t, keep, ({ id }) => { seen.push(id); })).status, 204);
+    assert.deepEqual(seen, ['1']);
+  });
+}
+
 test('a body without end is cut off with 413', async (t) => {
   const server = createServer(nodeCallback(() => assert.fail('called'), SECRET));
   t.after(() => server.close());

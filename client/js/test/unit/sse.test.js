@@ -93,6 +93,35 @@ test('what stays is thrown: 404, another media type, an event without end', asyn
   await assert.rejects(all(sse(endless.url, { maxLength: 50_000 })), TooLargeError);
 });
 
+// HTML §9.2.3: only 200 and text/event-stream, whatever its parameters, make a
+// stream; the rest fails the connection, and asking again changes nothing.
+for (const type of ['text/event-stream-x', 'text/event-stream+json', 'application/json; x=text/event-stream', '']) {
+  test(`an answer of type "${type}" is no stream, and is asked for once`, async (t) => {
+    const { url, requests } = await serve(t, (response) => { response.writeHead(200, { 'content-type': type }); response.end('data: a\n\n'); });
+    await assert.rejects(all(sse(url, { backoff: FAST })), ProtocolError);
+    assert.equal(requests.length, 1);
+  });
+}
+
+for (const code of [201, 205, 206]) {
+  test(`${code} is no stream, whatever its type, and is asked for once`, async (t) => {
+    const { url, requests } = await serve(t, status(code, STREAM));
+    await assert.rejects(all(sse(url, { backoff: FAST })), (error) => error.status === code && error.retry === false);
+    assert.equal(requests.length, 1);
+  });
+}
+
+test('the type is taken in any case and with parameters', async (t) => {
+  const { url } = await serve(t, (response) => { response.writeHead(200, { 'content-type': 'Text/Event-Stream ; charset=UTF-8' }); response.end('data: a\n\n'); }, done);
+  assert.deepEqual((await all(sse(url, { backoff: FAST }))).map(({ data }) => data), ['a']);
+});
+
+test('a circle of redirections is told, once, instead of gone round for ever', async (t) => {
+  const { url, requests } = await serve(t, status(302, { location: '/' }));
+  await assert.rejects(all(sse(url, { backoff: FAST })), (error) => error instanceof ConnectionError && error.retry === false);
+  assert.ok(requests.length <= 21, `asked ${requests.length} times`);
+});
+
 test('without reconnecting, one stream is all, and its trouble is thrown', async (t) => {
   const { url } = await serve(t, stream('data: a\n\n'), status(503));
   assert.equal((await all(sse(url, { reconnect: false }))).length, 1);
