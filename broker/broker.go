@@ -33,7 +33,8 @@ type Log interface {
 	// sense. It creates the channel if need be. Concurrent calls share the
 	// cost of durability. Entries whose Identity was seen within the
 	// deduplication window are not added; what they became is returned. If
-	// ctx ends first, the entries may yet be appended.
+	// ctx ends first, the entries may yet be appended, as they were given: the
+	// slice, though not their Data, is the caller's again once Append returned.
 	Append(ctx context.Context, channel string, entries []Entry) ([]Appended, error)
 
 	// Read returns what the log holds after offset, oldest first: at most

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -158,6 +159,35 @@ func testAppenders(t *testing.T, f *fixture, channels int) {
 		}
 		f.wantLog(fmt.Sprintf("many.%d", c), 1, want...)
 	}
+}
+
+// Who gives an append up uses the slice for something else at once: it may yet
+// be appended, but as it was given.
+func testAppendGivenUp(t *testing.T, f *fixture) {
+	f.start()
+	const appenders, each = 32, 8
+	var wg sync.WaitGroup
+	for range appenders {
+		wg.Go(func() {
+			entries := make([]broker.Entry, 1)
+			for i := range each {
+				ctx, cancel := context.WithCancel(f.ctx)
+				stop := time.AfterFunc(time.Duration(i)*100*time.Microsecond, cancel) // at any point of it
+				entries[0] = named(fmt.Sprintf("%p-%d", &entries[0], i), "given")
+				_, err := f.Append(ctx, "a", entries)
+				if err != nil && ctx.Err() == nil {
+					t.Errorf("append: %v", err)
+				}
+				entries[0] = text("another's")
+				stop.Stop()
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	f.mustAppend("a", text("last"))
+	want := slices.Repeat([]string{"given"}, int(f.mustState("a").Head)-1)
+	f.wantLog("a", 1, append(want, "last")...)
 }
 
 // A caller that gives up leaves a log in which the event is or isn't, once.

@@ -56,6 +56,7 @@ func Run(t *testing.T, open New) {
 		{"AppendersOfOneChannel", testAppendersOneChannel},
 		{"AppendersOfManyChannels", testAppendersManyChannels},
 		{"AppendAfterCancel", testAppendCancelled},
+		{"AppendGivenUpIsWhatWasGiven", testAppendGivenUp},
 		{"DedupeAnswersTheFirstPlace", testDedupe},
 		{"DedupeWithinABatch", testDedupeBatch},
 		{"DedupeConcurrently", testDedupeConcurrent},

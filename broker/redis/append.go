@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -59,7 +60,9 @@ func (b *Broker) Append(ctx context.Context, channel string, entries []broker.En
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	w := &waiter{entries: entries, expires: time.Now().Add(answerWithin), done: make(chan outcome, 1)}
+	// A clone, since who gives up uses the slice for the next publish while w
+	// waits to be sent.
+	w := &waiter{entries: slices.Clone(entries), expires: time.Now().Add(answerWithin), done: make(chan outcome, 1)}
 	for _, e := range entries {
 		w.bytes += len(e.Data)
 		w.named = w.named || e.Identity != ""
