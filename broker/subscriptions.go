@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/longline-push/longline/event"
@@ -34,7 +35,8 @@ type Subscriptions interface {
 
 	// Store makes the subscription what u says, with all its indexes, in one
 	// step, if its version is still u.Version; ErrConflict if not. The version
-	// is then u.Version+1. A call that fails otherwise may have taken effect.
+	// is then greater by a VersionStep. A call that fails otherwise may have
+	// taken effect.
 	Store(ctx context.Context, u Update) error
 
 	// Delete removes the subscription and all that belongs to it: position,
@@ -69,8 +71,10 @@ type Progress struct {
 
 // Subscription is a subscription as a broker keeps it.
 type Subscription struct {
-	Name    string
-	Version uint64 // counts Stores, from 1
+	Name string
+	// Version grows with each Store. It goes on where the subscription is
+	// deleted and made again, so none ever means two records.
+	Version uint64
 	Progress
 	Record    []byte // as given to Store; up to a few KiB
 	Dead      int    // dead letters that are kept
@@ -82,7 +86,8 @@ type Subscription struct {
 type Update struct {
 	Name    string
 	Version uint64 // of the record it replaces; 0: there must be none
-	// Generation fences moves of an older one. It is never less than before.
+	// Generation fences moves of any other one. Who makes it sees to it that no
+	// two owners ever have the same.
 	Generation uint64
 	Record     []byte
 
@@ -109,6 +114,11 @@ type Update struct {
 	// comings and goings of owners, which a crash ends anyway.
 	Durable bool
 }
+
+// VersionStep is by how much a version grows: at random, so that two writers do
+// not come to the same one where a broker forgot what the first had stored.
+// Versions stay below 1<<53 for some 1<<33 of them.
+func VersionStep() uint64 { return 1 + rand.Uint64N(1<<20) }
 
 // Never is the Due of an update after which no time makes it due.
 const Never time.Duration = 1<<63 - 1

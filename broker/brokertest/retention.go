@@ -105,7 +105,11 @@ func testRetentionNeed(t *testing.T, f *fixture) {
 	}
 	f.trim()
 	f.wantLog("a", 13, numbered(13, 20)...)
-	if err := subs.Delete(f.ctx, "quick", 1); err != nil {
+	quick, err := subs.Load(f.ctx, "quick")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := subs.Delete(f.ctx, "quick", quick.Version); err != nil {
 		t.Fatal(err)
 	}
 	f.trim()

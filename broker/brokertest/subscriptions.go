@@ -30,6 +30,7 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		run  func(t *testing.T, b Durable)
 	}{
 		{"a record changes only from the version that was read", storeComparesVersions},
+		{"a name that is deleted and made again is not the old one", deleteBesideCreate},
 		{"of many writers each builds on the one before", storeIsSerial},
 		{"the position moves forward, for its generation only", advanceIsFenced},
 		{"a store places and forgets cursors and leaves the others", storePlacesCursors},
@@ -66,33 +67,78 @@ func storeComparesVersions(t *testing.T, b Durable) {
 	if err := b.Store(ctx, first); !errors.Is(err, broker.ErrConflict) {
 		t.Errorf("create twice: got %v, want ErrConflict", err)
 	}
+	one := mustLoad(t, b, "crm").Version
 	second := first
-	second.Version, second.Generation, second.Record = 1, 2, []byte("two")
+	second.Version, second.Generation, second.Record = one, 2, []byte("two")
 	mustStore(t, b, second)
 	if err := b.Store(ctx, second); !errors.Is(err, broker.ErrConflict) {
 		t.Errorf("store from an old version: got %v, want ErrConflict", err)
 	}
 	got := mustLoad(t, b, "crm")
-	if got.Name != "crm" || got.Version != 2 || got.Generation != 2 || string(got.Record) != "two" {
-		t.Errorf("got %+v, want version 2, generation 2, record two", got)
+	if got.Name != "crm" || got.Version <= one || got.Generation != 2 || string(got.Record) != "two" {
+		t.Errorf("got %+v, want a version after %d, generation 2, record two", got, one)
 	}
-	if err := b.Delete(ctx, "crm", 1); !errors.Is(err, broker.ErrConflict) {
+	two := got.Version
+	if err := b.Delete(ctx, "crm", one); !errors.Is(err, broker.ErrConflict) {
 		t.Errorf("delete of an old version: got %v, want ErrConflict", err)
 	}
-	if err := b.Delete(ctx, "crm", 2); err != nil {
+	if err := b.Delete(ctx, "crm", two); err != nil {
 		t.Fatalf("delete: %v", err)
 	}
-	if err := b.Delete(ctx, "crm", 2); !errors.Is(err, broker.ErrNotFound) {
+	if err := b.Delete(ctx, "crm", two); !errors.Is(err, broker.ErrNotFound) {
 		t.Errorf("delete twice: got %v, want ErrNotFound", err)
 	}
-	missing := broker.Update{Name: "crm", Version: 2, Generation: 3, Due: broker.Never}
+	missing := broker.Update{Name: "crm", Version: two, Generation: 3, Due: broker.Never}
 	if err := b.Store(ctx, missing); !errors.Is(err, broker.ErrConflict) {
 		t.Errorf("store to what was deleted: got %v, want ErrConflict", err)
 	}
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
-	if got := mustLoad(t, b, "crm"); got.Version != 1 || len(got.Record) != 0 {
-		t.Errorf("created anew: got %+v, want version 1 and no record", got)
+	if got := mustLoad(t, b, "crm"); got.Version <= two || len(got.Record) != 0 {
+		t.Errorf("created anew: got %+v, want a version after %d and no record", got, two)
 	}
+}
+
+// One deletes, another makes the same name anew: what is kept by name and
+// version is the new one's in the end.
+func deleteBesideCreate(t *testing.T, b Durable) {
+	at := mustAppendCursor(t, b, "a")
+	for round := range 100 {
+		name := fmt.Sprint("crm-", round)
+		u := broker.Update{Name: name, Generation: 1, Channels: []string{"a"}, Set: event.Position{at}, Wait: event.Position{at}, Due: broker.Never}
+		mustStore(t, b, u)
+		old := mustLoad(t, b, name).Version
+		var both sync.WaitGroup
+		both.Go(func() {
+			if err := b.Delete(t.Context(), name, old); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+		both.Go(func() {
+			for {
+				err := b.Store(t.Context(), u)
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, broker.ErrConflict) {
+					t.Errorf("store: %v", err)
+					return
+				}
+			}
+		})
+		both.Wait()
+	}
+	mustAppendCursor(t, b, "a")
+	due := make(map[string]bool)
+	eventually(t, "all that were made anew and wait are due", func() bool {
+		tickets, _, err := b.Due(t.Context(), nil, 200, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ticket := range tickets {
+			due[ticket.Name] = true
+		}
+		return len(due) == 100
+	})
 }
 
 func storeIsSerial(t *testing.T, b Durable) {
@@ -119,14 +165,15 @@ func storeIsSerial(t *testing.T, b Durable) {
 		})
 	}
 	wg.Wait()
-	if got := mustLoad(t, b, "crm"); got.Version != writers*each+1 || got.Generation != writers*each+1 {
-		t.Errorf("got version %d and generation %d, want %d", got.Version, got.Generation, writers*each+1)
+	if got := mustLoad(t, b, "crm"); got.Generation != writers*each+1 {
+		t.Errorf("got generation %d, want %d", got.Generation, writers*each+1)
 	}
 }
 
 func advanceIsFenced(t *testing.T, b Durable) {
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 7, Record: []byte("r"), Due: broker.Never,
 		Channels: []string{"a", "b"}, Set: position(t, "a@x-5,b@y-0")})
+	version := mustLoad(t, b, "crm").Version
 	for _, test := range []struct {
 		story      string
 		name       string
@@ -150,8 +197,8 @@ func advanceIsFenced(t *testing.T, b Durable) {
 		if got := len(fenced) > 0; got != test.fenced {
 			t.Errorf("%s: got fenced %v, want %v", test.story, got, test.fenced)
 		}
-		if got := mustLoad(t, b, "crm"); got.Position.String() != test.want || got.Version != 1 {
-			t.Errorf("%s: got %s at version %d, want %s at version 1", test.story, got.Position, got.Version, test.want)
+		if got := mustLoad(t, b, "crm"); got.Position.String() != test.want || got.Version != version {
+			t.Errorf("%s: got %s at version %d, want %s at version %d", test.story, got.Position, got.Version, test.want, version)
 		}
 	}
 
@@ -182,13 +229,13 @@ func storePlacesCursors(t *testing.T, b Durable) {
 	u := broker.Update{Name: "crm", Generation: 1, Due: broker.Never, Channels: []string{"a", "b"}, Set: position(t, "a@x-5,b@y-5")}
 	mustStore(t, b, u)
 	advance(t, b, "crm", 1, "a@x-9,b@y-9")
-	u = broker.Update{Name: "crm", Version: 1, Generation: 2, Due: broker.Never, Channels: []string{"a", "b", "c"}, Set: position(t, "a@x-2,c@z-0")}
-	mustStore(t, b, u)
+	u = broker.Update{Name: "crm", Generation: 2, Due: broker.Never, Channels: []string{"a", "b", "c"}, Set: position(t, "a@x-2,c@z-0")}
+	mustReplace(t, b, u)
 	if got, want := mustLoad(t, b, "crm").Position.String(), "a@x-2,b@y-9,c@z-0"; got != want {
 		t.Errorf("after a seek and an added channel: got %s, want %s", got, want)
 	}
-	u = broker.Update{Name: "crm", Version: 2, Generation: 2, Due: broker.Never, Channels: []string{"a", "c"}, Forget: []string{"b"}}
-	mustStore(t, b, u)
+	u = broker.Update{Name: "crm", Generation: 2, Due: broker.Never, Channels: []string{"a", "c"}, Forget: []string{"b"}}
+	mustReplace(t, b, u)
 	if got, want := mustLoad(t, b, "crm").Position.String(), "a@x-2,c@z-0"; got != want {
 		t.Errorf("after a channel was taken out: got %s, want %s", got, want)
 	}
@@ -219,7 +266,7 @@ func listPages(t *testing.T, b Durable) {
 			}
 			for _, s := range page {
 				got, after = append(got, s.Name), s.Name
-				if string(s.Record) != s.Name || s.Version != 1 {
+				if string(s.Record) != s.Name || s.Version == 0 {
 					t.Errorf("listed %s as %+v", s.Name, s)
 				}
 			}
@@ -243,14 +290,14 @@ func dueOnce(t *testing.T, b Durable) {
 	}
 
 	// Nobody looked after it within the time it is hidden.
-	mustStore(t, b, broker.Update{Name: "never", Version: 1, Generation: 1})
+	mustReplace(t, b, broker.Update{Name: "never", Generation: 1})
 	mustDue(t, b, 20*time.Millisecond, "never")
 	mustDue(t, b, time.Hour, "never")
 	// A store says when it is due next, hidden or not.
-	mustStore(t, b, broker.Update{Name: "never", Version: 2, Generation: 1})
+	mustReplace(t, b, broker.Update{Name: "never", Generation: 1})
 	mustDue(t, b, time.Hour, "never")
-	mustStore(t, b, broker.Update{Name: "later", Version: 1, Generation: 1})
-	if err := b.Delete(t.Context(), "later", 2); err != nil {
+	mustReplace(t, b, broker.Update{Name: "later", Generation: 1})
+	if err := b.Delete(t.Context(), "later", mustLoad(t, b, "later").Version); err != nil {
 		t.Fatal(err)
 	}
 	wantNothingDue(t, b)
@@ -309,15 +356,15 @@ func waitForAppend(t *testing.T, b Durable) {
 	tickets := mustDue(t, b, time.Hour, "crm")
 	eventually(t, "OnDue tells of it", func() bool { return told.Load() > 0 })
 	// It is claimed, catches up and waits again before its ticket is dropped.
-	mustStore(t, b, broker.Update{Name: "crm", Version: 1, Generation: 2, Node: "n", Channels: []string{"a", "b"}, Due: broker.Never})
-	mustStore(t, b, broker.Update{Name: "crm", Version: 2, Generation: 2, Channels: []string{"a", "b"}, Due: broker.Never,
+	mustReplace(t, b, broker.Update{Name: "crm", Generation: 2, Node: "n", Channels: []string{"a", "b"}, Due: broker.Never})
+	mustReplace(t, b, broker.Update{Name: "crm", Generation: 2, Channels: []string{"a", "b"}, Due: broker.Never,
 		Wait: event.Position{at, idle}})
 	mustAppendCursor(t, b, "b")
 	if err := b.Done(t.Context(), tickets); err != nil {
 		t.Fatal(err)
 	}
 	tickets = mustDue(t, b, time.Hour, "crm")
-	mustStore(t, b, broker.Update{Name: "crm", Version: 3, Generation: 3, Node: "n", Channels: []string{"a", "b"}, Due: broker.Never})
+	mustReplace(t, b, broker.Update{Name: "crm", Generation: 3, Node: "n", Channels: []string{"a", "b"}, Due: broker.Never})
 	if err := b.Done(t.Context(), tickets); err != nil {
 		t.Fatal(err)
 	}
@@ -353,14 +400,14 @@ func waitRaces(t *testing.T, b Durable) {
 		mustStore(t, b, broker.Update{Name: "crm", Version: version, Generation: 1, Channels: []string{"a"}, Due: broker.Never, Wait: event.Position{at}})
 		wg.Wait()
 		tickets := mustDue(t, b, time.Hour, "crm")
-		mustStore(t, b, broker.Update{Name: "crm", Version: version + 1, Generation: 1, Channels: []string{"a"}, Due: broker.Never})
+		mustReplace(t, b, broker.Update{Name: "crm", Generation: 1, Channels: []string{"a"}, Due: broker.Never})
 		if err := b.Done(t.Context(), tickets); err != nil {
 			t.Fatal(err)
 		}
 		if t.Failed() {
 			t.Fatalf("in round %d", i)
 		}
-		at, version = next, version+2
+		at, version = next, mustLoad(t, b, "crm").Version
 	}
 }
 
@@ -368,9 +415,9 @@ func ownedByNode(t *testing.T, b Durable) {
 	for i := range 5 {
 		mustStore(t, b, broker.Update{Name: fmt.Sprint("s", i), Generation: 1, Node: "one", Due: broker.Never})
 	}
-	mustStore(t, b, broker.Update{Name: "s1", Version: 1, Generation: 2, Node: "two", Due: broker.Never})
-	mustStore(t, b, broker.Update{Name: "s2", Version: 1, Generation: 2, Due: broker.Never})
-	if err := b.Delete(t.Context(), "s3", 1); err != nil {
+	mustReplace(t, b, broker.Update{Name: "s1", Generation: 2, Node: "two", Due: broker.Never})
+	mustReplace(t, b, broker.Update{Name: "s2", Generation: 2, Due: broker.Never})
+	if err := b.Delete(t.Context(), "s3", mustLoad(t, b, "s3").Version); err != nil {
 		t.Fatal(err)
 	}
 	for node, want := range map[string][]string{"one": {"s0", "s4"}, "two": {"s1"}, "three": nil} {
@@ -395,6 +442,7 @@ func ownedByNode(t *testing.T, b Durable) {
 
 func buryOnce(t *testing.T, b Durable) {
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 2, Due: broker.Never, Channels: []string{"a"}, Set: position(t, "a@x-5")})
+	version := mustLoad(t, b, "crm").Version
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	bury := func(generation uint64, move string, ids ...string) error {
 		t.Helper()
@@ -418,8 +466,8 @@ func buryOnce(t *testing.T, b Durable) {
 		t.Error(err)
 	}
 	s := mustLoad(t, b, "crm")
-	if s.Dead != 3 || s.Position.String() != "a@x-9" || s.Version != 1 {
-		t.Errorf("got %d dead at %s, version %d, want 3 at a@x-9, version 1", s.Dead, s.Position, s.Version)
+	if s.Dead != 3 || s.Position.String() != "a@x-9" || s.Version != version {
+		t.Errorf("got %d dead at %s, version %d, want 3 at a@x-9, version %d", s.Dead, s.Position, s.Version, version)
 	}
 	wantDead(t, b, "crm", "e6", "e9", "e8")
 	page, err := b.Dead(t.Context(), "crm", 0, 2)
@@ -430,7 +478,7 @@ func buryOnce(t *testing.T, b Durable) {
 	if err != nil || len(page) != 1 || page[0].ID != "e8" {
 		t.Errorf("second page: got %+v, %v, want e8", page, err)
 	}
-	if err := b.Delete(t.Context(), "crm", 1); err != nil {
+	if err := b.Delete(t.Context(), "crm", mustLoad(t, b, "crm").Version); err != nil {
 		t.Fatal(err)
 	}
 	wantDead(t, b, "crm")
@@ -680,6 +728,13 @@ func mustStore(t *testing.T, b Durable, u broker.Update) {
 	if err := b.Store(t.Context(), u); err != nil {
 		t.Fatalf("store %s at version %d: %v", u.Name, u.Version, err)
 	}
+}
+
+// mustReplace stores u in place of what there is.
+func mustReplace(t *testing.T, b Durable, u broker.Update) {
+	t.Helper()
+	u.Version = mustLoad(t, b, u.Name).Version
+	mustStore(t, b, u)
 }
 
 func mustLoad(t *testing.T, b Durable, name string) broker.Subscription {

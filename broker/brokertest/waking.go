@@ -39,19 +39,19 @@ func manyWait(t *testing.T, b Durable) {
 	ctx := t.Context()
 	at := mustAppendCursor(t, b, "a")
 	idle := mustAppendCursor(t, b, "b")
-	park := func(name string, version uint64, at event.Cursor) {
-		mustStore(t, b, broker.Update{Name: name, Version: version, Generation: 1, Channels: []string{at.Channel},
+	park := func(name string, store func(*testing.T, Durable, broker.Update), at event.Cursor) {
+		store(t, b, broker.Update{Name: name, Generation: 1, Channels: []string{at.Channel},
 			Due: broker.Never, Wait: event.Position{at}})
 	}
 	var wg sync.WaitGroup
 	for worker := range 20 {
 		wg.Go(func() {
 			for i := worker; i < many; i += 20 {
-				park(fmt.Sprintf("s%04d", i), 0, at)
+				park(fmt.Sprintf("s%04d", i), mustStore, at)
 			}
 		})
 	}
-	park("another", 0, idle)
+	park("another", mustStore, idle)
 	wg.Wait()
 
 	var told partsTold
@@ -81,7 +81,7 @@ func manyWait(t *testing.T, b Durable) {
 		}
 		// Some are quick and wait again while others are still being woken.
 		for _, ticket := range tickets[:min(3, len(tickets))] {
-			park(ticket.Name, 1, at)
+			park(ticket.Name, mustReplace, at)
 		}
 		parts = left
 		return len(seen) == many
@@ -112,7 +112,7 @@ func changedWhileWoken(t *testing.T, b Durable) {
 		t.Fatalf("due: %d, %v, want some", len(tickets), err)
 	}
 	back := tickets[0]
-	mustStore(t, b, broker.Update{Name: back.Name, Version: 1, Generation: 1, Due: broker.Never, Wait: event.Position{at}})
+	mustReplace(t, b, broker.Update{Name: back.Name, Generation: 1, Due: broker.Never, Wait: event.Position{at}})
 	if err := b.Done(ctx, tickets); err != nil {
 		t.Fatal(err)
 	}

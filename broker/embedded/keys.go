@@ -28,6 +28,7 @@ const (
 var (
 	keyBoot     = []byte("mboot")
 	keyUnsynced = []byte("munsynced")
+	keyVersions = []byte("mversions") // the greatest version of a subscription that is gone
 )
 
 var errDamaged = errors.New("stored record is damaged")

@@ -279,6 +279,12 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	if old.version != u.Version {
 		return false, broker.ErrConflict
 	}
+	last := old.version
+	if last == 0 {
+		if last, _, err = b.getUint64(keyVersions); err != nil {
+			return false, err
+		}
+	}
 	s, _, err := b.standing(u.Name)
 	if err != nil {
 		return false, err
@@ -290,7 +296,7 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	for _, c := range u.Set {
 		s.place(c)
 	}
-	next := subscription{version: old.version + 1, record: u.Record, node: u.Node, channels: u.Channels}
+	next := subscription{version: last + broker.VersionStep(), record: u.Record, node: u.Node, channels: u.Channels}
 	for _, c := range u.Wait {
 		next.waits = append(next.waits, c.Channel)
 	}
@@ -377,6 +383,11 @@ func (b *Broker) delete(name string, version uint64) error {
 	case old.version != version:
 		return broker.ErrConflict
 	}
+	last, _, err := b.getUint64(keyVersions)
+	if err != nil {
+		return err
+	}
+	_ = batch.Set(keyVersions, appendUint64(nil, max(last, version)), nil)
 	index(batch, name, &old, &subscription{})
 	b.subs.moving.Remove(name)
 	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowNote} {

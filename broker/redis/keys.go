@@ -110,6 +110,9 @@ func (k *keyspace) note(b int, name string) string { return k.tags[b] + "o:" + n
 // subscriptions is a sorted set of a bucket's subscriptions, in byte order.
 func (k *keyspace) subscriptions(b int) string { return k.tags[b] + "subscriptions" }
 
+// versions is the greatest version of a bucket's subscriptions that are gone.
+func (k *keyspace) versions(b int) string { return k.tags[b] + "versions" }
+
 // owned is a sorted set of a bucket's subscriptions that are owned: node, a zero
 // byte and name, in byte order.
 func (k *keyspace) owned(b int) string { return k.tags[b] + "owned" }

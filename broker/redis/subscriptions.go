@@ -78,13 +78,14 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 	if len(u.Wait) > 0 {
 		due = min(due, unconfirmed)
 	}
-	answer, err := b.store(ctx, bucket, u, channels, due, false)
-	if err == nil && answer[0] == "CHANNELS" {
+	answer, err := b.store(ctx, bucket, u, channels, due, 0)
+	for err == nil && answer[0] == "CHANNELS" {
 		// Events are kept for it from before it follows them.
-		if err := b.mark(ctx, u, without(u.Channels, split(answer[1]))); err != nil {
+		version := uintOf(answer[2]) + broker.VersionStep()
+		if err := b.mark(ctx, u, version, without(u.Channels, split(answer[1]))); err != nil {
 			return unavailable(verb, err)
 		}
-		answer, err = b.store(ctx, bucket, u, channels, due, true)
+		answer, err = b.store(ctx, bucket, u, channels, due, version)
 	}
 	if err != nil {
 		return unavailable(verb, err)
@@ -92,8 +93,9 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 	if answer[0] != "OK" {
 		return fmt.Errorf("%s: %w", verb, broker.ErrConflict)
 	}
+	version := uintOf(answer[3])
 	if len(u.Wait) > 0 {
-		if err := b.wait(ctx, bucket, u); err != nil {
+		if err := b.wait(ctx, bucket, u, version); err != nil {
 			return unavailable(verb, err)
 		}
 	}
@@ -101,20 +103,17 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 	for i, c := range u.Wait {
 		waited[i] = c.Channel
 	}
-	b.unmark(ctx, u.Name, u.Version+1, without(split(answer[1]), waited), without(split(answer[2]), u.Channels))
+	b.unmark(ctx, u.Name, version, without(split(answer[1]), waited), without(split(answer[2]), u.Channels))
 	return nil
 }
 
-// store runs store.lua and returns at least one string.
-func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channels string, due time.Duration, force bool) ([]string, error) {
+// store runs store.lua. version is what changed channels were marked with, 0 if
+// they were not.
+func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channels string, due time.Duration, version uint64) ([]string, error) {
 	k := b.keys
-	forced := "0"
-	if force {
-		forced = "1"
-	}
-	args := make([]any, 0, 12+2*len(u.Set)+len(u.Forget))
+	args := make([]any, 0, 13+2*len(u.Set)+len(u.Forget))
 	args = append(args, u.Version, u.Name, u.Generation, u.Record, u.Node, channels, waits(u.Wait), millis(due),
-		b.publish, k.dueTopic(bucket), forced, len(u.Set))
+		b.publish, k.dueTopic(bucket), broker.VersionStep(), version, len(u.Set))
 	for _, c := range u.Set {
 		args = append(args, c.Channel, fmt.Sprintf("%s-%d", c.Epoch, c.Offset))
 	}
@@ -123,6 +122,7 @@ func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channel
 	}
 	list, err := b.doAs(ctx, u.Durable, bucket, storeScript, []string{
 		k.subscription(bucket, u.Name), k.position(bucket, u.Name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
+		k.versions(bucket),
 	}, args...)
 	if err != nil {
 		return nil, err
@@ -148,12 +148,12 @@ func millis(d time.Duration) int64 {
 
 // texts takes an answer of strings.
 func texts(list []any) ([]string, error) {
-	s := make([]string, 0, 3)
+	s := make([]string, 0, 4)
 	for _, v := range list {
 		text, _ := v.(string)
 		s = append(s, text)
 	}
-	if len(s) == 0 || s[0] == "OK" && len(s) < 3 {
+	if len(s) == 0 || (s[0] == "OK" || s[0] == "CHANNELS") && len(s) < 3 {
 		return nil, errors.New("unexpected answer")
 	}
 	return s, nil
@@ -177,30 +177,30 @@ func without(a, b []string) []string {
 	return left
 }
 
-// mark enters that u follows channels.
-func (b *Broker) mark(ctx context.Context, u broker.Update, channels []string) error {
+// mark enters that u follows channels, from version on.
+func (b *Broker) mark(ctx context.Context, u broker.Update, version uint64, channels []string) error {
 	return b.doEach(ctx, len(channels), func(i int) *call {
 		bucket := bucketOf(channels[i])
 		return &call{bucket: bucket, script: markScript, keys: []string{b.keys.following(bucket, channels[i])},
-			args: []any{u.Name, u.Version + 1}, durable: u.Durable}
+			args: []any{u.Name, version}, durable: u.Durable}
 	}, nil)
 }
 
 // wait has u wait for its channels; then, and only then, it is due no sooner
 // than it says.
-func (b *Broker) wait(ctx context.Context, own int, u broker.Update) error {
+func (b *Broker) wait(ctx context.Context, own int, u broker.Update, version uint64) error {
 	err := b.doEach(ctx, len(u.Wait), func(i int) *call {
 		c := u.Wait[i]
 		bucket := bucketOf(c.Channel)
 		return &call{bucket: bucket, script: waitScript,
 			keys: []string{b.keys.meta(bucket, c.Channel), b.keys.waiting(bucket), b.keys.due(bucket)},
-			args: []any{c.Channel, u.Name, u.Version + 1, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(bucket)}, durable: u.Durable}
+			args: []any{c.Channel, u.Name, version, c.Epoch, c.Offset, b.publish, b.keys.dueTopic(bucket)}, durable: u.Durable}
 	}, nil)
 	if err != nil {
 		return err
 	}
 	_, err = b.doAs(ctx, u.Durable, own, confirmScript, []string{b.keys.subscription(own, u.Name), b.keys.due(own)},
-		u.Version+1, u.Name, millis(u.Due))
+		version, u.Name, millis(u.Due))
 	return err
 }
 
@@ -227,7 +227,7 @@ func (b *Broker) Delete(ctx context.Context, name string, version uint64) error 
 	order, letters := k.letters(bucket, name)
 	list, err := b.doAs(ctx, true, bucket, deleteScript, []string{
 		k.subscription(bucket, name), k.position(bucket, name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
-		order, letters, k.note(bucket, name), k.redriven(bucket, name),
+		order, letters, k.note(bucket, name), k.redriven(bucket, name), k.versions(bucket),
 	}, version, name)
 	if err != nil {
 		return unavailable(verb, err)

@@ -94,7 +94,7 @@ func TestRules(t *testing.T) {
 	}
 	acquire := func(s durable.State, force bool) error {
 		c, err := durable.Acquire(s, durable.Owner{Node: "n1", Consumer: "me", Kind: durable.Live}, force, env)
-		if err == nil && (c.Generation != s.Generation+1 || c.Record.Owner.Consumer != "me") {
+		if err == nil && (c.Generation>>32 != s.Generation>>32+1 || c.Record.Owner.Consumer != "me") {
 			t.Errorf("acquired as %+v of generation %d", c.Record.Owner, c.Generation)
 		}
 		return err
@@ -143,7 +143,7 @@ func TestRules(t *testing.T) {
 	}
 
 	s.Owner, s.Disabled, s.Redriving = owner("n1", "", durable.Call), false, 2
-	if c, err := durable.Park(s, 3, env); err != nil || c.Record.Parked || !c.Record.Grace.Equal(now) {
+	if c, err := durable.Park(s, durable.Right{Generation: 3, Node: "n1"}, env); err != nil || c.Record.Parked || !c.Record.Grace.Equal(now) {
 		t.Errorf("parked while dead letters wait to be delivered again: got %+v, %v, want it due at once", c, err)
 	}
 }

@@ -186,7 +186,7 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 	k.looks++
 	all := make([]*Ownership, 0, len(k.ownerships)/lookParts+1)
 	for _, h := range k.ownerships {
-		if h.Generation%lookParts == k.looks%lookParts {
+		if h.stored && h.Generation%lookParts == k.looks%lookParts {
 			all = append(all, h)
 		}
 	}
@@ -206,9 +206,9 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 			switch at := progresses[i]; {
 			case at.Generation == 0:
 				h.end(wire.CloseNotFound, "the subscription was deleted")
-			case at.Generation > h.Generation:
-				h.end(wire.CloseTakenOver, "the subscription has another owner")
-			case at.Generation == h.Generation:
+			case at.Generation != h.Generation:
+				h.reload()
+			default:
 				h.holder.Acked(at.Position)
 			}
 		}
@@ -282,16 +282,16 @@ func (k *Manager) settle(ctx context.Context) {
 	var some errgroup.Group
 	some.SetLimit(16)
 	for _, d := range leaving {
+		if k.owes(d.h) {
+			k.postpone(d) // what was acknowledged is committed first, or it came again unannounced
+			continue
+		}
 		some.Go(func() error {
 			err := errPanicked
 			k.o.Guard.Do("settle", func() { err = k.store(ctx, d) })
 			if err != nil && !errors.Is(err, broker.ErrFenced) {
 				k.o.Logger.Debug("release a subscription", "subscription", d.h.Name, "error", err)
-				k.mu.Lock()
-				defer k.mu.Unlock()
-				if k.node == d.h.node { // else this incarnation is over, and so is what it owned
-					k.leaving = append(k.leaving, d)
-				}
+				k.postpone(d)
 			}
 			return nil
 		})
@@ -299,13 +299,26 @@ func (k *Manager) settle(ctx context.Context) {
 	some.Wait()
 }
 
-// queueRelease has a release stored soon.
-func (k *Manager) queueRelease(d releaseRequest) {
+// owes tells whether acks of an ownership are still to be committed.
+func (k *Manager) owes(h *Ownership) bool {
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(h.next) > 0
+}
+
+// postpone leaves a release to the next time, unless this incarnation is over,
+// and with it what it owned.
+func (k *Manager) postpone(d releaseRequest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.node == d.h.node {
 		k.leaving = append(k.leaving, d)
 	}
-	k.mu.Unlock()
+}
+
+// queueRelease has a release stored soon.
+func (k *Manager) queueRelease(d releaseRequest) {
+	k.postpone(d)
 	select {
 	case k.flushNow <- struct{}{}:
 	default:
@@ -318,12 +331,10 @@ func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 		if d.how != nil {
 			return d.how(s, env)
 		}
-		c, err := Release(s, d.h.Generation, d.handed, d.after, env)
-		c.Record.Unclear = d.doubt
-		return c, err
+		return Release(s, d.h.right(), d.handed, d.doubt, d.after, env)
 	})
 	if err == nil || errors.Is(err, broker.ErrFenced) {
-		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call {
+		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call && !d.quiet {
 			k.o.Tell("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
 		}
 		k.freed(d.h.Name)

@@ -106,6 +106,7 @@ type releaseRequest struct {
 	doubt  bool // more than handed may have been delivered
 	after  time.Duration
 	how    func(State, Env) (Change, error) // nil: Release
+	quiet  bool                             // nobody was told that it attached
 }
 
 // New makes a manager, which owns nothing until Run has joined.
@@ -343,9 +344,11 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 		}
 		k.mu.Unlock()
 		if !errors.Is(err, broker.ErrConflict) {
-			// It may have taken effect: then nobody would serve it until this
-			// incarnation ends.
-			k.queueRelease(releaseRequest{h: h})
+			// It may have taken effect, or be about to: then nobody would serve it
+			// until this incarnation ends.
+			k.queueRelease(releaseRequest{h: h, quiet: true, how: func(now State, env Env) (Change, error) {
+				return Withdraw(now, h.right(), s.Version, h.handed(nil), h.Doubt, env)
+			}})
 		}
 		return nil, err
 	}
@@ -356,11 +359,11 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 		}
 	}
 	k.mu.Lock()
-	lost := k.node != node
-	k.mu.Unlock()
-	if lost {
+	defer k.mu.Unlock()
+	if k.node != node {
 		return nil, ErrSuspended
 	}
+	h.stored = true
 	return h, nil
 }
 

@@ -193,7 +193,24 @@ func (w *world) env(now time.Time) durable.Env {
 	return durable.Env{Now: now, Alive: func(id string) bool {
 		n, inc := nodeOf(id)
 		return w.nodes[n].inc == inc && !w.nodes[n].dead
-	}}
+	}, Next: func(uint64) uint64 { return w.fresh() }}
+}
+
+// fresh is a generation that nobody in the world knows.
+func (w *world) fresh() uint64 {
+	last := w.sub.gen
+	for n := range w.nodes {
+		last = max(last, w.worker[n].gen, w.mail[n].gen)
+		for c := range w.conns {
+			last = max(last, w.conns[c][n].gen)
+		}
+	}
+	return uint64(last) + 1
+}
+
+// right is what somebody on a node knows his right to be.
+func (w *world) right(gen uint8, n int8) durable.Right {
+	return durable.Right{Generation: uint64(gen), Node: nodeID(n, w.nodes[n].inc)}
 }
 
 func at(offset int8) event.Position {
@@ -432,7 +449,7 @@ func (w *world) nextOfWorker(n int8, add func(string, func(*world) string)) {
 			if k.announce > w.acked {
 				handed = modelAt(k.announce)
 			}
-			if c, err := durable.Release(w.state(), uint64(k.gen), handed, grace, w.env(start)); err == nil {
+			if c, err := durable.Release(w.state(), w.right(k.gen, n), handed, false, grace, w.env(start)); err == nil {
 				w.store(c)
 			}
 			w.worker[n] = worker{}
@@ -440,7 +457,7 @@ func (w *world) nextOfWorker(n int8, add func(string, func(*world) string)) {
 		})
 	} else if k.pos == w.head {
 		add("park"+at, func(w *world) string {
-			if c, err := durable.Park(w.state(), uint64(k.gen), w.env(start)); err == nil {
+			if c, err := durable.Park(w.state(), w.right(k.gen, n), w.env(start)); err == nil {
 				w.store(c)
 			}
 			w.worker[n] = worker{}
@@ -499,7 +516,7 @@ func (w *world) nextOfConn(c, n int8, most limits, add func(string, func(*world)
 				if k.sent > w.acked || k.announce > w.acked {
 					handed = modelAt(max(k.sent, k.announce))
 				}
-				if c, err := durable.Release(w.state(), uint64(k.gen), handed, 0, w.env(start)); err == nil {
+				if c, err := durable.Release(w.state(), w.right(k.gen, n), handed, false, 0, w.env(start)); err == nil {
 					w.store(c)
 				}
 				w.conns[c][n] = conn{}
@@ -768,8 +785,8 @@ func TestModel(t *testing.T) {
 // explore visits every reachable world, breadth first, so that what it reports
 // is a shortest way to it.
 func explore(t *testing.T, most limits) {
-	_, change := durable.Create("s", durable.Record{Definition: modelDefinition}, at(0), durable.Env{Now: start})
 	var first world
+	_, change := durable.Create("s", durable.Record{Definition: modelDefinition}, at(0), first.env(start))
 	first.store(change)
 	type step struct {
 		from world

@@ -28,8 +28,13 @@ type Ownership struct {
 	node   string
 
 	// guarded by k.mu
-	gone bool
-	next event.Position // to be committed
+	stored bool // the broker has it, and has had it since this was set
+	gone   bool
+	next   event.Position // to be committed
+}
+
+func (h *Ownership) right() Right {
+	return Right{Generation: h.Generation, Node: h.State.Owner.Node, Connection: h.State.Owner.Connection}
 }
 
 // Acks are committed this often, or when so many have come.
@@ -97,7 +102,7 @@ func (k *Manager) flush(ctx context.Context) {
 			return
 		}
 		for _, i := range fenced {
-			owners[i].end(wire.CloseTakenOver, "the subscription has another owner")
+			k.running.Go(owners[i].reload)
 		}
 		moves, owners = moves[n:], owners[n:]
 	}
@@ -170,12 +175,12 @@ func (h *Ownership) Announced(p event.Position) {
 
 // Park gives the ownership up until there is another event.
 func (h *Ownership) Park() {
-	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.Generation, env) }})
+	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.right(), env) }})
 }
 
 // Disable gives the ownership up for good: the endpoint said it is gone.
 func (h *Ownership) Disable() {
-	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.Generation, env) }})
+	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.right(), env) }})
 }
 
 func (h *Ownership) leave(d releaseRequest) {
@@ -247,8 +252,19 @@ func (h *Ownership) reload() {
 	case err != nil:
 		h.k.o.Logger.Debug("read a changed definition", "subscription", h.Name, "error", err)
 	case s.Generation != h.Generation:
-		h.end(wire.CloseTakenOver, "the subscription has another owner")
+		h.lost(s)
 	default:
 		h.holder.Changed(s)
 	}
+}
+
+// lost ends an ownership whose generation is not the present one. Who was not
+// taken over by a connection of the same consumer is to come back and ask: the
+// position was moved, or the broker forgot that it is the owner.
+func (h *Ownership) lost(s State) {
+	if s.Owner != nil && s.Owner.Kind != Call && s.Owner.Consumer == h.State.Owner.Consumer {
+		h.end(wire.CloseTakenOver, "another connection of this consumer attached")
+		return
+	}
+	h.end(wire.CloseRestart, "the subscription was taken or its position moved")
 }

@@ -98,7 +98,7 @@ func (w *walk) begin() {
 	w.b.Unfollow(w.channel, silent{})
 	w.epoch = state.Epoch
 	traced = nil
-	_, change := durable.Create("s", durable.Record{Definition: modelDefinition}, at(0), durable.Env{Now: start})
+	_, change := durable.Create("s", durable.Record{Definition: modelDefinition}, at(0), w.at.env(start))
 	w.at.store(change)
 	for _, o := range traced {
 		o.store.Set = at(0)
@@ -135,7 +135,11 @@ func (w *walk) ask(o op) {
 		if err := w.b.Store(ctx, u); err != nil {
 			w.t.Errorf("store: %v", err)
 		}
-		w.version++
+		s, err := w.b.Load(ctx, w.name)
+		if err != nil || s.Version <= w.version {
+			w.t.Errorf("stored at version %d: got version %d, %v", w.version, s.Version, err)
+		}
+		w.version = s.Version
 	case o.advance != nil:
 		m := broker.Move{Name: w.name, Generation: o.advance.Generation, Position: w.here(o.advance.Position)}
 		fenced, err := w.b.Advance(ctx, []broker.Move{m})

@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 // The rules of ownership. Each is a pure function of the state that was
 // loaded and returns what to store in its place, guarded by the version: who
 // lost a race loads and asks the rule again. A generation is the right to
-// deliver; whatever takes that right from somebody counts it up, so that
-// nothing the old owner still does can move the position.
+// deliver; whatever takes that right from somebody makes another one, so that
+// nothing the old owner still does can move the position. Whose generation is
+// not the present one has no say, be the present one newer or, where a broker
+// forgot its last writes, older.
 //
 //	            acquire                    release, died
 //	  nobody ────────────▶ live or pull ────────────────▶ nobody, in grace
@@ -48,6 +51,34 @@ const skew = time.Minute
 type Env struct {
 	Now   time.Time
 	Alive func(node string) bool // false once a node's lease ended
+	// Next makes a generation that never was. nil: NextGeneration.
+	Next func(generation uint64) uint64
+}
+
+// NextGeneration follows a generation: it counts, for people to read in order,
+// and it is random, so that no two are ever the same, not those that two owners
+// were given because a broker forgot the first, nor those of a name that was
+// deleted and made again.
+func NextGeneration(generation uint64) uint64 {
+	return (generation>>32+1)<<32 | uint64(rand.Uint32())
+}
+
+func (e Env) next(generation uint64) uint64 {
+	if e.Next == nil {
+		return NextGeneration(generation)
+	}
+	return e.Next(generation)
+}
+
+// Right is the right to deliver as whoever has it knows it. Only with it can it
+// be given up.
+type Right struct {
+	Generation       uint64
+	Node, Connection string
+}
+
+func (r Right) of(s State) bool {
+	return s.Owner != nil && s.Generation == r.Generation && s.Owner.Node == r.Node && s.Owner.Connection == r.Connection
 }
 
 // Change is what a rule makes of a state.
@@ -112,27 +143,37 @@ func Due(s State, o Owner, env Env) (Change, error) {
 	return c, nil
 }
 
-// Release ends the ownership of generation. handed is how far beyond the
-// position events were delivered; after is when a callback's owner wants the
-// callback's turn to be, where it was one.
-func Release(s State, generation uint64, handed event.Position, after time.Duration, env Env) (Change, error) {
-	if s.Generation != generation || s.Owner == nil {
+// Release gives a right up. handed is how far beyond the position events were
+// delivered, doubt that more may have been; after is when a callback's owner
+// wants the callback's turn to be, where it was one.
+func Release(s State, r Right, handed event.Position, doubt bool, after time.Duration, env Env) (Change, error) {
+	if !r.of(s) {
 		return Change{}, ErrFenced
 	}
 	c := s.change()
 	c.leave(env)
-	c.Record.Handed = handed.String()
+	c.Record.Handed, c.Record.Unclear = handed.String(), doubt
 	if s.Owner.Kind == Call && c.Record.calls() {
 		c.Record.Grace = env.Now.Add(after)
 	}
 	return c, nil
 }
 
+// Withdraw gives up a right that may never come to be: whether its store, in
+// place of the version replaced, took effect is not known. Where it didn't, the
+// state moves on, so that it never will.
+func Withdraw(s State, r Right, replaced uint64, handed event.Position, doubt bool, env Env) (Change, error) {
+	if s.Version == replaced {
+		return s.change(), nil
+	}
+	return Release(s, r, handed, doubt, 0, env)
+}
+
 // Park ends the ownership of a callback that has caught up: nobody needs to
 // look until there is another event. Where dead letters were put back since it
 // last looked, its next turn is at once.
-func Park(s State, generation uint64, env Env) (Change, error) {
-	if s.Generation != generation || s.Owner == nil {
+func Park(s State, r Right, env Env) (Change, error) {
+	if !r.of(s) {
 		return Change{}, ErrFenced
 	}
 	c := s.change()
@@ -145,8 +186,8 @@ func Park(s State, generation uint64, env Env) (Change, error) {
 }
 
 // Disable ends the ownership of a callback whose endpoint is gone.
-func Disable(s State, generation uint64, env Env) (Change, error) {
-	if s.Generation != generation || s.Owner == nil {
+func Disable(s State, r Right, env Env) (Change, error) {
+	if !r.of(s) {
 		return Change{}, ErrFenced
 	}
 	c := s.change()
@@ -192,7 +233,7 @@ func Create(name string, r Record, start event.Position, env Env) (State, Change
 			r.Grace = env.Now.Add(grace)
 		}
 	}
-	return State{Name: name}, Change{Record: r, Generation: 1, Set: start, Durable: true}
+	return State{Name: name}, Change{Record: r, Generation: env.next(0), Set: start, Durable: true}
 }
 
 // Define gives the subscription another definition. Channels that are new
@@ -277,7 +318,7 @@ func (s State) change() Change { return Change{Record: s.Record, Generation: s.G
 // own makes o the owner, with a generation of its own.
 func (c *Change) own(o Owner, env Env) {
 	o.Since = env.Now
-	c.Generation++
+	c.Generation = env.next(c.Generation)
 	c.Record.Owner, c.Record.Touched = &o, env.Now
 	c.Record.Parked, c.Record.Grace = false, time.Time{}
 	c.Record.Unclear, c.Record.Handed = false, ""
@@ -305,7 +346,7 @@ func (c *Change) interrupt(s State, force bool, env Env, m Message) error {
 			c.Record.Grace = time.Time{}
 		}
 	}
-	c.Generation++
+	c.Generation = env.next(c.Generation)
 	c.Record.Unclear, c.Record.Handed = true, ""
 	c.turn(env)
 	return nil

@@ -481,12 +481,16 @@ func TestPausedAndRevoked(t *testing.T) {
 func TestDeadLettersAreManaged(t *testing.T) {
 	a, me := newAPI(t), token(t, customer)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
+	crm, err := a.broker.Load(t.Context(), "crm-1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range 3 {
 		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":"e%d","cursor":"acct-42@x-%d"}`, i, i+1), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.broker.Bury(t.Context(), broker.Burial{Name: "crm-1", Generation: 1, Letters: []broker.Letter{l}}); err != nil {
+		if _, err := a.broker.Bury(t.Context(), broker.Burial{Name: "crm-1", Generation: crm.Generation, Letters: []broker.Letter{l}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -39,12 +39,17 @@ local function wake(waiting, woken, moves, channel, seq, epoch, head, topic, pub
 end
 
 -- waitNoMore takes a subscription from those that wait for a channel, if it was
--- entered by a version up to this one.
+-- entered by a version up to this one. It returns whether a later one did.
 local function waitNoMore(waiting, channel, name, version)
-  local prefix = channel .. '\0' .. name
+  local prefix, later = channel .. '\0' .. name, false
   for _, member in ipairs(redis.call('ZRANGEBYLEX', waiting, '[' .. prefix .. '\0', '(' .. prefix .. '\1')) do
-    if tonumber(string.match(member, '^%d+', #prefix + 2)) <= version then redis.call('ZREM', waiting, member) end
+    if tonumber(string.match(member, '^%d+', #prefix + 2)) > version then
+      later = true
+    else
+      redis.call('ZREM', waiting, member)
+    end
   end
+  return later
 end
 
 -- state returns epoch, first, head, bytes and forks; nil if there is no log.

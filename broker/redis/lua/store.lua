@@ -1,23 +1,29 @@
 -- store makes a subscription what an update says, in its own bucket.
--- KEYS: subscription, position, subscriptions, due, owned
+-- KEYS: subscription, position, subscriptions, due, owned, greatest version of
+-- those that are gone
 -- ARGV: term, version to replace, name, generation, record, node, channels,
 -- channels it waits for, ms until it is due (-1: never), PUBLISH or SPUBLISH,
--- topic of what is due, 1 to take changed channels, number of cursors to set;
--- then channel and cursor of each; then channels to forget.
--- Returns CONFLICT; CHANNELS and the old ones, if they change and may not; or OK
--- and the channels it waited for and followed before. Only OK changed anything.
+-- topic of what is due, by how much the version grows, the new version if
+-- changed channels were entered with it (0: they were not), number of cursors to
+-- set; then channel and cursor of each; then channels to forget.
+-- Returns CONFLICT; CHANNELS, the old ones and the version before, if they
+-- change and were not entered with a greater one; or OK, the channels it waited
+-- for and followed before, and the new version. Only OK changed anything.
 local key, position, owned = KEYS[1], KEYS[2], KEYS[5]
 local name, node = ARGV[3], ARGV[6]
 local m = redis.call('HMGET', key, 'v', 'n', 'c', 'w')
 local version, old, channels, waited = m[1] or '0', m[2] or '', m[3] or '', m[4] or ''
 if version ~= ARGV[2] then return {'CONFLICT'} end
-if channels ~= ARGV[7] and ARGV[12] ~= '1' then return {'CHANNELS', channels} end
+local last = tonumber(m[1] or redis.call('GET', KEYS[6]) or 0)
+local next = tonumber(ARGV[13])
+if channels ~= ARGV[7] and next <= last then return {'CHANNELS', channels, int(last)} end
+if next <= last then next = last + ARGV[12] end
 
-redis.call('HSET', key, 'v', int(version + 1), 'r', ARGV[5], 'n', node, 'c', ARGV[7], 'w', ARGV[8])
+redis.call('HSET', key, 'v', int(next), 'r', ARGV[5], 'n', node, 'c', ARGV[7], 'w', ARGV[8])
 redis.call('HSET', position, '', ARGV[4])
-local sets = tonumber(ARGV[13])
-for i = 14, 13 + 2 * sets, 2 do redis.call('HSET', position, ARGV[i], ARGV[i + 1]) end
-for i = 14 + 2 * sets, #ARGV do redis.call('HDEL', position, ARGV[i]) end
+local sets = tonumber(ARGV[14])
+for i = 15, 14 + 2 * sets, 2 do redis.call('HSET', position, ARGV[i], ARGV[i + 1]) end
+for i = 15 + 2 * sets, #ARGV do redis.call('HDEL', position, ARGV[i]) end
 if not m[1] then redis.call('ZADD', KEYS[3], 0, name) end
 if old ~= node then
   if old ~= '' then redis.call('ZREM', owned, old .. '\0' .. name) end
@@ -30,4 +36,4 @@ else
   redis.call('ZADD', KEYS[4], int(now('') + ms), '.' .. name)
   if ms == 0 then redis.call(ARGV[10], ARGV[11], '') end
 end
-return {'OK', waited, channels}
+return {'OK', waited, channels, int(next)}
