@@ -52,9 +52,11 @@ type Subscriptions interface {
 	// Advance moves acknowledged positions forward and returns, in order, the
 	// indexes of the moves that were refused with the meaning of ErrFenced.
 	// This is the hot path: thousands of moves a second, hundreds in a call.
-	// It neither reads nor changes records, versions and indexes, and need not
-	// be durable when it returns: a move that a crash forgets is a redelivery.
-	// Later durable writes must not survive a crash that it does not.
+	// It neither reads nor changes records, versions and indexes. When it
+	// returns, a killed process keeps the moves, and so does whatever Load has
+	// shown; a lost machine may forget them, unless one is Durable, and then
+	// comes a redelivery. Later durable writes must not survive a crash that it
+	// does not.
 	Advance(ctx context.Context, moves []Move) (fenced []int, err error)
 
 	// Look returns generation and position of many subscriptions at once, in
@@ -130,6 +132,9 @@ type Move struct {
 	Name       string
 	Generation uint64
 	Position   event.Position
+	// Durable makes the call return only once its moves are as durable as what
+	// was appended.
+	Durable bool
 }
 
 // Schedule tells which subscriptions need somebody: a callback's time has

@@ -216,8 +216,8 @@ func testReopen(t *testing.T, f *fixture) {
 	}
 	f.mustFill("a", 1)
 	f.wantLog("a", 1, numbered(1, 31)...)
-	if s := f.mustState("a"); s.Epoch != before.Epoch {
-		t.Errorf("an orderly restart changed the epoch from %s to %s", before.Epoch, s.Epoch)
+	if at, place := f.mustState("a").Locate(before.Epoch, 30); at != 30 || place != broker.Here {
+		t.Errorf("after an orderly restart %s-30 is at %d (%v), want 30", before.Epoch, at, place)
 	}
 }
 

@@ -37,7 +37,8 @@ const (
 	kindKeep         // a log's record, if there is a log
 	kindCollect      // an empty log that nobody uses
 	kindDrop
-	kindSync // nothing, but for all before it to be durable
+	kindReach // nothing, but for all before it to survive this process
+	kindSync  // nothing, but for all before it to be durable
 )
 
 var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}

@@ -167,30 +167,18 @@ func (b *Broker) begin() error {
 	return nil
 }
 
-// settleTerm reads the boot id. It is renewed if the last process may have
-// answered appends that it did not sync and did not end in order: then a
-// machine may have lost them. existing tells whether there was a store.
+// settleTerm makes a term of this start. Nothing in the store tells whether it
+// is the one that the last process left or an older copy of it, put back; so
+// what was appended before may be forgotten in any case. existing tells whether
+// there was a store.
 func (b *Broker) settleTerm() (existing bool, err error) {
-	boot, existing, err := b.getUint64(keyBoot)
-	if err != nil {
+	if _, existing, err = b.getUint64(keyBoot); err != nil {
 		return false, err
 	}
-	_, unsynced, err := b.getUint64(keyUnsynced)
-	if err != nil {
-		return false, err
-	}
-	if !existing || unsynced {
-		boot = rand.Uint64()
-	}
-	b.term = boot
+	b.term = rand.Uint64()
 	batch := b.db.NewBatch()
 	defer batch.Close()
-	_ = batch.Set(keyBoot, appendUint64(nil, boot), nil)
-	if b.opt.Fsync == FsyncEverySecond {
-		_ = batch.Set(keyUnsynced, appendUint64(nil, 1), nil)
-	} else {
-		_ = batch.Delete(keyUnsynced, nil)
-	}
+	_ = batch.Set(keyBoot, appendUint64(nil, b.term), nil)
 	return existing, b.settle(batch)
 }
 
@@ -256,10 +244,10 @@ func (b *Broker) abandon() {
 
 // end leaves the store as after an orderly end.
 func (b *Broker) end() error {
-	batch := b.db.NewBatch()
-	_ = batch.Delete(keyUnsynced, nil)
-	err := b.settle(batch)
-	_ = batch.Close()
+	err := b.reachNow()
+	if err == nil {
+		err = b.disk.syncLogs()
+	}
 	// The next start finds nothing to replay.
 	for _, end := range []func() error{b.db.Flush, b.db.Close, b.lock.Close} {
 		if e := end(); err == nil {

@@ -15,6 +15,7 @@ type committer struct {
 	*Broker
 	batch    *pebble.Batch
 	now      int64 // of this batch, milliseconds
+	reach    bool  // somebody waits for what was committed before, by others
 	scratch  []byte
 	unsynced []*request
 }
@@ -57,6 +58,10 @@ func (c *committer) place(rest []*request) int {
 	for i, r := range rest {
 		if i > 0 && c.batch.Len() > batchBytes {
 			return i
+		}
+		if r.kind == kindReach || r.kind == kindSync {
+			c.reach = true
+			continue
 		}
 		r.shard.mu.Lock()
 		switch r.kind {
@@ -168,15 +173,21 @@ func (c *committer) placeDrop(r *request) {
 	ch.resetLocked()
 }
 
-// write makes the batch survive this process.
+// write makes the batch survive this process, and all that was committed before.
 func (c *committer) write() error {
-	if c.batch.Empty() {
+	if c.batch.Empty() && !c.reach {
 		return nil
 	}
+	if c.batch.Empty() {
+		_ = c.batch.LogData(nil, nil)
+	}
+	c.reach = false
+	before := c.subs.applied.Load()
 	if err := c.apply(c.batch, pebble.Sync); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	c.batch.Reset()
+	c.subs.reach(before)
 	return nil
 }
 
@@ -191,7 +202,7 @@ func (c *committer) pass(rs []*request) {
 	// All at once, so that one fsync does for all of them.
 	c.unsynced = c.unsynced[:0]
 	for _, r := range rs {
-		if r.kind == kindCreate {
+		if r.kind == kindCreate || r.kind == kindReach {
 			c.finish(r)
 		} else {
 			c.unsynced = append(c.unsynced, r)

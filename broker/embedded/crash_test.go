@@ -34,6 +34,10 @@ func beChild() {
 		err = appendForever(dir, embedded.FsyncAlways)
 	case "append-everysec":
 		err = appendForever(dir, embedded.FsyncEverySecond)
+	case "acknowledge-always":
+		err = acknowledgeForever(dir, embedded.FsyncAlways)
+	case "acknowledge-everysec":
+		err = acknowledgeForever(dir, embedded.FsyncEverySecond)
 	case "fill-always":
 		err = fillUp(dir, embedded.FsyncAlways)
 	case "fill-everysec":

@@ -31,8 +31,8 @@ func TestSubscriptions(t *testing.T) {
 	}
 }
 
-// harness loses a machine by going on with a copy of the data of a broker of
-// FsyncEverySecond that is in use: one that didn't end in order.
+// harness loses a machine by going on with a copy of the data of a broker that is
+// in use: one that didn't end in order.
 func harness(fsync embedded.Fsync) brokertest.New {
 	return func(t testing.TB, opt broker.Options) brokertest.Harness {
 		o := embedded.Options{Options: opt, Dir: t.TempDir(), Fsync: fsync, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
@@ -46,20 +46,18 @@ func harness(fsync embedded.Fsync) brokertest.New {
 			b = mustOpen(t, o)
 			return b
 		}
-		if fsync == embedded.FsyncEverySecond {
-			h.Lose = func(t testing.TB) brokertest.Broker {
-				t.Helper()
-				dir := filepath.Join(t.TempDir(), "left")
-				if err := b.Snapshot(dir); err != nil {
-					t.Fatalf("copy the data: %v", err)
-				}
-				if err := b.Close(); err != nil {
-					t.Fatalf("close: %v", err)
-				}
-				o.Dir = dir
-				b = mustOpen(t, o)
-				return b
+		h.Lose = func(t testing.TB) brokertest.Broker {
+			t.Helper()
+			dir := filepath.Join(t.TempDir(), "left")
+			if err := b.Snapshot(dir); err != nil {
+				t.Fatalf("copy the data: %v", err)
 			}
+			if err := b.Close(); err != nil {
+				t.Fatalf("close: %v", err)
+			}
+			o.Dir = dir
+			b = mustOpen(t, o)
+			return b
 		}
 		return h
 	}

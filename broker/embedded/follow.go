@@ -12,7 +12,7 @@ import (
 // finish makes visible what r did, announces it and answers. It is called for
 // one request after the other, in the order in which they were placed.
 func (b *Broker) finish(r *request) {
-	if r.kind == kindSync {
+	if r.kind == kindReach || r.kind == kindSync {
 		r.done <- struct{}{}
 		return
 	}

@@ -27,7 +27,6 @@ const (
 
 var (
 	keyBoot     = []byte("mboot")
-	keyUnsynced = []byte("munsynced")
 	keyVersions = []byte("mversions") // the greatest version of a subscription that is gone
 )
 

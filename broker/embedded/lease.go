@@ -28,7 +28,7 @@ func (b *Broker) Join(ctx context.Context, n broker.Node, ttl time.Duration) err
 	_ = batch.Set(rowKey(rowNode, n.ID), value, nil)
 	b.subs.mu.Lock()
 	defer b.subs.mu.Unlock()
-	if err := b.applySoon(batch); err != nil {
+	if err := b.applySoonLocked(batch); err != nil {
 		return unavailable(fmt.Errorf("join as %s: %w", n.ID, err))
 	}
 	b.subs.nodes[n.ID] = b.opt.Now().Add(ttl)
@@ -89,7 +89,7 @@ func (b *Broker) Leave(ctx context.Context, id string) error {
 	b.subs.mu.Lock()
 	defer b.subs.mu.Unlock()
 	delete(b.subs.nodes, id)
-	if err := b.applySoon(batch); err != nil {
+	if err := b.applySoonLocked(batch); err != nil {
 		return unavailable(fmt.Errorf("leave as %s: %w", id, err))
 	}
 	return nil

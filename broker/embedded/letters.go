@@ -202,7 +202,7 @@ func (m *mailbox) bound(now time.Time) (dropped int, err error) {
 // commit ends the change.
 func (b *Broker) commit(m *mailbox) error {
 	_ = m.batch.Set(rowKey(rowLetters, m.name), m.counts.append(nil), nil)
-	return b.applySoon(m.batch)
+	return b.applySoonLocked(m.batch)
 }
 
 // Bury implements broker.DeadLetters.
@@ -414,7 +414,7 @@ func (b *Broker) SetNote(ctx context.Context, name string, generation uint64, no
 	}
 	if err == nil {
 		_ = batch.Set(rowKey(rowNote, name), note, nil)
-		err = b.applySoon(batch)
+		err = b.applySoonLocked(batch)
 	}
 	if err != nil {
 		return unavailable(fmt.Errorf("set note of %s: %w", name, err))

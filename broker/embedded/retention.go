@@ -103,7 +103,7 @@ func (j *janitor) work() error {
 	if err := j.forgetIdentities(); err != nil {
 		return err
 	}
-	if err := j.b.reach(); err != nil {
+	if err := j.b.reachNow(); err != nil {
 		return err
 	}
 	if err := j.b.recheck(waitersPerRun); err != nil {

@@ -113,7 +113,7 @@ func (b *Broker) handOutLocked(limit int, hide time.Duration) ([]broker.Ticket, 
 		b.setDueLocked(batch, name, d)
 		tickets = append(tickets, broker.Ticket{Name: name, Ref: strconv.FormatUint(d.ref, 36)})
 	}
-	return tickets, b.applySoon(batch)
+	return tickets, b.applySoonLocked(batch)
 }
 
 // takeDueLocked removes the longest due from the index by time.
@@ -160,7 +160,7 @@ func (b *Broker) Done(ctx context.Context, tickets []broker.Ticket) error {
 			_ = batch.Delete(byTimeKey(d.at, t.Name), nil)
 		}
 	}
-	return unavailable(b.applySoon(batch))
+	return unavailable(b.applySoonLocked(batch))
 }
 
 // OnDue implements broker.Schedule.

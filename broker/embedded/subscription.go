@@ -18,13 +18,16 @@ import (
 // subscriptions is the state of the durable part. mu makes each change one
 // step; it is taken before a shard's mutex, never after.
 type subscriptions struct {
-	mu       sync.Mutex
-	waiting  atomic.Bool // there may be rowWaits
-	written  atomic.Bool // without asking that it reaches the operating system
-	earliest int64       // no rowByTime lies before
-	lastRef  uint64
-	recheck  []byte               // rowWaits before this were listed since the start; nil: all
-	nodes    map[string]time.Time // until when they are alive
+	mu      sync.Mutex
+	waiting atomic.Bool // there may be rowWaits
+	// Changes are applied first, then they reach the operating system, with
+	// whatever is written next. applied counts those, reached is how many of
+	// them a killed process keeps.
+	applied, reached atomic.Uint64
+	earliest         int64 // no rowByTime lies before
+	lastRef          uint64
+	recheck          []byte               // rowWaits before this were listed since the start; nil: all
+	nodes            map[string]time.Time // until when they are alive
 	// moving holds the rowStanding of subscriptions that are owned, more or less:
 	// whatever else writes such a row takes it out.
 	moving *lru.Cache[string, []byte]
@@ -70,6 +73,17 @@ func (b *Broker) Load(ctx context.Context, name string) (broker.Subscription, er
 		return broker.Subscription{}, err
 	}
 	defer b.calls.leave()
+	s, err := b.whole(name)
+	if err == nil {
+		err = b.reach(ctx) // what is shown stays
+	}
+	if err != nil {
+		return broker.Subscription{}, unavailable(fmt.Errorf("load subscription %s: %w", name, err))
+	}
+	return s, nil
+}
+
+func (b *Broker) whole(name string) (s broker.Subscription, err error) {
 	b.subs.mu.Lock()
 	defer b.subs.mu.Unlock()
 	var row subscription
@@ -78,10 +92,9 @@ func (b *Broker) Load(ctx context.Context, name string) (broker.Subscription, er
 		err = broker.ErrNotFound
 	}
 	if err != nil {
-		return broker.Subscription{}, unavailable(fmt.Errorf("load subscription %s: %w", name, err))
+		return s, err
 	}
-	s, err := b.complete(name, row)
-	return s, unavailable(err)
+	return b.complete(name, row)
 }
 
 // complete adds the other rows of a subscription to its first.
@@ -110,10 +123,20 @@ func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]b
 	if after != "" && after >= prefix {
 		from = append(rowKey(rowRecord, after), 0)
 	}
+	page, err := b.page(prefix, from, limit)
+	if err == nil {
+		err = b.reach(ctx) // what is shown stays
+	}
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("list subscriptions: %w", err))
+	}
+	return page, nil
+}
+
+func (b *Broker) page(prefix string, from []byte, limit int) (page []broker.Subscription, err error) {
 	b.subs.mu.Lock()
 	defer b.subs.mu.Unlock()
-	var page []broker.Subscription
-	err := b.scanFrom(rowKey(rowRecord, prefix), from, func(key, value []byte) (bool, error) {
+	err = b.scanFrom(rowKey(rowRecord, prefix), from, func(key, value []byte) (bool, error) {
 		if len(page) == limit {
 			return false, nil
 		}
@@ -125,10 +148,7 @@ func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]b
 		page = append(page, s)
 		return true, err
 	})
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("list subscriptions: %w", err))
-	}
-	return page, nil
+	return page, err
 }
 
 // Look implements broker.Subscriptions.
@@ -159,8 +179,7 @@ func (b *Broker) look(name string) (standing, error) {
 	return s, err
 }
 
-// Advance implements broker.Subscriptions. Moves reach the operating system
-// with the next append, or within a second.
+// Advance implements broker.Subscriptions.
 func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int, err error) {
 	if err := b.enter(ctx); err != nil {
 		return nil, err
@@ -169,6 +188,23 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int
 	if err := b.trouble.now().err; err != nil {
 		return nil, fmt.Errorf("advance: %w", err)
 	}
+	if fenced, err = b.advance(moves); err != nil {
+		return nil, unavailable(fmt.Errorf("advance: %w", err))
+	}
+	// Also where nothing changed: what was there may not be written yet.
+	if slices.ContainsFunc(moves, func(m broker.Move) bool { return m.Durable }) {
+		err = b.harden(ctx)
+	} else {
+		err = b.reach(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("advance: %w", err)
+	}
+	return fenced, nil
+}
+
+// advance does all but to wait.
+func (b *Broker) advance(moves []broker.Move) (fenced []int, err error) {
 	batch := b.db.NewBatch()
 	defer batch.Close()
 	b.subs.mu.Lock()
@@ -183,7 +219,7 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int
 		if s == nil {
 			s = &moved{}
 			if s.standing, _, err = b.standing(m.Name); err != nil {
-				return nil, unavailable(fmt.Errorf("advance %s: %w", m.Name, err))
+				return nil, fmt.Errorf("%s: %w", m.Name, err)
 			}
 			seen[m.Name] = s
 		}
@@ -203,8 +239,8 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) (fenced []int
 	if batch.Empty() {
 		return fenced, nil
 	}
-	if err := b.applySoon(batch); err != nil {
-		return nil, unavailable(fmt.Errorf("advance: %w", err))
+	if err := b.applySoonLocked(batch); err != nil {
+		return nil, err
 	}
 	for name, row := range rows {
 		b.subs.moving.Add(name, row)
@@ -323,7 +359,7 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return due, b.applySoon(batch)
+	return due, b.applySoonLocked(batch)
 }
 
 // index makes the indexes of a subscription follow its row.
@@ -400,41 +436,61 @@ func (b *Broker) delete(name string, version uint64) error {
 	if err := b.unscheduleLocked(batch, name); err != nil {
 		return err
 	}
-	return b.applySoon(batch)
+	return b.applySoonLocked(batch)
 }
 
-// applySoon commits what need not reach the operating system at once. It does
-// within a second, and before anything that is committed later.
-func (b *Broker) applySoon(batch *pebble.Batch) error {
-	b.subs.written.Store(true)
-	return b.apply(batch, pebble.NoSync)
+// applySoonLocked commits what need not reach the operating system at once. It
+// does within a second, and before anything that is committed later.
+func (b *Broker) applySoonLocked(batch *pebble.Batch) error {
+	if err := b.apply(batch, pebble.NoSync); err != nil {
+		return err
+	}
+	b.subs.applied.Add(1)
+	return nil
 }
 
-// reach makes all that was committed survive this process.
-func (b *Broker) reach() error {
-	if !b.subs.written.Swap(false) {
+// reach notes that the first n changes survive this process.
+func (s *subscriptions) reach(n uint64) {
+	for was := s.reached.Load(); was < n && !s.reached.CompareAndSwap(was, n); was = s.reached.Load() {
+	}
+}
+
+// reachNow makes all that was committed survive this process.
+func (b *Broker) reachNow() error {
+	before := b.subs.applied.Load()
+	if b.subs.reached.Load() >= before {
 		return nil
 	}
 	batch := b.db.NewBatch()
 	defer batch.Close()
 	_ = batch.LogData(nil, nil)
-	return b.apply(batch, pebble.Sync)
+	if err := b.apply(batch, pebble.Sync); err != nil {
+		return err
+	}
+	b.subs.reach(before)
+	return nil
+}
+
+// reach waits until all that was committed survives this process. Many who wait
+// share one write, among them and with appends.
+func (b *Broker) reach(ctx context.Context) error {
+	if b.subs.reached.Load() >= b.subs.applied.Load() {
+		return nil
+	}
+	return b.pass(ctx, kindReach)
 }
 
 // harden makes all that was committed as durable as Fsync says.
-func (b *Broker) harden(ctx context.Context) error {
+func (b *Broker) harden(ctx context.Context) error { return b.pass(ctx, kindSync) }
+
+// pass sends a request that changes nothing the way of all others.
+func (b *Broker) pass(ctx context.Context, k kind) error {
 	outage := b.trouble.now()
 	if outage.err != nil {
 		return outage.err
 	}
-	if err := b.reach(); err != nil {
-		return unavailable(err)
-	}
-	if b.opt.Fsync == FsyncEverySecond {
-		return nil
-	}
-	r := newRequest(kindSync, "")
-	b.written.put(r)
+	r := newRequest(k, "")
+	b.queue.put(r)
 	if err := b.await(ctx, r, outage); err != nil {
 		return err
 	}

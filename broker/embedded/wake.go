@@ -135,7 +135,7 @@ func (b *Broker) wakeSomeLocked(room int) (looked int, err error) {
 		return true, b.scheduleLocked(batch, name, 0)
 	})
 	if err == nil && !batch.Empty() {
-		err = b.applySoon(batch)
+		err = b.applySoonLocked(batch)
 	}
 	if err != nil {
 		return looked, fmt.Errorf("look who waits for %s: %w", channel, err)

@@ -62,7 +62,7 @@ func judge(err error) (reply, string) {
 		return elsewhere, addr
 	case "NOSCRIPT":
 		return reload, ""
-	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "UNBLOCKED":
+	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "BUSY":
 		return later, ""
 	}
 	return done, ""

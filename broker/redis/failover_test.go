@@ -3,6 +3,7 @@ package redis_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/longline-push/longline/broker"
@@ -80,6 +81,71 @@ func TestForgottenTail(t *testing.T) {
 		if place != want || at != min(offset, 2) {
 			t.Errorf("cursor %s-%d is at %d (%v), want %d (%v)", old[0].Epoch, offset, at, place, min(offset, 2), want)
 		}
+	}
+}
+
+// The same, but the master lives through it and is made the master again: its
+// process, and perhaps a connection to it, is the one that appended before.
+func TestForgottenTailThereAndBack(t *testing.T) {
+	g := redistest.StartSentinels(t)
+	b := mustOpen(t, g.URL(), redis.Options{})
+	mustAppend(t, b, "a", "1", "2")
+	meta := "{longline:" + tagOf(t, g.Master, "a") + "}m:a"
+	redistest.Eventually(t, func() error {
+		if n := g.Replica.Do("HGET", meta, "h"); n != "2" {
+			return fmt.Errorf("the replica's head is %v", n)
+		}
+		return nil
+	})
+	g.Replica.Pause()
+	g.Master.Do("CLIENT", "KILL", "TYPE", "replica")
+	old := mustAppend(t, b, "a", "3", "4", "5")
+	g.Master.Pause()
+	g.Replica.Resume()
+	g.WaitFailover()
+	g.Master.Resume()
+	g.FailBack()
+	wantAnother(t, b, old[0])
+}
+
+// Without sentinels nobody cuts the connections of a master that is demoted and
+// promoted.
+func TestForgottenTailOnOneConnection(t *testing.T) {
+	master := redistest.Start(t)
+	host, port, _ := net.SplitHostPort(master.Addr)
+	replica := redistest.Start(t, "replicaof", host+" "+port)
+	b := mustOpen(t, master.URL(), redis.Options{})
+	mustAppend(t, b, "a", "1", "2")
+	meta := "{longline:" + tagOf(t, master, "a") + "}m:a"
+	hasHead := func(s *redistest.Server) {
+		t.Helper()
+		redistest.Eventually(t, func() error {
+			if n := s.Do("HGET", meta, "h"); n != "2" {
+				return fmt.Errorf("the head at %s is %v", s.Addr, n)
+			}
+			return nil
+		})
+	}
+	hasHead(replica)
+	replica.Do("REPLICAOF", "NO", "ONE")
+	old := mustAppend(t, b, "a", "3", "4", "5")
+	host, port, _ = net.SplitHostPort(replica.Addr)
+	master.Do("REPLICAOF", host, port)
+	hasHead(master)
+	master.Do("REPLICAOF", "NO", "ONE")
+	wantAnother(t, b, old[0])
+}
+
+// wantAnother appends what takes the place of an event that was forgotten.
+func wantAnother(t *testing.T, b broker.Log, old broker.Appended) {
+	t.Helper()
+	var got []broker.Appended
+	redistest.Eventually(t, func() (err error) {
+		got, err = b.Append(t.Context(), "a", []broker.Entry{{Data: []byte("other 3")}})
+		return err
+	})
+	if got[0].Offset != old.Offset || got[0].Epoch == old.Epoch {
+		t.Errorf("put in place of %+v at %+v, want the same offset of another epoch", old, got[0])
 	}
 }
 

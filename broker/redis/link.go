@@ -251,8 +251,13 @@ func (l *link) exchange(ctx context.Context, calls []*call) {
 		l.health.worked()
 	}
 	var unsafe error
-	if wait != nil && wait.Err() == nil {
-		if got, _ := wait.Int(); got < l.b.config.waitReplicas {
+	if wait != nil {
+		// An error too, that of a master demoted meanwhile above all: then the
+		// calls were executed, but nobody may have them. It is told in words, so
+		// that it is not taken for an answer that says they were not.
+		if got, err := wait.Int(); err != nil {
+			unsafe = fmt.Errorf("the replicas could not be waited for: %v", err)
+		} else if got < l.b.config.waitReplicas {
 			unsafe = fmt.Errorf("only %d of %d replicas have it", got, l.b.config.waitReplicas)
 		}
 	}

@@ -276,7 +276,7 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) ([]int, error
 		bucket := bucketOf(m.Name)
 		args := append(make([]any, 0, 1+3*len(m.Position)), m.Generation)
 		return &call{bucket: bucket, script: advanceScript, keys: []string{b.keys.position(bucket, m.Name)},
-			args: appendCursors(args, m.Position)}
+			args: appendCursors(args, m.Position), durable: m.Durable}
 	}, func(i int, answer any) { fenced[i] = answer == int64(0) })
 	if err != nil {
 		return nil, unavailable("advance", err)

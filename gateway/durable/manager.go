@@ -433,12 +433,13 @@ func (k *Manager) Change(ctx context.Context, name string, rule func(s State, fo
 }
 
 // Ack acknowledges for whoever owns the subscription, on whatever node. With a
-// connection it counts only while that one does: broker.ErrFenced if not.
+// connection it counts only while that one does: broker.ErrFenced if not. It
+// returns once that is as durable as a publish is.
 func (k *Manager) Ack(ctx context.Context, s State, to event.Position, connection string) error {
 	if connection != "" && (s.Owner == nil || s.Owner.Connection != connection) {
 		return broker.ErrFenced
 	}
-	fenced, err := k.o.Broker.Advance(ctx, []broker.Move{{Name: s.Name, Generation: s.Generation, Position: to}})
+	fenced, err := k.o.Broker.Advance(ctx, []broker.Move{{Name: s.Name, Generation: s.Generation, Position: to, Durable: true}})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 -- append adds events to a channel's log, all or none, and announces them.
 -- KEYS: meta, log, changed, counter, names, waiting, woken, moves; with
 -- identities also the two hashes that remember them.
--- ARGV: term, an epoch in case one is needed, topic, PUBLISH or SPUBLISH,
+-- ARGV: run id, an epoch in case one is needed, topic, PUBLISH or SPUBLISH,
 -- channel, 1 to keep events or 0, deduplication window in ms, how many bytes
 -- an announcement carries, time or '', topic of what is due; then identity and
 -- data of each event.
@@ -10,7 +10,7 @@
 -- All is written or nothing: Redis may refuse the first write of a script for
 -- want of memory, but none after it. So the first is one that needs memory.
 local meta, log = KEYS[1], KEYS[2]
-local term, fresh, topic, publish, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local term, fresh, topic, publish, channel = reign(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local keep, window, carry = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local m = redis.call('HMGET', meta, 'e', 't', 'h', 'a', 'b', 'z', 'n', 'f')
@@ -60,7 +60,7 @@ if #new == 0 then return reply end
 if not epoch then
   epoch = fresh
 elseif m[2] ~= term then
-  -- Another master than the one that appended last: what that one had may be
+  -- Another reign than that of the last append: what was appended then may be
   -- forgotten here, so what follows must not look like it.
   local _, commas = string.gsub(forks, ',', ',')
   if commas >= 31 then forks = string.gsub(forks, '^[^,]*,', '', 1) end

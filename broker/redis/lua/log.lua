@@ -1,7 +1,7 @@
 -- What a log is on Redis, and what several scripts do with it. This text stands
 -- before each script.
 --
--- meta, a hash: e epoch, t term of the last append, h head, a time of the last
+-- meta, a hash: e epoch, t reign of the last append, h head, a time of the last
 -- append (ms), b bytes, n first offset, z size of the largest event ever,
 -- f forks as "epoch:head,epoch:head", oldest first; b0 what bytes counts of it,
 -- u that it is empty and nobody followed it when it was last visited.
@@ -14,6 +14,16 @@ local function now(given)
   if given ~= '' then return tonumber(given) end
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- reign names the time for which this server is master: its run, and its
+-- replication ID, which is drawn anew with each start and each promotion. The
+-- server is asked each time: a connection outlives a demotion and a promotion,
+-- between which the server may have taken over a copy that lacks its last writes.
+local function reign(run)
+  local info = redis.call('INFO', 'replication')
+  local _, before = string.find(info, 'master_replid:', 1, true)
+  return string.sub(run, 1, 20) .. (before and string.sub(info, before + 1, before + 20) or '')
 end
 
 -- note writes down that channel changed and returns the bucket's sequence.

@@ -81,12 +81,41 @@ func (g *Sentinels) URL() string {
 // WaitFailover waits until the sentinels name the replica as the master.
 func (g *Sentinels) WaitFailover() {
 	g.t.Helper()
+	g.waitMaster(g.Replica)
+}
+
+// FailBack has the sentinels make the master the master once more, after a
+// failover that it lived through, and waits until it is. It is the replica's
+// replica by then, and has what that one had.
+func (g *Sentinels) FailBack() {
+	g.t.Helper()
+	g.waitReplica(g.Master)
+	Eventually(g.t, func() error {
+		return g.Watchers[0].Client.Do(context.Background(), "SENTINEL", "FAILOVER", "main").Err()
+	})
+	g.waitMaster(g.Master)
+	g.waitReplica(g.Replica)
+}
+
+// waitReplica waits until a server is the other one's replica.
+func (g *Sentinels) waitReplica(s *Server) {
+	g.t.Helper()
+	Eventually(g.t, func() error {
+		if link, err := s.info("master_link_status", "INFO", "replication"); err != nil || link != "up" {
+			return fmt.Errorf("the link of %s to its master is %q (%v)", s.Addr, link, err)
+		}
+		return nil
+	})
+}
+
+func (g *Sentinels) waitMaster(s *Server) {
+	g.t.Helper()
 	for _, w := range g.Watchers {
 		Eventually(g.t, func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			at, err := w.Client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main").StringSlice()
-			if err != nil || len(at) != 2 || net.JoinHostPort(at[0], at[1]) != g.Replica.Addr {
+			if err != nil || len(at) != 2 || net.JoinHostPort(at[0], at[1]) != s.Addr {
 				return fmt.Errorf("sentinel at %s names %v (%v)", w.Addr, at, err)
 			}
 			return nil
