@@ -181,7 +181,7 @@ type Ticket struct {
 // methods may be called by many goroutines at once.
 type DeadLetters interface {
 	// Bury adds dead letters and moves the position, both or neither, durably.
-	// A letter whose ID is there already takes its place, without its Redrive
+	// A letter whose Cursor is there already takes its place, without its Redrive
 	// mark. ErrFenced if the generation is not the present one. dropped counts
 	// the letters that fell out because there were more than MaxDeadLetters, or
 	// more than one and more than MaxDeadBytes, or some older than MaxDeadAge; the
@@ -193,15 +193,15 @@ type DeadLetters interface {
 	// has none.
 	Dead(ctx context.Context, name string, after uint64, limit int) ([]Letter, error)
 
-	// Redrive marks the letters with these ids, nil for all, to be delivered
+	// Redrive marks the letters of these cursors, nil for all, to be delivered
 	// again, and returns how many now bear the mark that did not before. They
 	// stay until Remove. Many are marked in pieces, so that nobody else waits for
 	// long; a call that fails may have marked some.
-	Redrive(ctx context.Context, name string, ids []string) (int, error)
+	Redrive(ctx context.Context, name string, cursors []string) (int, error)
 
-	// Remove drops the letters with these ids, nil for all, and returns how
+	// Remove drops the letters of these cursors, nil for all, and returns how
 	// many there were.
-	Remove(ctx context.Context, name string, ids []string) (int, error)
+	Remove(ctx context.Context, name string, cursors []string) (int, error)
 }
 
 // How many dead letters of a subscription are kept, how much data, and for how
@@ -224,7 +224,7 @@ type Burial struct {
 // Letter is a dead letter.
 type Letter struct {
 	Seq     uint64 // given by the broker: 1, 2, 3, … per subscription
-	ID      string // of the event; one letter each
+	Cursor  string // of the event, and so the letter's name: there is one each
 	Time    time.Time
 	Data    []byte // the event, reason and attempts; the broker doesn't look into it
 	Redrive bool   // to be delivered again

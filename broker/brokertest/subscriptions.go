@@ -448,7 +448,7 @@ func buryOnce(t *testing.T, b Durable) {
 		t.Helper()
 		burial := broker.Burial{Name: "crm", Generation: generation, Position: position(t, move)}
 		for _, id := range ids {
-			burial.Letters = append(burial.Letters, broker.Letter{ID: id, Time: now, Data: []byte(id + move)})
+			burial.Letters = append(burial.Letters, broker.Letter{Cursor: id, Time: now, Data: []byte(id + move)})
 		}
 		_, err := b.Bury(t.Context(), burial)
 		return err
@@ -475,7 +475,7 @@ func buryOnce(t *testing.T, b Durable) {
 		t.Fatalf("first page: got %+v, %v, want e6 and the later e9", page, err)
 	}
 	page, err = b.Dead(t.Context(), "crm", page[1].Seq, 2)
-	if err != nil || len(page) != 1 || page[0].ID != "e8" {
+	if err != nil || len(page) != 1 || page[0].Cursor != "e8" {
 		t.Errorf("second page: got %+v, %v, want e8", page, err)
 	}
 	if err := b.Delete(t.Context(), "crm", mustLoad(t, b, "crm").Version); err != nil {
@@ -487,7 +487,7 @@ func buryOnce(t *testing.T, b Durable) {
 func buryBounded(t *testing.T, b Durable) {
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
 	long := time.Now().Add(-broker.MaxDeadAge - time.Minute)
-	dropped, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1, Letters: []broker.Letter{{ID: "old", Time: long}}})
+	dropped, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1, Letters: []broker.Letter{{Cursor: "old", Time: long}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,7 +495,7 @@ func buryBounded(t *testing.T, b Durable) {
 	for from := 0; from < broker.MaxDeadLetters+10; from += 1001 {
 		letters := make([]broker.Letter, 1001)
 		for i := range letters {
-			letters[i] = broker.Letter{ID: fmt.Sprint("e", from+i), Time: time.Now()}
+			letters[i] = broker.Letter{Cursor: fmt.Sprint("e", from+i), Time: time.Now()}
 		}
 		dropped, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1, Letters: letters})
 		if err != nil {
@@ -507,7 +507,7 @@ func buryBounded(t *testing.T, b Durable) {
 		t.Errorf("got %d letters and %d dropped, want %d and 11", got, total, broker.MaxDeadLetters)
 	}
 	page, err := b.Dead(t.Context(), "crm", 0, 1)
-	if err != nil || len(page) != 1 || page[0].ID != "e10" {
+	if err != nil || len(page) != 1 || page[0].Cursor != "e10" {
 		t.Errorf("the oldest left: got %v, %v, want e10", page, err)
 	}
 }
@@ -520,7 +520,7 @@ func buryBytes(t *testing.T, b Durable) {
 	dropped := 0
 	for i := range 20 {
 		n, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1,
-			Letters: []broker.Letter{{ID: fmt.Sprint("e", i), Time: time.Now(), Data: data}}})
+			Letters: []broker.Letter{{Cursor: fmt.Sprint("e", i), Time: time.Now(), Data: data}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -539,7 +539,7 @@ func buryBytes(t *testing.T, b Durable) {
 	}
 	for i := range 2 {
 		n, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1,
-			Letters: []broker.Letter{{ID: fmt.Sprint("later", i), Time: time.Now(), Data: data}}})
+			Letters: []broker.Letter{{Cursor: fmt.Sprint("later", i), Time: time.Now(), Data: data}}})
 		if n != 0 || err != nil {
 			t.Errorf("there is room again: %d fell out, %v", n, err)
 		}
@@ -552,7 +552,7 @@ func redriveMany(t *testing.T, b Durable) {
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
 	letters := make([]broker.Letter, many)
 	for i := range letters {
-		letters[i] = broker.Letter{ID: fmt.Sprint("e", i), Time: time.Now()}
+		letters[i] = broker.Letter{Cursor: fmt.Sprint("e", i), Time: time.Now()}
 	}
 	if _, err := b.Bury(t.Context(), broker.Burial{Name: "crm", Generation: 1, Letters: letters}); err != nil {
 		t.Fatal(err)
@@ -570,7 +570,7 @@ func redriveMany(t *testing.T, b Durable) {
 func redriveRemove(t *testing.T, b Durable) {
 	ctx := t.Context()
 	mustStore(t, b, broker.Update{Name: "crm", Generation: 1, Due: broker.Never})
-	letters := []broker.Letter{{ID: "e1", Time: time.Now()}, {ID: "e2", Time: time.Now()}, {ID: "e3", Time: time.Now()}}
+	letters := []broker.Letter{{Cursor: "e1", Time: time.Now()}, {Cursor: "e2", Time: time.Now()}, {Cursor: "e3", Time: time.Now()}}
 	if _, err := b.Bury(ctx, broker.Burial{Name: "crm", Generation: 1, Letters: letters}); err != nil {
 		t.Fatal(err)
 	}
@@ -598,8 +598,8 @@ func redriveRemove(t *testing.T, b Durable) {
 		t.Fatal(err)
 	}
 	for _, l := range page {
-		if want := l.ID == "e3"; l.Redrive != want {
-			t.Errorf("%s: got redrive %v, want %v", l.ID, l.Redrive, want)
+		if want := l.Cursor == "e3"; l.Redrive != want {
+			t.Errorf("%s: got redrive %v, want %v", l.Cursor, l.Redrive, want)
 		}
 	}
 	if n, err := b.Remove(ctx, "crm", nil); n != 2 || err != nil {
@@ -793,7 +793,7 @@ func wantDead(t *testing.T, b Durable, name string, ids ...string) {
 	}
 	got := []string{}
 	for _, l := range page {
-		got = append(got, l.ID)
+		got = append(got, l.Cursor)
 	}
 	if !slices.Equal(got, ids) && len(got)+len(ids) > 0 {
 		t.Errorf("dead letters: got %q, want %q", got, ids)

@@ -40,7 +40,7 @@ func (c *letterCounts) parse(b []byte) error {
 
 func appendLetter(dst []byte, l *broker.Letter) []byte {
 	dst = append(dst, recordVersion, 0) // the mark is a row of its own
-	dst = appendText(dst, l.ID)
+	dst = appendText(dst, l.Cursor)
 	dst = appendUint64(dst, uint64(l.Time.UnixMilli()))
 	return appendText(dst, string(l.Data))
 }
@@ -51,7 +51,7 @@ func parseLetter(key, value []byte) (broker.Letter, error) {
 		return broker.Letter{}, errDamaged
 	}
 	l := broker.Letter{Seq: binary.BigEndian.Uint64(key[len(key)-8:])}
-	_, l.ID = d.byte(), d.text()
+	_, l.Cursor = d.byte(), d.text()
 	l.Time, l.Data = time.UnixMilli(int64(d.uint64())).UTC(), []byte(d.text())
 	return l, d.end()
 }
@@ -82,9 +82,9 @@ func (b *Broker) openMailboxLocked(name string) (*mailbox, error) {
 	return m, nil
 }
 
-// find returns the letter with an id.
-func (m *mailbox) find(id string) (l broker.Letter, ok bool, err error) {
-	value, closer, err := m.batch.Get(rowKey(rowLetterID, m.name, id))
+// find returns the letter of a cursor.
+func (m *mailbox) find(cursor string) (l broker.Letter, ok bool, err error) {
+	value, closer, err := m.batch.Get(rowKey(rowLetterOf, m.name, cursor))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return l, false, nil
 	}
@@ -126,9 +126,9 @@ func (m *mailbox) mark(seq uint64, redrive bool) (changed bool, err error) {
 	return true, m.batch.Set(key, nil, nil)
 }
 
-// add keeps a letter, in the place of one with the same id.
+// add keeps a letter, in the place of one of the same cursor.
 func (m *mailbox) add(l broker.Letter) error {
-	old, found, err := m.find(l.ID)
+	old, found, err := m.find(l.Cursor)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (m *mailbox) add(l broker.Letter) error {
 		m.counts.last++
 		m.counts.dead++
 		l.Seq = m.counts.last
-		_ = m.batch.Set(rowKey(rowLetterID, m.name, l.ID), appendUint64(nil, l.Seq), nil)
+		_ = m.batch.Set(rowKey(rowLetterOf, m.name, l.Cursor), appendUint64(nil, l.Seq), nil)
 	}
 	m.counts.bytes += uint64(len(l.Data))
 	return m.batch.Set(letterKey(m.name, l.Seq), appendLetter(nil, &l), nil)
@@ -150,7 +150,7 @@ func (m *mailbox) add(l broker.Letter) error {
 
 func (m *mailbox) remove(l *broker.Letter) error {
 	_ = m.batch.Delete(letterKey(m.name, l.Seq), nil)
-	_ = m.batch.Delete(rowKey(rowLetterID, m.name, l.ID), nil)
+	_ = m.batch.Delete(rowKey(rowLetterOf, m.name, l.Cursor), nil)
 	m.counts.dead -= min(1, m.counts.dead)
 	m.counts.bytes -= min(m.counts.bytes, uint64(len(l.Data)))
 	_, err := m.mark(l.Seq, false)
@@ -282,33 +282,33 @@ func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int)
 }
 
 // Redrive implements broker.DeadLetters.
-func (b *Broker) Redrive(ctx context.Context, name string, ids []string) (int, error) {
-	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) (bool, error) { return m.mark(l.Seq, true) })
+func (b *Broker) Redrive(ctx context.Context, name string, cursors []string) (int, error) {
+	return b.changeLetters(ctx, name, cursors, func(m *mailbox, l *broker.Letter) (bool, error) { return m.mark(l.Seq, true) })
 }
 
 // Remove implements broker.DeadLetters.
-func (b *Broker) Remove(ctx context.Context, name string, ids []string) (int, error) {
-	return b.changeLetters(ctx, name, ids, func(m *mailbox, l *broker.Letter) (bool, error) { return true, m.remove(l) })
+func (b *Broker) Remove(ctx context.Context, name string, cursors []string) (int, error) {
+	return b.changeLetters(ctx, name, cursors, func(m *mailbox, l *broker.Letter) (bool, error) { return true, m.remove(l) })
 }
 
 // lettersPiece is how many letters are changed in one step.
 const lettersPiece = 500
 
-// changeLetters changes the letters with these ids, nil for all, a piece at a
+// changeLetters changes the letters of these cursors, nil for all, a piece at a
 // time, and counts those for which change returned true.
-func (b *Broker) changeLetters(ctx context.Context, name string, ids []string, change func(*mailbox, *broker.Letter) (bool, error)) (n int, err error) {
+func (b *Broker) changeLetters(ctx context.Context, name string, cursors []string, change func(*mailbox, *broker.Letter) (bool, error)) (n int, err error) {
 	if err := b.enter(ctx); err != nil {
 		return 0, err
 	}
 	defer b.calls.leave()
-	if ids == nil {
+	if cursors == nil {
 		n, err = b.changeAllLetters(ctx, name, change)
 	} else {
-		for some := range slices.Chunk(ids, lettersPiece) {
+		for some := range slices.Chunk(cursors, lettersPiece) {
 			var changed int
 			changed, err = b.changeSomeLetters(name, change, func(m *mailbox, f func(*broker.Letter) error) error {
-				for _, id := range some {
-					if l, found, err := m.find(id); err != nil {
+				for _, cursor := range some {
+					if l, found, err := m.find(cursor); err != nil {
 						return err
 					} else if found {
 						if err := f(&l); err != nil {

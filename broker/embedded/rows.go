@@ -24,7 +24,7 @@ import (
 //	o <node> 0 <name>         the node owns it
 //	c <name>                  counts of its dead letters
 //	l <name> 0 <seq:8>        a dead letter
-//	i <name> 0 <id>           the seq of the letter with that id
+//	i <name> 0 <cursor>       the seq of the letter of that cursor
 //	y <name> 0 <seq:8>        the letter is to be delivered again
 //	n <name>                  its note
 //	h <id>                    a node that joined
@@ -42,7 +42,7 @@ const (
 	rowOwner    = 'o'
 	rowLetters  = 'c'
 	rowLetter   = 'l'
-	rowLetterID = 'i'
+	rowLetterOf = 'i'
 	rowRedrive  = 'y'
 	rowNote     = 'n'
 	rowNode     = 'h'

@@ -16,7 +16,7 @@ func FuzzRows(f *testing.F) {
 	rec := record{log: 7, term: 9, epoch: "k3f9zq", forks: []broker.Fork{{Epoch: "x", Head: 5}}}
 	sub := subscription{version: 3, record: []byte("r"), node: "n", channels: []string{"a", "b"}, waits: []string{"a"}}
 	at := standing{broker.Progress{Generation: 4, Position: event.Position{cursor}}}
-	letter := broker.Letter{ID: "e1", Time: time.UnixMilli(5), Data: []byte("d"), Redrive: true}
+	letter := broker.Letter{Cursor: "e1", Time: time.UnixMilli(5), Data: []byte("d"), Redrive: true}
 	value := make([]byte, headerSize(300)+2)
 	putEvent(value, 1_772_366_400_000, 300, []byte("{}"))
 	for _, seed := range [][]byte{

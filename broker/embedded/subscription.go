@@ -429,7 +429,7 @@ func (b *Broker) delete(name string, version uint64) error {
 	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowNote} {
 		_ = batch.Delete(rowKey(row, name), nil)
 	}
-	for _, row := range []byte{rowLetter, rowLetterID, rowRedrive} {
+	for _, row := range []byte{rowLetter, rowLetterOf, rowRedrive} {
 		letters := rowKey(row, name, "")
 		_ = batch.DeleteRange(letters, afterPrefix(letters), nil)
 	}

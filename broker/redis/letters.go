@@ -20,7 +20,7 @@ func (b *Broker) Bury(ctx context.Context, burial broker.Burial) (int, error) {
 		time.Now().Add(-broker.MaxDeadAge).UnixMilli(), len(burial.Position))
 	args = appendCursors(args, burial.Position)
 	for _, l := range burial.Letters {
-		args = append(args, l.ID, l.Time.UnixMilli(), l.Data)
+		args = append(args, l.Cursor, l.Time.UnixMilli(), l.Data)
 	}
 	bucket := bucketOf(burial.Name)
 	order, texts := b.keys.letters(bucket, burial.Name)
@@ -57,13 +57,13 @@ func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int)
 	}
 	letters := make([]broker.Letter, 0, len(list)/4)
 	for i := 0; i+3 < len(list); i += 4 {
-		id, _ := list[i+1].(string)
+		cursor, _ := list[i+1].(string)
 		text, _ := list[i+2].(string)
 		_, rest, _ := strings.Cut(text, " ")
 		ms, data, _ := strings.Cut(rest, " ")
 		at, _ := strconv.ParseInt(ms, 10, 64)
 		letters = append(letters, broker.Letter{
-			Seq: uintOf(list[i]), ID: id, Time: time.UnixMilli(at).UTC(), Data: []byte(data), Redrive: list[i+3] == int64(1),
+			Seq: uintOf(list[i]), Cursor: cursor, Time: time.UnixMilli(at).UTC(), Data: []byte(data), Redrive: list[i+3] == int64(1),
 		})
 	}
 	return letters, nil
@@ -73,15 +73,15 @@ func (b *Broker) Dead(ctx context.Context, name string, after uint64, limit int)
 const lettersPiece = 500
 
 // Redrive implements broker.DeadLetters.
-func (b *Broker) Redrive(ctx context.Context, name string, ids []string) (n int, err error) {
+func (b *Broker) Redrive(ctx context.Context, name string, cursors []string) (n int, err error) {
 	verb := "redrive letters of " + name
 	bucket := bucketOf(name)
 	order, _ := b.keys.letters(bucket, name)
 	keys := []string{order, b.keys.redriven(bucket, name)}
-	if ids == nil {
+	if cursors == nil {
 		n, err = b.redriveAll(ctx, bucket, keys)
 	} else {
-		n, err = b.eachPiece(ctx, bucket, redriveScript, keys, ids)
+		n, err = b.eachPiece(ctx, bucket, redriveScript, keys, cursors)
 	}
 	if err != nil {
 		return 0, unavailable(verb, err)
@@ -109,9 +109,9 @@ func (b *Broker) redriveAll(ctx context.Context, bucket int, keys []string) (n i
 	return n, nil
 }
 
-// eachPiece runs a script on ids, some at a time, and adds up what it returns.
-func (b *Broker) eachPiece(ctx context.Context, bucket int, s *script, keys, ids []string, before ...any) (n int, err error) {
-	for some := range slices.Chunk(ids, lettersPiece) {
+// eachPiece runs a script on cursors, some at a time, and adds up what it returns.
+func (b *Broker) eachPiece(ctx context.Context, bucket int, s *script, keys, cursors []string, before ...any) (n int, err error) {
+	for some := range slices.Chunk(cursors, lettersPiece) {
 		args := slices.Clone(before)
 		for _, id := range some {
 			args = append(args, id)
@@ -126,16 +126,16 @@ func (b *Broker) eachPiece(ctx context.Context, bucket int, s *script, keys, ids
 }
 
 // Remove implements broker.DeadLetters.
-func (b *Broker) Remove(ctx context.Context, name string, ids []string) (n int, err error) {
+func (b *Broker) Remove(ctx context.Context, name string, cursors []string) (n int, err error) {
 	bucket := bucketOf(name)
 	order, texts := b.keys.letters(bucket, name)
 	keys := []string{b.keys.subscription(bucket, name), order, texts, b.keys.redriven(bucket, name)}
-	if ids == nil {
+	if cursors == nil {
 		var list []any
 		list, err = b.doAs(ctx, true, bucket, removeScript, keys, "1")
 		n = count(list)
 	} else {
-		n, err = b.eachPiece(ctx, bucket, removeScript, keys, ids, "0")
+		n, err = b.eachPiece(ctx, bucket, removeScript, keys, cursors, "0")
 	}
 	if err != nil {
 		return 0, unavailable("remove letters of "+name, err)

@@ -219,23 +219,23 @@ func (p *delivery) Advance(ctx context.Context, to event.Position) error { retur
 // Bury implements Progress.
 func (p *delivery) Bury(ctx context.Context, letters []Letter) error {
 	dead := make([]durable.DeadLetter, len(letters))
-	ids := make([]string, len(letters))
+	cursors := make([]string, len(letters))
 	for i, l := range letters {
 		dead[i] = durable.DeadLetter{Event: l.Event.JSON, Reason: l.Reason, Attempts: l.Attempts, Time: l.Time}
-		ids[i] = l.Event.ID
+		cursors[i] = l.Event.Cursor.String()
 	}
 	if err := p.h.BuryEvent(ctx, dead...); err != nil {
 		return err
 	}
-	p.source.settled(ids)
+	p.source.settled(cursors)
 	return nil
 }
 
 // Redriven implements Progress.
-func (p *delivery) Redriven(ctx context.Context, ids []string) error {
-	err := p.h.Remove(ctx, ids)
+func (p *delivery) Redriven(ctx context.Context, cursors []string) error {
+	err := p.h.Remove(ctx, cursors)
 	if err == nil {
-		p.source.settled(ids)
+		p.source.settled(cursors)
 	}
 	return err
 }

@@ -29,11 +29,11 @@ func (r *redriver) redrive() {
 }
 
 // settled: these were delivered or are dead again.
-func (r *redriver) settled(ids []string) {
+func (r *redriver) settled(cursors []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range ids {
-		delete(r.out, id)
+	for _, cursor := range cursors {
+		delete(r.out, cursor)
 	}
 }
 
@@ -75,10 +75,10 @@ func (r *redriver) load(ctx context.Context) error {
 	}
 	for _, l := range letters {
 		at, err := event.ParseCursor(l.Cursor)
-		if err != nil || r.out[l.ID] {
+		if err != nil || r.out[l.Cursor] {
 			continue
 		}
-		r.out[l.ID] = true
+		r.out[l.Cursor] = true
 		r.pending = true // there may be more than one call returns
 		r.read = append(r.read, Event{Cursor: at, ID: l.ID, Key: l.Key, JSON: l.Event, Redelivery: true, Redriven: true})
 	}

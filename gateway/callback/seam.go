@@ -78,8 +78,8 @@ type Progress interface {
 	// later Advance only, so it must do no harm to bury a letter twice.
 	Bury(ctx context.Context, letters []Letter) error
 
-	// Redriven removes dead letters, by event id, that were delivered again.
-	Redriven(ctx context.Context, ids []string) error
+	// Redriven removes dead letters, by their cursors, that were delivered again.
+	Redriven(ctx context.Context, cursors []string) error
 
 	// Notify tells what people may want to know. It must not block.
 	Notify(n Notice)

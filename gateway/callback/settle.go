@@ -185,16 +185,16 @@ func (w *Worker) parseOut(u *unit, rejected []string) *unit {
 // removeRedriven removes letters that were delivered from among the dead. If
 // that fails they may be delivered once more.
 func (w *Worker) removeRedriven(u *unit, said []string) {
-	var ids []string
+	var cursors []string
 	for i, it := range u.items {
 		if it.ev.Redriven && (said == nil || said[i] == expr.Ack) {
-			ids = append(ids, it.ev.ID)
+			cursors = append(cursors, it.ev.Cursor.String())
 		}
 	}
-	if ids == nil {
+	if cursors == nil {
 		return
 	}
-	if err := w.progress.Redriven(w.ctx, ids); err != nil {
+	if err := w.progress.Redriven(w.ctx, cursors); err != nil {
 		w.e.opt.Logger.Warn("remove redriven dead letters", "subscription", w.sub.Name, "err", err)
 	}
 }

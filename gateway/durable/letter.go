@@ -22,17 +22,17 @@ type DeadLetter struct {
 // Redriven is a dead letter that was put back: its event and what is needed
 // to deliver it again.
 type Redriven struct {
-	ID     string
+	ID     string // of the event, which others may have too
 	Type   string
 	Key    string
-	Cursor string
+	Cursor string // names the letter
 	Event  []byte
 }
 
 // Letter is the dead letter as a broker keeps it.
 func (d DeadLetter) Letter() (broker.Letter, error) {
 	var e struct {
-		ID string `json:"id"`
+		Cursor string `json:"cursor"`
 	}
 	if err := json.Unmarshal(d.Event, &e); err != nil {
 		return broker.Letter{}, fmt.Errorf("read the event of a dead letter: %w", err)
@@ -41,7 +41,7 @@ func (d DeadLetter) Letter() (broker.Letter, error) {
 	if err != nil {
 		return broker.Letter{}, fmt.Errorf("encode dead letter: %w", err)
 	}
-	return broker.Letter{ID: e.ID, Time: d.Time, Data: data}, nil
+	return broker.Letter{Cursor: e.Cursor, Time: d.Time, Data: data}, nil
 }
 
 // BuryEvent keeps dead letters, durably. The position moves by an Advance.
@@ -66,7 +66,7 @@ func (k *Manager) bury(ctx context.Context, name string, generation uint64, dead
 		return err
 	}
 	for i, d := range dead {
-		k.o.Tell("deadletter", name, map[string]any{"event": letters[i].ID, "reason": d.Reason, "attempts": d.Attempts})
+		k.o.Tell("deadletter", name, map[string]any{"event": d.ID(), "cursor": letters[i].Cursor, "reason": d.Reason, "attempts": d.Attempts})
 	}
 	if dropped > 0 {
 		k.o.Tell("gap", name, map[string]any{"reason": "deadletters", "dropped": dropped})
@@ -122,6 +122,13 @@ func (d *Definition) Has(cursor string) bool {
 	return err == nil && slices.Contains(d.Channels, c.Channel)
 }
 
+// ID is the event's.
+func (d DeadLetter) ID() string {
+	var e struct{ ID string }
+	json.Unmarshal(d.Event, &e)
+	return e.ID
+}
+
 // Cursor is the event's, or "" if it has none.
 func (d DeadLetter) Cursor() string {
 	var e struct{ Cursor string }
@@ -134,16 +141,16 @@ func redriven(l broker.Letter) (Redriven, error) {
 	if err := json.Unmarshal(l.Data, &d); err != nil {
 		return Redriven{}, err
 	}
-	var e struct{ Type, Cursor, PartitionKey string }
+	var e struct{ ID, Type, PartitionKey string }
 	if err := json.Unmarshal(d.Event, &e); err != nil {
 		return Redriven{}, err
 	}
-	return Redriven{ID: l.ID, Type: e.Type, Key: e.PartitionKey, Cursor: e.Cursor, Event: d.Event}, nil
+	return Redriven{ID: e.ID, Type: e.Type, Key: e.PartitionKey, Cursor: l.Cursor, Event: d.Event}, nil
 }
 
 // Remove drops dead letters that were delivered again.
-func (h *Ownership) Remove(ctx context.Context, ids []string) error {
-	_, err := h.k.o.Broker.Remove(ctx, h.Name, ids)
+func (h *Ownership) Remove(ctx context.Context, cursors []string) error {
+	_, err := h.k.o.Broker.Remove(ctx, h.Name, cursors)
 	return err
 }
 

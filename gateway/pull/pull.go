@@ -182,7 +182,7 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 	l := p.leases[q.name]
 	p.mu.Unlock()
 	if l != nil {
-		return l.ackedAgain(ctx)
+		return l.ackedAgain(ctx, q.ack)
 	}
 	return nil
 }
@@ -238,7 +238,8 @@ type pullLease struct {
 	given   event.Position // up to here events were given, by this lease or before it
 	gaps    event.Position // the ends of those that were told of
 	again   []durable.Redriven
-	told    int // of again: how many were given
+	told    int            // of again: how many were given
+	toldAt  event.Position // the position of the answer that gave them
 	busy    bool
 	ended   bool
 	expires *time.Timer
@@ -427,23 +428,39 @@ func (l *pullLease) Redrive() {
 // contained is what a goroutine or a timer of the lease's own runs.
 func (l *pullLease) contained(f func()) { l.p.o.Guard.Do("pull", f) }
 
-// ackedAgain removes the dead letters that were given with the last pull.
-func (l *pullLease) ackedAgain(ctx context.Context) error {
+// ackedAgain removes those of the dead letters given with the last pull that an
+// acknowledgement covers: it is of their own cursor, or of the position that
+// they came with, or a later one. Whoever acknowledges less than that may not
+// have them yet.
+func (l *pullLease) ackedAgain(ctx context.Context, acked event.Position) error {
 	l.mu.Lock()
-	var ids []string
+	var cursors []string
 	for _, letter := range l.again[:l.told] {
-		ids = append(ids, letter.ID)
+		if l.coversLocked(acked, letter) {
+			cursors = append(cursors, letter.Cursor)
+		}
 	}
 	h := l.ownership
 	l.mu.Unlock()
-	if len(ids) == 0 {
+	if len(cursors) == 0 {
 		return nil
 	}
-	if err := h.Remove(ctx, ids); err != nil {
+	if err := h.Remove(ctx, cursors); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.again, l.told = l.again[min(len(ids), len(l.again)):], 0
+	gone := func(r durable.Redriven) bool { return slices.Contains(cursors, r.Cursor) }
+	l.again, l.told = slices.DeleteFunc(slices.Clone(l.again), gone), max(0, l.told-len(cursors))
 	return nil
+}
+
+func (l *pullLease) coversLocked(acked event.Position, letter durable.Redriven) bool {
+	own, err := event.ParseCursor(letter.Cursor)
+	if err != nil {
+		return true // nobody could ever name it
+	}
+	c, ok := acked.Of(own.Channel)
+	at, told := l.toldAt.Of(own.Channel)
+	return ok && (c == own || told && c.Epoch == at.Epoch && c.Offset >= at.Offset)
 }

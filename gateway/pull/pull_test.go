@@ -167,6 +167,38 @@ func TestSameEventsUntilAcknowledged(t *testing.T) {
 	g.pull(400, "crm", ack("b@x-1"))
 }
 
+// A dead letter that is delivered again is done with once it is acknowledged,
+// not once something before it is.
+func TestRedrivenUntilAcknowledged(t *testing.T) {
+	g := newGateway(t)
+	g.publish("wanted", 3) // 2, 3, 4
+	s, err := g.manager.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	letter, err := durable.DeadLetter{Time: time.Now(), Event: fmt.Appendf(nil, `{"id":"dead","type":"wanted","channel":"a","cursor":%q}`, g.cursor(1))}.Letter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.broker.Bury(t.Context(), broker.Burial{Name: "crm", Generation: s.Generation, Letters: []broker.Letter{letter}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.broker.Redrive(t.Context(), "crm", nil); err != nil {
+		t.Fatal(err)
+	}
+	dead := func(want int) {
+		t.Helper()
+		if s, err := g.manager.Load(t.Context(), "crm"); err != nil || s.Dead != want {
+			t.Errorf("dead letters: got %d, %v, want %d", s.Dead, err, want)
+		}
+	}
+	g.pull(200, "crm", "", 1, 2, 3, 4)
+	g.pull(200, "crm", "max=3&"+ack(g.cursor(2)), 1, 3, 4)
+	dead(1)
+	g.pull(200, "crm", "max=3&"+ack(g.cursor(1)), 3, 4)
+	dead(0)
+}
+
 func TestWaitsForAnEvent(t *testing.T) {
 	g := newGateway(t)
 	var done sync.WaitGroup

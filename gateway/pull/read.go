@@ -113,6 +113,9 @@ func (l *pullLease) read(ctx context.Context, limit int) (answer, error) {
 			return a, err
 		}
 	}
+	l.mu.Lock()
+	l.toldAt = slices.Clone(a.at)
+	l.mu.Unlock()
 	return a, nil
 }
 

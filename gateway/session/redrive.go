@@ -13,7 +13,6 @@ import (
 // redriven is a dead letter that was put back, to be delivered again.
 type redriven struct {
 	item   *feed.Item
-	id     string
 	cursor event.Cursor
 	after  uint64 // what was delivered of its channel when it was
 }
@@ -34,7 +33,7 @@ func (s *Session) fetchRedrives(ctx context.Context) {
 			if access.Read(s.grant, r.cursor.Channel) != nil {
 				continue // it may be another grant than the one that attached
 			}
-			same := func(o *redriven) bool { return r.id == o.id }
+			same := func(o *redriven) bool { return r.cursor == o.cursor }
 			if !slices.ContainsFunc(d.redrivePending, same) && !slices.ContainsFunc(d.redriveInFlight, same) {
 				d.redrivePending = append(d.redrivePending, r)
 			}
@@ -56,7 +55,7 @@ func (h *Hub) redrives(ctx context.Context, ownership *durable.Ownership) (all [
 		if err != nil {
 			continue
 		}
-		all = append(all, &redriven{item: feed.Remade(c, l.Event, l.Type, l.Key), id: l.ID, cursor: c})
+		all = append(all, &redriven{item: feed.Remade(c, l.Event, l.Type, l.Key), cursor: c})
 	}
 	return all
 }
@@ -103,18 +102,18 @@ func (d *durableState) ackRedriven(h *Hub, c event.Cursor) {
 	if len(d.redriveInFlight) == 0 || d.ownership == nil {
 		return
 	}
-	var ids []string
+	var cursors []string
 	d.redriveInFlight = slices.DeleteFunc(d.redriveInFlight, func(r *redriven) bool {
 		done := r.cursor == c || r.cursor.Channel == c.Channel && c.Offset > r.after
 		if done {
-			ids = append(ids, r.id)
+			cursors = append(cursors, r.cursor.String())
 			d.outstanding--
 		}
 		return done
 	})
-	if ownership := d.ownership; len(ids) > 0 {
+	if ownership := d.ownership; len(cursors) > 0 {
 		h.spawn(func(ctx context.Context) {
-			if err := ownership.Remove(ctx, ids); err != nil {
+			if err := ownership.Remove(ctx, cursors); err != nil {
 				h.opts.Logger.Warn("remove dead letters that were delivered again", "subscription", ownership.Name, "error", err)
 			}
 		})

@@ -485,8 +485,9 @@ func TestDeadLettersAreManaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 3 {
-		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":"e%d","cursor":"acct-42@x-%d"}`, i, i+1), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
+	// An event is named by its cursor: two of different sources may have one id.
+	for i, id := range []string{"e0", "e1", "e1"} {
+		l, err := durable.DeadLetter{Event: fmt.Appendf(nil, `{"id":%q,"source":"/%d","cursor":"acct-42@x-%d"}`, id, i, i+1), Reason: "no", Attempts: 3, Time: time.Now()}.Letter()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -500,14 +501,22 @@ func TestDeadLettersAreManaged(t *testing.T) {
 	}
 	out = a.want(200, me, "GET", fmt.Sprintf("/v1/subscriptions/crm-1/dead?since=%v", out["next"]), "")
 	if list, _ := out["dead"].([]any); len(list) != 1 || out["next"] != nil {
-		t.Errorf("got %v, want e2", out)
+		t.Errorf("got %v, want the other e1", out)
 	}
-	for body, want := range map[string]any{`{"ids":["e1","e9"]}`: 1.0} {
+	for _, test := range []struct {
+		body string
+		want float64
+	}{
+		{`{"cursors":["acct-42@x-3","acct-42@x-9"]}`, 1},
+		{`{"ids":["e1","e9"]}`, 1}, // the other one
+		{`{"all":true}`, 1},
+	} {
+		body, want := test.body, test.want
 		if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", body); out["redriven"] != want {
 			t.Errorf("redrive %s: got %v, want %v", body, out, want)
 		}
 	}
-	for _, body := range []string{`{}`, `{"ids":["e1"],"all":true}`, `{"id":"e1"}`, ``} {
+	for _, body := range []string{`{}`, `{"ids":["e1"],"all":true}`, `{"id":"e1"}`, `{"cursors":["e1"]}`, ``} {
 		a.want(400, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", body)
 	}
 	if out := a.want(200, me, "DELETE", "/v1/subscriptions/crm-1/dead", ""); out["deleted"] != 3.0 {

@@ -82,20 +82,26 @@ func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) err
 		return err
 	}
 	var in struct {
-		IDs []string `json:"ids"`
-		All bool     `json:"all"`
+		Cursors []string `json:"cursors"`
+		IDs     []string `json:"ids"`
+		All     bool     `json:"all"`
 	}
-	const want = `{"ids":["…"]} or {"all":true}`
+	const want = `{"cursors":["…"]}, {"ids":["…"]} or {"all":true}`
 	if err := decode(r, &in, want); err != nil {
 		return err
 	}
-	if in.All == (len(in.IDs) > 0) {
+	if in.All == (len(in.Cursors)+len(in.IDs) > 0) {
 		return wire.BadRequest("the body names no dead letters, or all and some; want %s", want)
 	}
-	var ids []string
-	err = a.letters(r.Context(), &s, 0, letterPage, func(l broker.Letter, _ durable.DeadLetter) bool {
-		if in.All || slices.Contains(in.IDs, l.ID) {
-			ids = append(ids, l.ID)
+	for _, text := range in.Cursors {
+		if _, err := event.ParseCursor(text); err != nil {
+			return wire.BadRequest("cursors has %.80q: %v; want the cursors of dead letters' events", text, err)
+		}
+	}
+	var cursors []string
+	err = a.letters(r.Context(), &s, 0, letterPage, func(l broker.Letter, d durable.DeadLetter) bool {
+		if in.All || slices.Contains(in.Cursors, l.Cursor) || slices.Contains(in.IDs, d.ID()) {
+			cursors = append(cursors, l.Cursor)
 		}
 		return true
 	})
@@ -103,7 +109,7 @@ func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) err
 		return err
 	}
 	n := 0
-	for piece := range slices.Chunk(ids, letterPage) {
+	for piece := range slices.Chunk(cursors, letterPage) {
 		marked, err := a.o.Broker.Redrive(r.Context(), s.Name, piece)
 		if err != nil {
 			return err

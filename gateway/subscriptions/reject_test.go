@@ -193,15 +193,15 @@ func TestRejectionsThatAreRefused(t *testing.T) {
 // bury makes dead letters of crm-1 of what a channel's first events would be.
 func (a *api) bury(channel string, ids ...string) {
 	a.t.Helper()
-	for i, id := range ids {
-		l, err := durable.DeadLetter{
-			Event:  fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"type":"t","channel":%q,"cursor":"%s@x-%d"}`, id, channel, channel, i+1),
-			Reason: "no", Attempts: 1, Time: time.Now(),
-		}.Letter()
+	for _, id := range ids {
+		s, err := a.broker.Load(a.t.Context(), "crm-1")
 		if err != nil {
 			a.t.Fatal(err)
 		}
-		s, err := a.broker.Load(a.t.Context(), "crm-1")
+		l, err := durable.DeadLetter{
+			Event:  fmt.Appendf(nil, `{"specversion":"1.0","id":%q,"type":"t","channel":%q,"cursor":"%s@x-%d"}`, id, channel, channel, s.Dead+1),
+			Reason: "no", Attempts: 1, Time: time.Now(),
+		}.Letter()
 		if err != nil {
 			a.t.Fatal(err)
 		}

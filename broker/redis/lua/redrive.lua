@@ -1,6 +1,6 @@
 -- redrive marks letters to be delivered again.
 -- KEYS: order of letters, letters to be delivered again
--- ARGV: term; then ids
+-- ARGV: term; then cursors
 -- Returns how many now bear the mark that did not.
 local n = 0
 for i = 2, #ARGV do

@@ -1,7 +1,7 @@
 -- remove drops letters.
 -- KEYS: subscription, order of letters, texts of letters, letters to be delivered
 -- again
--- ARGV: term, 1 for all; then ids
+-- ARGV: term, 1 for all; then cursors
 -- Returns how many there were.
 if ARGV[2] == '1' then
   local n = redis.call('ZCARD', KEYS[2])
