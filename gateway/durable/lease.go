@@ -162,6 +162,7 @@ func (k *Manager) look(ctx context.Context) {
 	}
 	defer k.looking.Store(false)
 	k.lookAfterOwn(ctx)
+	k.lookForLost(ctx)
 	nodes, err := k.o.Broker.Nodes(ctx)
 	if err != nil {
 		return
@@ -211,6 +212,48 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 			default:
 				h.holder.Acked(at.Position)
 			}
+		}
+	}
+}
+
+// lookForLost gives up what the broker has in this node's name and nobody here
+// serves: where it forgot that it was released. It looks at a page in as many
+// renewals as all that the node owns is looked at.
+func (k *Manager) lookForLost(ctx context.Context) {
+	const page = 2000
+	k.mu.Lock()
+	node, after, turn := k.node, k.lostAfter, k.looks%lookParts == 0
+	k.mu.Unlock()
+	if node == "" || !turn {
+		return
+	}
+	names, err := k.o.Broker.Owned(ctx, node, after, page)
+	if err != nil {
+		return
+	}
+	k.mu.Lock()
+	if k.lostAfter = ""; len(names) == page {
+		k.lostAfter = names[page-1]
+	}
+	k.mu.Unlock()
+	served := func(name string) bool { // from before it is stored until after it is released
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.ownerships[name] != nil
+	}
+	for _, name := range names {
+		if served(name) {
+			continue
+		}
+		err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+			if served(name) || s.Version == 0 || s.Owner == nil || s.Owner.Node != node {
+				return Change{}, ErrNotDue
+			}
+			env.Alive = func(string) bool { return false }
+			return Died(s, env)
+		})
+		if err != nil && !errors.Is(err, ErrNotDue) {
+			return
 		}
 	}
 }

@@ -89,6 +89,7 @@ type Manager struct {
 	ownerships map[string]*Ownership
 	standing   map[string][]chan struct{} // who stands by for a subscription here
 	looks      uint64
+	lostAfter  string       // where lookForLost goes on
 	quiet      time.Time    // nothing is claimed before
 	dirty      []*Ownership // with moves to commit
 	open       int          // acks among them

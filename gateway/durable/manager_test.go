@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
@@ -159,6 +160,38 @@ func TestForgottenAcquire(t *testing.T) {
 		t.Errorf("the first line ended with %d, want %d: it may stand by", code, wire.CloseRestart)
 	}
 	wantState(t, one, "crm", "second", "a@e-0")
+}
+
+// A failover forgets that one was released: nobody serves it, and nobody could
+// have it but for the node's look.
+func TestForgottenRelease(t *testing.T) {
+	b := newFlaky(t)
+	k := durabletest.Run(t, durable.Options{Broker: b, TTL: time.Second})
+	mustCreate(t, k, "crm")
+	h, _ := mustAttach(t, k, "crm", "first")
+	owned, err := b.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(b.freed) > 0 {
+		<-b.freed
+	}
+	h.Release(nil, 0)
+	<-b.freed
+	now, err := b.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.Durable.Store(t.Context(), broker.Update{Name: "crm", Version: now.Version, Generation: owned.Generation,
+		Record: owned.Record, Channels: []string{"a"}, Node: k.Node(), Due: broker.Never})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := attach(t, k, "crm", "second"); !errors.Is(err, durable.ErrHeld) {
+		t.Errorf("attach at once: got %v, want ErrHeld", err)
+	}
+	<-b.freed
+	mustAttach(t, k, "crm", "second")
 }
 
 // A subscription is deleted and made again while the message that ends its
