@@ -47,7 +47,16 @@ type world struct {
 
 	delivered, handled, stale [events + 1]bool
 
-	cuts, crashes, connects, seeks, posts, losses, pauses int8 // how often yet
+	before kept // what the broker's last write replaced, while it may be forgotten
+
+	cuts, crashes, connects, seeks, posts, losses, pauses, forgets int8 // how often yet
+}
+
+// kept is what a broker keeps of the subscription.
+type kept struct {
+	sub   sub
+	acked int8
+	due   dueState
 }
 
 type sub struct {
@@ -151,6 +160,7 @@ func (w *world) state() durable.State {
 // store takes over a change, as a broker's Store would.
 func (w *world) store(c durable.Change) {
 	before := w.state()
+	w.note()
 	r := c.Record
 	w.sub = sub{gen: uint8(c.Generation), unclear: r.Unclear, parked: r.Parked, inGrace: !r.Grace.IsZero(), paused: r.Paused}
 	if r.Handed != "" {
@@ -198,7 +208,7 @@ func (w *world) env(now time.Time) durable.Env {
 
 // fresh is a generation that nobody in the world knows.
 func (w *world) fresh() uint64 {
-	last := w.sub.gen
+	last := max(w.sub.gen, w.before.sub.gen)
 	for n := range w.nodes {
 		last = max(last, w.worker[n].gen, w.mail[n].gen)
 		for c := range w.conns {
@@ -224,9 +234,12 @@ func (n node) able() bool { return !n.crashed && !n.cut && !n.fenced }
 // numbered by their order, incarnations by whether they are the present one.
 func (w *world) canonical() {
 	var used [256]bool
-	used[w.sub.gen] = true
+	used[w.sub.gen], used[w.before.sub.gen] = true, true
 	gens := make([]*uint8, 0, 9)
 	for n := range w.nodes {
+		if w.before.sub.kind > 0 && int(w.before.sub.node) == n {
+			w.before.sub.inc = max(2, w.before.sub.inc-w.nodes[n].inc+3)
+		}
 		if w.sub.kind > 0 && int(w.sub.node) == n {
 			w.sub.inc = w.sub.inc - w.nodes[n].inc + 3
 		}
@@ -256,7 +269,7 @@ func (w *world) canonical() {
 			names[g] = next
 		}
 	}
-	for _, g := range append(gens, &w.sub.gen) {
+	for _, g := range append(gens, &w.sub.gen, &w.before.sub.gen) {
 		*g = names[*g]
 	}
 }
@@ -281,7 +294,9 @@ type op struct {
 
 var (
 	tracing bool
-	traced  []op
+	// forgetful worlds remember what their broker may forget.
+	forgetful bool
+	traced    []op
 )
 
 func trace(o op) {
@@ -291,7 +306,7 @@ func trace(o op) {
 }
 
 // limits bounds how often the rarer things happen on one path.
-type limits struct{ cuts, crashes, connects, seeks, posts, losses, pauses int8 }
+type limits struct{ cuts, crashes, connects, seeks, posts, losses, pauses, forgets int8 }
 
 // next returns everything that can happen in w.
 func (w *world) next(most limits) []transition {
@@ -300,7 +315,7 @@ func (w *world) next(most limits) []transition {
 		to := *w
 		traced = nil
 		bad := f(&to)
-		if bad == "" && to.acked < w.acked && !strings.HasPrefix(name, "seek") {
+		if bad == "" && to.acked < w.acked && !strings.HasPrefix(name, "seek") && name != "forget" {
 			bad = "I4: the position moved back"
 		}
 		for e := int8(1); e <= to.acked && bad == ""; e++ {
@@ -322,6 +337,19 @@ func (w *world) next(most limits) []transition {
 			if w.sub.parked {
 				w.due = dueNow
 			}
+			return ""
+		})
+	}
+	if w.before.sub.gen > 0 && w.forgets < most.forgets {
+		// A failover to a replica that lacks the last write. Whatever came until
+		// then may come again.
+		add("forget", func(w *world) string {
+			w.sub, w.acked, w.due = w.before.sub, w.before.acked, w.before.due
+			w.before, w.stale = kept{}, w.delivered
+			if w.sub.parked && w.acked < w.head {
+				w.due = dueNow
+			}
+			w.forgets++
 			return ""
 		})
 	}
@@ -373,6 +401,9 @@ func (w *world) nextOfNode(n int8, most limits, add func(string, func(*world) st
 		return
 	}
 	add("look"+at, func(w *world) string { w.look(n); return "" })
+	if w.sub.kind > 0 && w.sub.node == n && w.sub.inc == node.inc && !w.served(n) {
+		add("give up"+at, func(w *world) string { w.giveUp(n); return "" })
+	}
 	if w.due == dueNow || w.due == dueInGrace {
 		add("due"+at, func(w *world) string { w.takeDue(n); return "" })
 	}
@@ -569,8 +600,16 @@ func (w *world) advance(gen uint8, to int8) bool {
 	if gen != w.sub.gen {
 		return false
 	}
+	w.note()
 	w.acked = max(w.acked, to)
 	return true
+}
+
+// note remembers what a write is about to replace, where a failover may come.
+func (w *world) note() {
+	if forgetful && w.sub.gen > 0 {
+		w.before = kept{w.sub, w.acked, w.due}
+	}
 }
 
 func (w *world) ack(c, n int8) {
@@ -685,6 +724,25 @@ func (w *world) told(n int8) {
 	}
 }
 
+// served tells whether somebody on a node has the present generation.
+func (w *world) served(n int8) bool {
+	known := w.worker[n].gen == w.sub.gen
+	for c := range w.conns {
+		known = known || w.conns[c][n].gen == w.sub.gen
+	}
+	return known
+}
+
+// giveUp is what becomes of what the broker has in a node's name and nobody
+// there serves.
+func (w *world) giveUp(n int8) {
+	env := w.env(start)
+	env.Alive = func(string) bool { return false }
+	if c, err := durable.Died(w.state(), env); err == nil {
+		w.store(c)
+	}
+}
+
 // look is the heartbeat's look at what the node owns.
 func (w *world) look(n int8) {
 	if w.worker[n].gen != w.sub.gen {
@@ -741,13 +799,14 @@ func (w *world) calm() {
 			}
 		}
 	}
-	w.cuts, w.crashes, w.connects, w.seeks, w.posts, w.losses, w.pauses = 0, 0, 0, 0, 0, 0, 0
+	w.before = kept{}
+	w.cuts, w.crashes, w.connects, w.seeks, w.posts, w.losses, w.pauses, w.forgets = 0, 0, 0, 0, 0, 0, 0, 0
 }
 
 // proceed takes the most useful step of settling.
 func (w *world) proceed() bool {
 	all := w.next(limits{})
-	for _, prefix := range []string{"release", "reap", "answer 200", "commit call", "yielded", "post n", "park", "due"} {
+	for _, prefix := range []string{"release", "reap", "give up", "answer 200", "commit call", "yielded", "post n", "park", "due"} {
 		for _, t := range all {
 			if strings.HasPrefix(t.name, prefix) && t.bad == "" {
 				*w = t.to
@@ -774,9 +833,11 @@ func TestModel(t *testing.T) {
 		{"somebody moves the position", limits{connects: connects, seeks: 1}},
 		{"acks come by another node", limits{connects: connects, posts: 1}},
 		{"delivery is held for a while", limits{connects: connects, pauses: 1}},
+		{"a failover forgets the last write", limits{connects: connects, forgets: 1}},
 	} {
 		t.Run(test.story, func(t *testing.T) {
-
+			forgetful = test.most.forgets > 0
+			defer func() { forgetful = false }()
 			explore(t, test.most)
 		})
 	}
