@@ -22,7 +22,9 @@ func StartCluster(t testing.TB) *Cluster {
 	c := &Cluster{t: t}
 	const masters = 3
 	for i := range 2 * masters {
-		s := prepare(t, "cluster-enabled", "yes", "cluster-port", freePort(t), "cluster-node-timeout", "1500",
+		// On a busy machine a server is silent for seconds now and then. That must not
+		// be taken for its end: a replica that is just being filled may be empty.
+		s := prepare(t, "cluster-enabled", "yes", "cluster-port", freePort(t), "cluster-node-timeout", "4000",
 			"cluster-replica-validity-factor", "0", "repl-ping-replica-period", "1")
 		s.launch()
 		if i < masters {
