@@ -3,6 +3,7 @@ package callback_test
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,10 +131,10 @@ func TestAnEventThatDoesNotFitIsRefused(t *testing.T) {
 }
 
 // login is an endpoint with a token endpoint beside it.
-func login(valid func() string, token func() reply, fetched *int) func(c call) reply {
+func login(valid func() string, token func() reply, fetched *atomic.Int32) func(c call) reply {
 	return func(c call) reply {
 		if strings.Contains(c.body, "grant_type=client_credentials") {
-			*fetched++
+			fetched.Add(1)
 			return token()
 		}
 		if c.header.Get("Authorization") != "Bearer "+valid() {
@@ -154,10 +155,17 @@ func jsonReply(body string) reply {
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e := newMemory(), &endpoint{}
-		valid, fetched := "one", 0
-		e.answer = login(func() string { return valid }, func() reply {
+		var revoked atomic.Bool
+		var fetched atomic.Int32
+		valid := func() string {
+			if revoked.Load() {
+				return "two"
+			}
+			return "one"
+		}
+		e.answer = login(valid, func() reply {
 			time.Sleep(time.Second)
-			return jsonReply(`{"access_token":"` + valid + `","token_type":"Bearer","expires_in":3600}`)
+			return jsonReply(`{"access_token":"` + valid() + `","token_type":"Bearer","expires_in":3600}`)
 		}, &fetched)
 		var keys []string
 		for i := range 50 {
@@ -166,14 +174,14 @@ func TestTokens(t *testing.T) {
 		m.publish(keys...)
 		d := deliver(t, m, e, func(s *callback.Subscription) { oauth(s); s.ByKey, s.Concurrency = true, 10 })
 		time.Sleep(5 * time.Second)
-		if fetched != 1 || m.position() != 50 {
-			t.Errorf("%d fetches for 50 calls, committed %d; want 1, 50", fetched, m.position())
+		if fetched.Load() != 1 || m.position() != 50 {
+			t.Errorf("%d fetches for 50 calls, committed %d; want 1, 50", fetched.Load(), m.position())
 		}
-		valid = "two" // the old one is revoked: a 401 has one more fetched
+		revoked.Store(true) // the old one is revoked: a 401 has one more fetched
 		m.publish("")
 		time.Sleep(5 * time.Second)
-		if fetched != 2 || m.position() != 51 || d.worker.Status().LastError != "" {
-			t.Errorf("after a 401: %d fetches, committed %d, %q; want 2, 51, no error", fetched, m.position(), d.worker.Status().LastError)
+		if fetched.Load() != 2 || m.position() != 51 || d.worker.Status().LastError != "" {
+			t.Errorf("after a 401: %d fetches, committed %d, %q; want 2, 51, no error", fetched.Load(), m.position(), d.worker.Status().LastError)
 		}
 		d.ends(t)
 		if len(m.buried()) != 0 {
@@ -199,9 +207,10 @@ func TestTokenTroubleIsTheEndpoints(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, e := newMemory(), &endpoint{}
-				fetched, well := 0, false
+				var fetched atomic.Int32
+				var well atomic.Bool
 				e.answer = login(func() string { return "one" }, func() reply {
-					if well {
+					if well.Load() {
 						return jsonReply(`{"access_token":"one","expires_in":0}`)
 					}
 					return tc.token
@@ -213,10 +222,10 @@ func TestTokenTroubleIsTheEndpoints(t *testing.T) {
 				if !strings.Contains(s.LastError, tc.says) || strings.Contains(s.LastError, "hush") || s.Breaker == "closed" {
 					t.Errorf("status is %+v, want trouble that says %q", s, tc.says)
 				}
-				if fetched > 200 {
-					t.Errorf("%d fetches in 9 minutes", fetched)
+				if fetched.Load() > 200 {
+					t.Errorf("%d fetches in 9 minutes", fetched.Load())
 				}
-				well = true
+				well.Store(true)
 				d.ends(t)
 				if m.position() != 30 || len(m.buried()) != 0 {
 					t.Errorf("committed %d with %d dead letters, want 30 and none", m.position(), len(m.buried()))
@@ -229,7 +238,7 @@ func TestTokenTroubleIsTheEndpoints(t *testing.T) {
 func TestATokenThatIsNeverTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, e := newMemory(), &endpoint{}
-		fetched := 0
+		var fetched atomic.Int32
 		e.answer = login(func() string { return "another" }, func() reply {
 			return jsonReply(`{"access_token":"wrong","expires_in":3600}`)
 		}, &fetched)
@@ -242,8 +251,8 @@ func TestATokenThatIsNeverTaken(t *testing.T) {
 				calls++
 			}
 		}
-		if s := d.worker.Status(); s.LastStatus != 401 || len(m.buried()) != 0 || fetched > calls+1 {
-			t.Errorf("got %+v after %d calls and %d fetches, want 401, one fetch more than calls at most", s, calls, fetched)
+		if s := d.worker.Status(); s.LastStatus != 401 || len(m.buried()) != 0 || int(fetched.Load()) > calls+1 {
+			t.Errorf("got %+v after %d calls and %d fetches, want 401, one fetch more than calls at most", s, calls, fetched.Load())
 		}
 	})
 }
