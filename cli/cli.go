@@ -13,27 +13,38 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// version is set by the linker for releases.
-var version = "dev"
-
 // environment is what a command may use of the world.
 type environment struct {
 	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	args           []string // as they were given
+	model          *kong.Node
 }
 
-// commands is the command line: one field a command, each in a file of its own. A
-// command's Run gets the environment.
+// commands is the command line: one field a command, each in a file of its
+// own. A command's Run gets the environment.
 type commands struct {
 	Serve serveCmd `cmd:"" default:"withargs" help:"Run the gateway (what bare longline does too)."`
-	Token tokenCmd `cmd:"" help:"Mint a token with the gateway's key."`
+	Token tokenCmd `cmd:"" help:"Mint tokens with the gateway's key, or look into them."`
 
 	Publish publishCmd `cmd:"" help:"Publish events to a channel."`
 	Listen  listenCmd  `cmd:"" help:"Print events as they come, or forward them to a local URL."`
 	Sub     subCmd     `cmd:"" help:"List, make, change and look into durable subscriptions."`
 	Filter  filterCmd  `cmd:"" help:"Try a filter on events, one a line on stdin."`
 	Ready   readyCmd   `cmd:"" help:"Ask a gateway whether it is ready, for health checks."`
+
+	Channels    channelsCmd    `cmd:"" help:"List channels, or print how one is."`
+	Connections connectionsCmd `cmd:"" help:"List or close connections."`
+	Nodes       nodesCmd       `cmd:"" help:"List the gateways of this broker."`
+	Revoke      revokeCmd      `cmd:"" help:"Revoke tokens."`
+
+	Backup backupCmd `cmd:"" help:"Copy an embedded gateway's data while it runs."`
+	Check  checkCmd  `cmd:"" help:"Read a data directory, and say what it holds and whether it is whole."`
+
+	Context    contextCmd    `cmd:"" help:"Keep where gateways are, by name."`
+	Completion completionCmd `cmd:"" help:"Print a shell's completions."`
+	VersionCmd versionCmd    `cmd:"" name:"version" help:"Print version, commit and Go."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
@@ -85,12 +96,13 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	parser, err := kong.New(&c,
 		kong.Name("longline"),
 		kong.Description("A push gateway: durable, ordered events over WebSocket, SSE, pull and callbacks."),
-		kong.DefaultEnvars("LONGLINE"),
+		variables(),
 		kong.Vars{"version": version},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Resolvers(file),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(describe),
 	)
 	if err != nil {
 		return err
@@ -99,7 +111,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return usageError{errors.New(oneLine(err.Error()))}
 	}
-	return parsed.Run(&environment{ctx, stdin, stdout, stderr})
+	return parsed.Run(&environment{ctx, stdin, stdout, stderr, args, parser.Model.Node})
 }
 
 func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }

@@ -136,7 +136,7 @@ func (c *configuration) Validate(app *kong.Application) error {
 		}
 	}
 	for key := range c.flags {
-		if !slices.Contains(known, key) || key == "config" {
+		if !slices.Contains(known, key) || key == "config" || key == "check" {
 			slices.Sort(known)
 			return fmt.Errorf("--config %s: unknown key %q; want %s or retention", c.path, key, strings.Join(known, ", "))
 		}

@@ -22,6 +22,7 @@ type forwarder struct {
 	subscription string
 	secret       webhook.Secret
 	client       *http.Client
+	out          *report
 
 	mu       sync.Mutex
 	attempts map[string]int // by cursor
@@ -30,7 +31,7 @@ type forwarder struct {
 // refusedTries is how often an event is forwarded that is refused as such.
 const refusedTries = 3
 
-func (c *listenCmd) forwarder(env *environment) (*forwarder, error) {
+func (c *listenCmd) forwarder(env *environment, out *report) (*forwarder, error) {
 	u, err := url.Parse(c.ForwardTo)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, usage("--forward-to", "%q; want an http or https URL", c.ForwardTo)
@@ -44,11 +45,14 @@ func (c *listenCmd) forwarder(env *environment) (*forwarder, error) {
 	if err != nil {
 		return nil, usage("--secret", "not a secret; want whsec_ and the base64 of 24 to 64 bytes")
 	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = c.Concurrency
 	return &forwarder{
-		to: c.ForwardTo, subscription: c.Subscription, secret: secret, attempts: make(map[string]int),
+		out: out,
+		to:  c.ForwardTo, subscription: c.Subscription, secret: secret, attempts: make(map[string]int),
 		client: &http.Client{
 			Timeout:       15 * time.Second,
-			Transport:     http.DefaultTransport.(*http.Transport).Clone(),
+			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
@@ -62,7 +66,11 @@ func (f *forwarder) forward(ctx context.Context, e longline.Event) error {
 	f.attempts[e.Cursor]++
 	attempt := f.attempts[e.Cursor]
 	f.mu.Unlock()
+	began := time.Now()
 	status, err := f.post(ctx, e, attempt)
+	if printed := f.out.forwarded(e, status, time.Since(began), err); printed != nil {
+		return printed
+	}
 	if err == nil && status >= 200 && status <= 299 {
 		f.forget(e)
 		return nil

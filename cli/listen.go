@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	longline "github.com/longline-push/longline/client/go"
 )
@@ -17,8 +16,9 @@ type listenCmd struct {
 	Filter       string   `placeholder:"EXPRESSION" help:"Only events for which this says yes, e.g. 'event.data.amount > 100'. Channels only."`
 	Consumer     string   `placeholder:"ID" help:"Who attaches: the same one again takes over, another one stands by; made up if not given. Subscriptions only."`
 
-	ForwardTo string `placeholder:"URL" help:"POST each event there and acknowledge it only once answered with 2xx."`
-	Secret    string `placeholder:"WHSEC" help:"Sign what is forwarded with this secret; one is made up and printed if not given."`
+	ForwardTo   string `placeholder:"URL" help:"POST each event there and acknowledge it only once answered with 2xx."`
+	Concurrency int    `default:"1" placeholder:"N" help:"POST so many events at once; those of one key stay in order. Forwarding only."`
+	Secret      string `placeholder:"WHSEC" help:"Sign what is forwarded with this secret; one is made up and printed if not given."`
 
 	clientFlags `embed:""`
 }
@@ -34,28 +34,30 @@ func (c *listenCmd) Run(env *environment) error {
 		return usage("--consumer", "goes with --subscription")
 	case c.ForwardTo == "" && c.Secret != "":
 		return usage("--secret", "goes with --forward-to")
+	case c.Concurrency < 1 || c.Concurrency > 1000:
+		return usage("--concurrency", "%d; want 1 to 1000", c.Concurrency)
+	case c.ForwardTo == "" && c.Concurrency > 1:
+		return usage("--concurrency", "goes with --forward-to")
 	}
 	client, err := c.client(env)
 	if err != nil {
 		return err
 	}
+	out := c.report(env)
 	o := longline.SubscriptionOptions{
 		Consumer: c.Consumer,
-		Handler:  func(_ context.Context, e longline.Event) error { return printLine(env, e.Raw) },
-		OnGap: func(g longline.Gap) {
-			fmt.Fprintf(env.stderr, "gap in %s: the events after %s up to %s won't come (%s)\n", g.Channel, g.From, g.To, g.Reason)
-		},
-		OnReject: func(e longline.Event, err error) {
-			fmt.Fprintf(env.stderr, "event %s rejected: %v\n", e.ID, err)
-		},
+		Handler:  func(_ context.Context, e longline.Event) error { return out.event(e) },
+		OnState:  out.state,
+		OnGap:    out.gap,
+		OnReject: out.reject,
 	}
 	if c.ForwardTo != "" {
-		f, err := c.forwarder(env)
+		f, err := c.forwarder(env, out)
 		if err != nil {
 			return err
 		}
 		defer f.client.CloseIdleConnections()
-		o.Handler = f.forward
+		o.Handler, o.Concurrency = f.forward, c.Concurrency
 	}
 	var line *longline.Subscription
 	if c.Subscription != "" {
@@ -66,5 +68,5 @@ func (c *listenCmd) Run(env *environment) error {
 	if err != nil {
 		return usage("--channel, --types", "%v", err)
 	}
-	return line.Run(env.ctx)
+	return c.hint(line.Run(env.ctx))
 }

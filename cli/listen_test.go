@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -234,6 +235,45 @@ func TestListenForwards(t *testing.T) {
 	}
 }
 
+// TestListenForwardsAtOnceByKey: a call that takes its time holds up its own
+// key and no other.
+func TestListenForwardsAtOnceByKey(t *testing.T) {
+	newCLIGateway(t)
+	const secret = "whsec_YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcywgb2s="
+	slow := make(chan struct{})
+	r := newReceiver(t, secret, func(e longline.Event, _ string) int {
+		if e.ID == "1" {
+			<-slow
+		}
+		return http.StatusNoContent
+	})
+	mustRunWith(t, `{"type":"t","id":"1","partitionkey":"a"}
+{"type":"t","id":"2","partitionkey":"a"}
+{"type":"t","id":"3","partitionkey":"b"}
+{"type":"t","id":"4","partitionkey":"b"}
+`, "publish", "acct-42", "--ndjson")
+	background(t, "listen", "--channel", "acct-42", "--since", "earliest", "--forward-to", r.URL, "--secret", secret, "--concurrency", "4")
+	waitUntil(t, "the other key's events are forwarded", func() bool { return slices.Contains(r.ids(), "4") })
+	if ids := r.ids(); slices.Contains(ids, "2") {
+		t.Errorf("forwarded %v: 2 came before 1 was answered", ids)
+	}
+	close(slow)
+	waitUntil(t, "the slow key goes on", func() bool { return slices.Contains(r.ids(), "2") })
+}
+
+func TestTokenWithoutRightsSaysSo(t *testing.T) {
+	for args, want := range map[string]bool{"token": true, "token --sub a": true, "token --subscribe c": false, "token --admin": false} {
+		var stdout, stderr bytes.Buffer
+		t.Setenv("LONGLINE_JWT_SECRET", cliSecret)
+		if err := Run(t.Context(), strings.Fields(args), strings.NewReader(""), &stdout, &stderr); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(stderr.String(), "no rights"); got != want || strings.Count(stdout.String(), "\n") != 1 {
+			t.Errorf("%s: said %q, printed %q", args, &stderr, &stdout)
+		}
+	}
+}
+
 func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 	url := newCLIGateway(t)
 	for _, test := range []struct {
@@ -247,7 +287,7 @@ func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 		{"publish acct+42 --type t", "<channel>", 2},
 		{"publish acct-42 --ndjson --type t", "--ndjson", 2},
 		{"publish acct-42 --ndjson", "line 2: id", 1},
-		{"publish acct-42 --type t --token nonsense", "unauthorized", 1},
+		{"publish acct-42 --type t --token nonsense", "token inspect", 1},
 		{"publish longline.events --type t", "forbidden", 1},
 		{"listen", "--channel", 2},
 		{"listen --channel a --subscription b", "--channel", 2},
@@ -255,12 +295,14 @@ func TestClientCommandsSayWhatIsWrong(t *testing.T) {
 		{"listen --channel a --consumer me", "--consumer", 2},
 		{"listen --channel a --secret whsec_AAAA", "--secret", 2},
 		{"listen --channel a --forward-to here", "--forward-to", 2},
+		{"listen --channel a --concurrency 2", "--concurrency", 2},
+		{"listen --channel a --concurrency 0 --forward-to " + url, "--concurrency", 2},
 		{"listen --channel a --forward-to " + url + " --secret ?", "--secret", 2},
 		{"listen --channel a,,b", "channel", 2},
 		{"listen --channel a --since yesterday", "bad_request", 1},
 		{"listen --channel a --transport smoke", "--transport", 2},
 		{"sub put crm", "--channel", 2},
-		{"sub put crm --json {", "--json", 2},
+		{"sub put crm --definition {", "--definition", 2},
 		{"sub redrive crm", "redrive", 2},
 	} {
 		var stdout, stderr bytes.Buffer

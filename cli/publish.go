@@ -99,8 +99,19 @@ func (c *publishCmd) send(env *environment, client *longline.Client, events []lo
 	if len(events) == 0 {
 		return nil
 	}
+	people := env.people(c.JSON)
 	published, err := client.Publish(env.ctx, c.Channel, events...)
 	for _, p := range published {
+		if people {
+			again := ""
+			if p.Duplicate {
+				again = " (was published before)"
+			}
+			if err := printLine(env, []byte(p.Cursor+" "+printable(p.ID)+again)); err != nil {
+				return err
+			}
+			continue
+		}
 		line, encodeErr := json.Marshal(p)
 		if encodeErr != nil {
 			return encodeErr
@@ -109,7 +120,7 @@ func (c *publishCmd) send(env *environment, client *longline.Client, events []lo
 			return err
 		}
 	}
-	return err
+	return c.hint(err)
 }
 
 // readEvent reads an event in the short form or as it was received.

@@ -20,13 +20,15 @@ type serveCmd struct {
 	Broker      string `default:"embedded:./longline-data" placeholder:"URL" help:"embedded:DIR[?fsync=always|everysec], redis://…, rediss://…, redis+sentinel://… or redis+cluster://h1,h2."`
 	Node        string `placeholder:"NAME" help:"This node's name; made up if not given."`
 
-	JWTSecret    string   `name:"jwt-secret" placeholder:"SECRET" help:"Verify HS256/384/512 tokens with it; at least 32 bytes."`
-	JWTPublicKey string   `name:"jwt-public-key" placeholder:"FILE" help:"Verify tokens with a PEM public key: RSA, ECDSA or Ed25519."`
-	JWKS         string   `name:"jwks" placeholder:"FILE|URL" help:"Verify tokens with the keys of a JSON Web Key Set."`
-	JWTIssuer    string   `name:"jwt-issuer" placeholder:"ISS" help:"What a token's iss must be."`
-	JWTAudience  string   `name:"jwt-audience" placeholder:"AUD" help:"What a token's aud must hold."`
-	SecretKey    string   `name:"secret-key" placeholder:"SECRET" help:"Encrypts secrets at rest; at least 32 bytes; required on Redis."`
-	CORSOrigin   []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
+	JWTSecretFile string   `name:"jwt-secret-file" placeholder:"FILE" help:"Verify HS256/384/512 tokens with the secret in it; at least 32 bytes."`
+	JWTSecret     string   `name:"jwt-secret" placeholder:"SECRET" help:"That secret itself, for the environment: on a command line others see it."`
+	JWTPublicKey  string   `name:"jwt-public-key" placeholder:"FILE" help:"Verify tokens with a PEM public key: RSA, ECDSA or Ed25519."`
+	JWKS          string   `name:"jwks" placeholder:"FILE|URL" help:"Verify tokens with the keys of a JSON Web Key Set."`
+	JWTIssuer     string   `name:"jwt-issuer" placeholder:"ISS" help:"What a token's iss must be."`
+	JWTAudience   string   `name:"jwt-audience" placeholder:"AUD" help:"What a token's aud must hold."`
+	SecretKeyFile string   `name:"secret-key-file" placeholder:"FILE" help:"Encrypt secrets at rest with the key in it; at least 32 bytes; required on Redis."`
+	SecretKey     string   `name:"secret-key" placeholder:"SECRET" help:"That key itself, for the environment: on a command line others see it."`
+	CORSOrigin    []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
 
 	CallbackAllow []string `name:"callback-allow-cidr" placeholder:"CIDR" help:"Let callbacks connect to this network too, at any port."`
 	CallbackProxy string   `name:"callback-proxy" placeholder:"URL" help:"Connect to callbacks' endpoints through this HTTP proxy, by CONNECT."`
@@ -50,13 +52,15 @@ type serveCmd struct {
 	MaxUnread        byteCount     `default:"256KiB" placeholder:"SIZE" help:"Answers that may wait for a connection that doesn't read."`
 	MaxTokenUnread   byteCount     `default:"16MiB" placeholder:"SIZE" help:"The same for all connections of one sub."`
 	MaxNodeUnread    byteCount     `default:"0" placeholder:"SIZE" help:"The same for all connections; 0 for an eighth of --memory."`
-	Memory           byteCount     `default:"0" placeholder:"SIZE" help:"What the process should stay below; 0 for 80 %% of the machine's or container's."`
+	Memory           byteCount     `default:"0" placeholder:"SIZE" help:"What the process should stay below; 0 for 80 % of the machine's or container's."`
 	MaxTotalBytes    byteCount     `default:"0" placeholder:"SIZE" help:"All logs together, about; 0 for as much as there is room."`
 	DedupeWindow     time.Duration `default:"10m" placeholder:"TIME" help:"How long event ids are remembered."`
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 	Config    string `placeholder:"FILE" help:"A YAML file with the same names as these flags, and retention."`
+
+	Check bool `help:"Say whether the configuration is right, and end."`
 
 	file *configuration `kong:"-"`
 }
@@ -66,18 +70,32 @@ func (c *serveCmd) Run(env *environment) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if c.Check {
+		if err := c.options(env).Check(env.ctx); err != nil {
+			return asUsage(err)
+		}
+		_, err := fmt.Fprintln(env.stdout, "the configuration is right")
+		return err
+	}
 	n, err := node.New(env.ctx, c.options(env))
 	if err != nil {
 		return asUsage(err)
 	}
+	warnOfSecrets(env.stderr, env.args) // of one that runs: what is wrong with another is one line
 	c.announce(env.stdout, n)
 	err = n.Run(env.ctx)
 	return errors.Join(err, n.Shutdown())
 }
 
-// check finds flags that a node would take for others: its zero values stand
-// for defaults.
-func (c *serveCmd) check() error {
+// check reads the secrets and finds flags that a node would take for others:
+// its zero values stand for defaults.
+func (c *serveCmd) check() (err error) {
+	if c.JWTSecret, err = secretOf("--jwt-secret", c.JWTSecret, c.JWTSecretFile); err != nil {
+		return err
+	}
+	if c.SecretKey, err = secretOf("--secret-key", c.SecretKey, c.SecretKeyFile); err != nil {
+		return err
+	}
 	for flag, d := range map[string]time.Duration{"--write-timeout": c.WriteTimeout, "--drain": c.Drain, "--dedupe-window": c.DedupeWindow} {
 		if d <= 0 {
 			return usage(flag, "%v; want a time above 0, e.g. 30s", d)

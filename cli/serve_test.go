@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("LONGLINE_TEST_PROCESS") != "" {
 		os.Unsetenv("LONGLINE_TEST_PROCESS")
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		err := Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+		err := Run(ctx, Args(), os.Stdin, os.Stdout, os.Stderr)
 		stop()
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(ExitStatus(err))
@@ -85,6 +86,7 @@ type running struct {
 	out        *output
 	stop       func() error // ends it in good order
 	kill       func()       // SIGKILL; processes only
+	process    *exec.Cmd    // processes only
 }
 
 // start runs the gateway in this process, keyless, with its data in dir.
@@ -107,11 +109,11 @@ func start(t *testing.T, dir string, args ...string) *running {
 }
 
 // startProcess is start in a process of its own.
-func startProcess(t *testing.T, dir string) *running {
+func startProcess(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "--listen", "127.0.0.1:0", "--admin-listen", "", "--broker", "embedded:"+dir, "--drain", "5s")
+	cmd := exec.Command(os.Args[0], append([]string{"--listen", "127.0.0.1:0", "--broker", "embedded:" + dir, "--drain", "5s", "--admin-listen", ""}, args...)...)
 	cmd.Env = append(os.Environ(), "LONGLINE_TEST_PROCESS=1")
-	r := &running{t: t, out: new(output)}
+	r := &running{t: t, out: new(output), process: cmd}
 	cmd.Stdout, cmd.Stderr = r.out, r.out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -124,7 +126,9 @@ func startProcess(t *testing.T, dir string) *running {
 	r.stop = func() error { return end(syscall.SIGTERM) }
 	r.kill = func() { end(syscall.SIGKILL) }
 	t.Cleanup(r.kill)
-	r.announced()
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, "-secret") }) {
+		r.announced()
+	}
 	return r
 }
 
@@ -349,7 +353,12 @@ func TestWrongConfiguration(t *testing.T) {
 		{"retention that contradicts itself", "--config " + file("ret2.yaml", "retention: [{channels: a, replay: 2h, max_age: 1h}]"), 2, []string{"retention", "max_age"}},
 		{"bad pattern of retention", "--config " + file("ret3.yaml", "retention: [{channels: a.**.b}]"), 2, []string{"retention", "a.**.b"}},
 		{"bad value in the file", "--config " + file("val.yaml", "drain: soon"), 2, []string{"--drain", "soon"}},
-		{"port taken", "--listen " + busy.Addr().String(), 1, []string{"--listen", "in use"}},
+		{"port taken", "--listen " + busy.Addr().String(), 1, []string{"--listen", "in use", "another gateway", "127.0.0.1:0"}},
+		{"second gateway on one machine", "--listen 127.0.0.1:0 --admin-listen " + busy.Addr().String(), 1, []string{"--admin-listen", "in use", "another gateway", "an empty one"}},
+		{"secret twice", "--jwt-secret a --jwt-secret-file b", 2, []string{"--jwt-secret-file", "LONGLINE_JWT_SECRET", "one of them"}},
+		{"secret's file not there", "--jwt-secret-file " + filepath.Join(dir, "none"), 2, []string{"--jwt-secret-file", "no such file"}},
+		{"secret's file empty", "--secret-key-file " + file("empty", "\n"), 2, []string{"--secret-key-file", "empty"}},
+		{"short secret in a file", "--jwt-secret-file " + file("short", "short\n"), 2, []string{"--jwt-secret", "5 bytes", "32"}},
 		{"token without a key", "token --broker embedded:" + filepath.Join(dir, "nowhere"), 2, []string{"--jwt-secret", "required"}},
 		{"publishing to no channel", "publish a..b --type t", 2, []string{"<channel>", "empty segment", "A-Z"}},
 		{"publishing without a type", "publish a", 2, []string{"--type", "required"}},

@@ -1,26 +1,31 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 )
 
 // subCmd is about durable subscriptions.
 type subCmd struct {
-	List    subListCmd    `cmd:"" help:"Print all that the token covers, one a line."`
-	Get     subGetCmd     `cmd:"" help:"Print one, and how it is."`
-	Put     subPutCmd     `cmd:"" help:"Create or replace one."`
-	Delete  subDeleteCmd  `cmd:"" help:"Delete one."`
-	Seek    subSeekCmd    `cmd:"" help:"Move one's cursor, back or forward."`
-	Pause   subPauseCmd   `cmd:"" help:"Hold delivery; events wait."`
-	Resume  subResumeCmd  `cmd:"" help:"Deliver again."`
-	Dead    subDeadCmd    `cmd:"" help:"Print the dead letters, one a line."`
-	Redrive subRedriveCmd `cmd:"" help:"Deliver dead letters again."`
+	List         subListCmd         `cmd:"" help:"List all that the token covers."`
+	Get          subGetCmd          `cmd:"" help:"Print one, and how it is."`
+	Put          subPutCmd          `cmd:"" help:"Create or replace one."`
+	Patch        subPatchCmd        `cmd:"" help:"Change some of one."`
+	Delete       subDeleteCmd       `cmd:"" help:"Delete one."`
+	Seek         subSeekCmd         `cmd:"" help:"Move one's cursor, back or forward."`
+	Pause        subPauseCmd        `cmd:"" help:"Hold delivery; events wait."`
+	Resume       subResumeCmd       `cmd:"" help:"Deliver again."`
+	Test         subTestCmd         `cmd:"" help:"Send a test event by its callback, and print what came back."`
+	RotateSecret subRotateSecretCmd `cmd:"" help:"Print a new secret for its callback; the old one signs for 24 h more."`
+	Attempts     subAttemptsCmd     `cmd:"" help:"List what its callback was sent, the newest first."`
+	Trace        subTraceCmd        `cmd:"" help:"Print what became of an event."`
+	Resend       subResendCmd       `cmd:"" help:"Deliver single events again."`
+	Replay       subReplayCmd       `cmd:"" help:"Deliver a range again, beside what is delivered anyway."`
+	Dead         subDeadCmd         `cmd:"" help:"Dead letters: list or remove them."`
+	Redrive      subRedriveCmd      `cmd:"" help:"Deliver dead letters again."`
 }
 
 // subName is a subscription's name and where its gateway is.
@@ -34,108 +39,105 @@ func (s *subName) path(rest string) string {
 	return "/v1/subscriptions/" + url.PathEscape(s.Name) + rest
 }
 
-// call makes a call and prints the answer, if there is one.
-func (s *subName) call(env *environment, method, rest string, body any) error {
-	client, err := s.client(env)
+// ask makes a call and prints the answer, if there is one.
+func (s *subName) ask(env *environment, method, rest string, body any) error {
+	answer, err := s.call(env, method, s.path(rest), body)
+	if err != nil || len(answer) == 0 {
+		return err
+	}
+	if !env.people(s.JSON) {
+		return printJSON(env, answer)
+	}
+	f, err := parseFields(answer)
 	if err != nil {
 		return err
 	}
-	var answer json.RawMessage
-	if err := client.Do(env.ctx, method, s.path(rest), body, &answer); err != nil {
-		return err
+	if f.at("channels") == "" {
+		return printJSON(env, answer)
 	}
-	if len(answer) == 0 {
-		return nil
+	return describeSubscription(env, f)
+}
+
+// describeSubscription prints a subscription for people.
+func describeSubscription(env *environment, f fields) error {
+	callback := f.at("callback.url")
+	if breaker := f.at("status.callback.breaker"); breaker != "" {
+		callback += " (breaker " + breaker + ")"
 	}
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, answer, "", "  "); err != nil {
-		return fmt.Errorf("read answer: %w", err)
+	return facts(env, "name", f.at("name"), "state", stateOf(f), "channels", f.at("channels"), "types", f.at("types"), "filter", f.at("filter"),
+		"cursor", f.at("cursor"), "behind", behindOf(f), "window", f.at("window"), "partitions", f.at("group.partitions"),
+		"callback", callback, "last error", f.at("status.callback.last_error"), "secret", f.at("secret"),
+		"dead letters", f.at("status.dead"), "description", f.at("description"), "labels", f.at("labels"))
+}
+
+// stateOf says how a subscription is and who has it.
+func stateOf(f fields) string {
+	state := f.at("status.state")
+	if consumer := f.at("status.consumer"); consumer != "" {
+		state += " by " + f.at("status.transport") + ": " + consumer + " on " + f.at("status.node")
 	}
-	return printLine(env, indented.Bytes())
+	return state
+}
+
+func behindOf(f fields) string {
+	events, seconds := f.at("status.lag.events"), f.at("status.lag.seconds")
+	if events == "" || events == "0" {
+		return events
+	}
+	return events + " events, " + seconds + " s"
 }
 
 type subListCmd struct {
 	Prefix string `placeholder:"TEXT" help:"Only names that begin so."`
 	State  string `placeholder:"STATE" help:"Only those that are live, pull, waiting, callback, offline, paused or disabled."`
+	Label  string `placeholder:"KEY=VALUE" help:"Only those with this label."`
 
 	clientFlags `embed:""`
 }
 
 func (c *subListCmd) Run(env *environment) error {
 	q := url.Values{}
-	if c.Prefix != "" {
-		q.Set("prefix", c.Prefix)
-	}
-	if c.State != "" {
-		q.Set("state", c.State)
-	}
-	return pages(env, &c.clientFlags, "/v1/subscriptions", "subscriptions", "cursor", q)
-}
-
-// pages prints a list's entries, one a line, page by page.
-func pages(env *environment, f *clientFlags, path, entries, next string, q url.Values) error {
-	client, err := f.client(env)
-	if err != nil {
-		return err
-	}
-	for {
-		var page map[string]json.RawMessage
-		if err := client.Do(env.ctx, http.MethodGet, path+"?"+q.Encode(), nil, &page); err != nil {
-			return err
+	for name, value := range map[string]string{"prefix": c.Prefix, "state": c.State, "label": c.Label} {
+		if value != "" {
+			q.Set(name, value)
 		}
-		var list []json.RawMessage
-		if err := json.Unmarshal(page[entries], &list); err != nil {
-			return fmt.Errorf("read answer: %w", err)
-		}
-		for _, entry := range list {
-			if err := printLine(env, entry); err != nil {
-				return err
-			}
-		}
-		var more string
-		if err := json.Unmarshal(page["next"], &more); err != nil || more == "" {
-			return nil
-		}
-		q.Set(next, more)
 	}
+	return c.pages(env, "/v1/subscriptions", "subscriptions", "cursor", q, []column{
+		field("NAME", "name"), field("STATE", "status.state"), field("CONSUMER", "status.consumer"),
+		field("CHANNELS", "channels"), {"BEHIND", behindOf}, field("DEAD", "status.dead"),
+	}, "no subscriptions")
 }
 
 type subGetCmd struct{ subName }
 
-func (c *subGetCmd) Run(env *environment) error { return c.call(env, http.MethodGet, "", nil) }
+func (c *subGetCmd) Run(env *environment) error { return c.ask(env, http.MethodGet, "", nil) }
 
 type subPutCmd struct {
-	Channel  []string `placeholder:"CHANNEL" help:"A channel it follows; repeat it for more."`
-	Types    []string `placeholder:"PATTERN" help:"Only these types of event."`
-	Filter   string   `placeholder:"EXPRESSION" help:"Only events for which this says yes, e.g. 'event.data.amount > 100'."`
-	Start    string   `placeholder:"SINCE" help:"Where it starts: latest (the default), earliest, a cursor or an RFC 3339 time."`
-	Window   int      `placeholder:"N" help:"How many events may be unacknowledged at once."`
-	Callback string   `placeholder:"URL" help:"Where events are posted while nobody is attached."`
-	JSON     string   `name:"json" placeholder:"JSON|-" help:"The whole definition, in place of the other flags; - reads it from stdin."`
+	Channel    []string `placeholder:"CHANNEL" help:"A channel it follows; repeat it for more."`
+	Types      []string `placeholder:"PATTERN" help:"Only these types of event."`
+	Filter     string   `placeholder:"EXPRESSION" help:"Only events for which this says yes, e.g. 'event.data.amount > 100'."`
+	Start      string   `placeholder:"SINCE" help:"Where it starts: latest (the default), earliest, a cursor or an RFC 3339 time."`
+	Window     int      `placeholder:"N" help:"How many events may be unacknowledged at once."`
+	Callback   string   `placeholder:"URL" help:"Where events are posted while nobody is attached."`
+	Definition string   `placeholder:"JSON|-" help:"The whole definition, in place of the other flags; - reads it from stdin."`
 
 	subName
 }
 
 func (c *subPutCmd) Run(env *environment) error {
 	flags := len(c.Channel) > 0 || len(c.Types) > 0 || c.Filter != "" || c.Start != "" || c.Window != 0 || c.Callback != ""
-	if c.JSON != "" {
+	if c.Definition != "" {
 		if flags {
-			return usage("--json", "is the whole definition; want none of the other flags with it")
+			return usage("--definition", "is the whole; want none of the other flags with it")
 		}
-		definition := []byte(c.JSON)
-		if c.JSON == "-" {
-			var err error
-			if definition, err = io.ReadAll(env.stdin); err != nil {
-				return fmt.Errorf("read definition: %w", err)
-			}
+		definition, err := jsonOf(env, "--definition", c.Definition, `{"channels":["acct-42"]}`)
+		if err != nil {
+			return err
 		}
-		if !json.Valid(definition) {
-			return usage("--json", "not JSON; want e.g. '{\"channels\":[\"acct-42\"]}', or - for stdin")
-		}
-		return c.call(env, http.MethodPut, "", json.RawMessage(definition))
+		return c.ask(env, http.MethodPut, "", definition)
 	}
 	if len(c.Channel) == 0 {
-		return usage("--channel", "required, unless --json has it")
+		return usage("--channel", "required, unless --definition has it")
 	}
 	definition := map[string]any{"channels": c.Channel}
 	if len(c.Types) > 0 {
@@ -153,12 +155,40 @@ func (c *subPutCmd) Run(env *environment) error {
 	if c.Callback != "" {
 		definition["callback"] = map[string]string{"url": c.Callback}
 	}
-	return c.call(env, http.MethodPut, "", definition)
+	return c.ask(env, http.MethodPut, "", definition)
+}
+
+// jsonOf is the JSON that a flag or argument holds, or stdin where that is "-".
+func jsonOf(env *environment, flag, text, example string) (json.RawMessage, error) {
+	raw := []byte(text)
+	if text == "-" {
+		var err error
+		if raw, err = io.ReadAll(env.stdin); err != nil {
+			return nil, fmt.Errorf("read %s: %w", flag, err)
+		}
+	}
+	if !json.Valid(raw) {
+		return nil, usage(flag, "not JSON; want e.g. '%s', or - for stdin", example)
+	}
+	return raw, nil
+}
+
+type subPatchCmd struct {
+	subName
+	Patch string `arg:"" help:"What to change, as JSON (RFC 7396): null takes a field away; - reads it from stdin."`
+}
+
+func (c *subPatchCmd) Run(env *environment) error {
+	patch, err := jsonOf(env, "<patch>", c.Patch, `{"window":64}`)
+	if err != nil {
+		return err
+	}
+	return c.ask(env, http.MethodPatch, "", patch)
 }
 
 type subDeleteCmd struct{ subName }
 
-func (c *subDeleteCmd) Run(env *environment) error { return c.call(env, http.MethodDelete, "", nil) }
+func (c *subDeleteCmd) Run(env *environment) error { return c.ask(env, http.MethodDelete, "", nil) }
 
 type subSeekCmd struct {
 	subName
@@ -166,34 +196,19 @@ type subSeekCmd struct {
 }
 
 func (c *subSeekCmd) Run(env *environment) error {
-	return c.call(env, http.MethodPost, "/seek", map[string]string{"to": c.To})
+	return c.ask(env, http.MethodPost, "/seek", map[string]string{"to": c.To})
 }
 
 type subPauseCmd struct{ subName }
 
 func (c *subPauseCmd) Run(env *environment) error {
-	return c.call(env, http.MethodPost, "/pause", nil)
+	return c.ask(env, http.MethodPost, "/pause", nil)
 }
 
 type subResumeCmd struct{ subName }
 
 func (c *subResumeCmd) Run(env *environment) error {
-	return c.call(env, http.MethodPost, "/resume", nil)
-}
-
-type subDeadCmd struct {
-	Since string `placeholder:"SINCE" help:"Only those since then."`
-	Limit int    `default:"100" placeholder:"N" help:"How many to ask for at a time."`
-
-	subName
-}
-
-func (c *subDeadCmd) Run(env *environment) error {
-	q := url.Values{"limit": {strconv.Itoa(c.Limit)}}
-	if c.Since != "" {
-		q.Set("since", c.Since)
-	}
-	return pages(env, &c.clientFlags, c.path("/dead"), "dead", "since", q)
+	return c.ask(env, http.MethodPost, "/resume", nil)
 }
 
 type subRedriveCmd struct {
@@ -210,5 +225,5 @@ func (c *subRedriveCmd) Run(env *environment) error {
 	if !c.All {
 		body = map[string]any{"ids": c.ID}
 	}
-	return c.call(env, http.MethodPost, "/dead/redrive", body)
+	return c.ask(env, http.MethodPost, "/dead/redrive", body)
 }

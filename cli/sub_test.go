@@ -21,7 +21,7 @@ func TestSubscriptionsByCommandLine(t *testing.T) {
 	if err := json.Unmarshal([]byte(made), &definition); err != nil || len(definition.Channels) != 1 || definition.Types[0] != "email.*" || definition.Window != 64 {
 		t.Fatalf("put printed %s (%v)", made, err)
 	}
-	mustRunWith(t, `{"channels":["acct-43"],"start":"earliest"}`, "sub", "put", "crm-43", "--json", "-")
+	mustRunWith(t, `{"channels":["acct-43"],"start":"earliest"}`, "sub", "put", "crm-43", "--definition", "-")
 	if listed := strings.TrimSpace(mustRun(t, "sub", "list", "--prefix", "crm-")); strings.Count(listed, "\n") != 1 || !strings.Contains(listed, "crm-43") {
 		t.Errorf("list printed %s, want two lines", listed)
 	}

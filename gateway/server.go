@@ -6,6 +6,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -48,7 +49,9 @@ type Options struct {
 	LoopbackOnly bool
 	// Broken says why only a restart helps, nil while that isn't so: /livez
 	// fails then. nil: never.
-	Broken     func() error
+	Broken func() error
+	// Backup writes a copy of the data as a tar. nil: the data is elsewhere.
+	Backup     func(context.Context, io.Writer) error
 	Version    string                // shown by /v1/nodes
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // nil: slog.Default()
@@ -139,6 +142,7 @@ func (s *Server) ownRoutes() []route {
 		{"GET", "/v1/channels", admin, s.listChannels},
 
 		{"POST", "/v1/tokens/revoke", admin, s.revoke},
+		{"POST", "/v1/backup", admin, s.backup},
 		{"GET", "/v1/nodes", admin, s.listNodes},
 		{"GET", "/v1/connections", admin, s.listConnections},
 		{"DELETE", "/v1/connections/{id}", admin, s.closeConnection},

@@ -665,7 +665,9 @@ func TestForeignHostIsRefusedOnLoopback(t *testing.T) {
 }
 
 func TestOpenAPIAgreesWithTheRoutes(t *testing.T) {
-	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events"}} // pull
+	routes := []gateway.Route{ // pull
+		{Method: "GET", Path: "/v1/subscriptions/{name}/events"}, {Method: "DELETE", Path: "/v1/subscriptions/{name}/events"},
+	}
 	for _, r := range subscriptions.New(subscriptions.Options{}).Routes() {
 		routes = append(routes, gateway.Route(r))
 	}

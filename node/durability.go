@@ -55,7 +55,10 @@ func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *aut
 		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
 		Revocations: revocations,
 	})
-	routes := []gateway.Route{{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull}}
+	routes := []gateway.Route{
+		{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull},
+		{Method: "DELETE", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServeRelease},
+	}
 	for _, r := range d.api.Routes() {
 		routes = append(routes, gateway.Route(r))
 	}

@@ -28,21 +28,21 @@ type keys struct {
 
 // checkKeys finds out by what tokens are verified. Without any key, which only
 // a gateway on this machine alone may be, it keeps one of its own.
-func (o *Options) checkKeys(s store) (k keys, err error) {
+func (o *Options) checkKeys(s store, keep func(file string) ([]byte, error)) (k keys, err error) {
 	given := o.JWTSecret != "" || o.JWTPublicKey != "" || o.JWKS != ""
 	if s.embedded == nil {
 		if !given {
-			return k, wrong("jwt-secret", "required with a Redis broker, or --jwt-public-key or --jwks: nodes must share the key")
+			return k, wrong("jwt-secret", "required with a Redis broker (by --jwt-secret-file, say), or --jwt-public-key or --jwks: nodes must share the key")
 		}
 		if o.SecretKey == "" {
-			return k, wrong("secret-key", "required with a Redis broker, at least %d bytes: nodes must share it", auth.MinSecret)
+			return k, wrong("secret-key", "required with a Redis broker (by --secret-key-file, say), at least %d bytes: nodes must share it", auth.MinSecret)
 		}
 	}
 	if o.SecretKey != "" && len(o.SecretKey) < auth.MinSecret {
 		return k, wrong("secret-key", "%d bytes; want at least %d", len(o.SecretKey), auth.MinSecret)
 	}
 	if k.vaultKey = []byte(o.SecretKey); o.SecretKey == "" {
-		if k.vaultKey, err = auth.KeepSecret(filepath.Join(s.embedded.Dir, vaultFile)); err != nil {
+		if k.vaultKey, err = keep(filepath.Join(s.embedded.Dir, vaultFile)); err != nil {
 			return k, wrong("broker", "%w", err)
 		}
 	}
@@ -60,9 +60,9 @@ func (o *Options) checkKeys(s store) (k keys, err error) {
 	}
 	k.development = true
 	if err := loopback(o.Listen); err != nil {
-		return k, wrong("listen", "%w; without --jwt-secret, --jwt-public-key or --jwks want a loopback address such as 127.0.0.1:8080", err)
+		return k, wrong("listen", "%w; without --jwt-secret-file, --jwt-public-key or --jwks want a loopback address such as 127.0.0.1:8080", err)
 	}
-	if k.secret, err = auth.KeepSecret(filepath.Join(s.embedded.Dir, keyFile)); err != nil {
+	if k.secret, err = keep(filepath.Join(s.embedded.Dir, keyFile)); err != nil {
 		return k, wrong("broker", "%w", err)
 	}
 	return k, nil

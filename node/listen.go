@@ -1,13 +1,22 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"syscall"
 )
 
+// listen says the way out where another gateway on this machine is first.
 func listen(option, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		other := "127.0.0.1:0 for any free port"
+		if option == "admin-listen" {
+			other += ", or an empty one for no metrics and profiles"
+		}
+		return nil, fmt.Errorf("--%s %s: in use, by another gateway or program; want another address, e.g. %s", option, address, other)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--%s %s: %w", option, address, err)
 	}

@@ -68,7 +68,7 @@ type breakable interface {
 // down, whether it has run or not.
 func New(ctx context.Context, o Options) (*Node, error) {
 	o.fillIn()
-	config, err := o.check()
+	config, err := o.check(auth.KeepSecret)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins,
-		Revoked: n.durable.pauseOf, Broken: n.broken,
+		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
 		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)

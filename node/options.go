@@ -1,8 +1,11 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -144,8 +147,28 @@ type checked struct {
 	dialing callback.Dialing
 }
 
-// check finds what is wrong with options before anything is started.
-func (o *Options) check() (*checked, error) {
+// Check finds what is wrong with options that New would find, and makes
+// nothing: no data, no key, no listener.
+func (o Options) Check(ctx context.Context) error {
+	o.fillIn()
+	config, err := o.check(func(file string) ([]byte, error) {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return make([]byte, auth.MinSecret), nil // New makes one
+		}
+		return auth.KeepSecret(file)
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx) // a key set is not to be kept up to date
+	defer cancel()
+	_, err = o.verifier(ctx, config, nil, o.Logger)
+	return err
+}
+
+// check finds what is wrong with options before anything is started. keep reads
+// a key that is kept with the data, and makes it if there is none.
+func (o *Options) check(keep func(file string) ([]byte, error)) (*checked, error) {
 	var out checked
 	var err error
 	if out.store, err = parseStore(o.Broker); err != nil {
@@ -165,7 +188,7 @@ func (o *Options) check() (*checked, error) {
 	if out.dialing, err = o.checkDialing(); err != nil {
 		return nil, err
 	}
-	if out.keys, err = o.checkKeys(out.store); err != nil {
+	if out.keys, err = o.checkKeys(out.store, keep); err != nil {
 		return nil, err
 	}
 	out.dialing.Loopback = out.development

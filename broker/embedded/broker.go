@@ -123,7 +123,7 @@ func Open(opt Options) (*Broker, error) {
 	if err != nil {
 		switch {
 		case held(err):
-			return nil, fmt.Errorf("open embedded broker: %s is in use by another process", opt.Dir)
+			return nil, fmt.Errorf("open embedded broker: %s is in use by another process; want another directory, e.g. --broker embedded:%s-2, or end that one", opt.Dir, opt.Dir)
 		case strings.Contains(err.Error(), "held by current process"): // pebble has no error value for it
 			return nil, fmt.Errorf("open embedded broker: %s is in use by this process already", opt.Dir)
 		}
@@ -148,6 +148,10 @@ func Open(opt Options) (*Broker, error) {
 
 // begin settles the term and starts the workers.
 func (b *Broker) begin() error {
+	b.clearCopies()
+	if err := b.settleFormat(); err != nil {
+		return err
+	}
 	existing, err := b.settleTerm()
 	if err != nil {
 		return err
@@ -179,7 +183,14 @@ func (b *Broker) settleTerm() (existing bool, err error) {
 	batch := b.db.NewBatch()
 	defer batch.Close()
 	_ = batch.Set(keyBoot, appendUint64(nil, b.term), nil)
-	return existing, b.settle(batch)
+	restored, err := b.restored()
+	if err != nil {
+		return false, err
+	}
+	if err := b.settle(batch); err != nil || !restored {
+		return existing, err
+	}
+	return existing, b.opt.fs.Remove(b.opt.fs.PathJoin(b.opt.Dir, restoredFile))
 }
 
 // settle commits a batch and waits for the disk, whatever Fsync says.

@@ -51,3 +51,6 @@ func (b *Broker) HoldSubscriptions() (release func()) {
 	b.subs.mu.Lock()
 	return b.subs.mu.Unlock
 }
+
+// SetFormat makes the store look as if a longline of that format had written it.
+func (b *Broker) SetFormat(format uint64) error { return b.setFormat(b.db.NewBatch(), format) }

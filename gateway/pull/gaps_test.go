@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/longline-push/longline/event"
@@ -33,7 +34,11 @@ func (g *gateway) says(query, want string) {
 			from = i
 		}
 	}
-	if got := string(text[from:]); got != want+"}\n" {
+	got := string(text[from:])
+	if i := strings.Index(got, `,"held_until"`); i >= 0 { // a time: TestHoldIsToldAndGivenUp
+		got = got[:i] + "}\n"
+	}
+	if got != want+"}\n" {
 		g.t.Fatalf("pull %s: got %s, want %s", query, got, want)
 	}
 }

@@ -6,6 +6,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,7 +75,7 @@ const (
 	maxMax      = 1000
 	defaultWait = 0
 	maxWait     = 50 * time.Second // the server's write time-out is more
-	defaultHold = 5 * time.Minute
+	defaultHold = 30 * time.Second
 	maxHold     = time.Hour
 	maxBytes    = 4 << 20
 )
@@ -141,8 +142,11 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 	if err == nil {
 		err = p.o.Hub.Holds(g) // it may have waited for long
 	}
-	if err != nil || out.count == 0 && len(out.gaps) == 0 {
+	if err != nil || !out.held(q) {
 		l.leave()
+		if err == nil && q.hold == 0 {
+			p.released(r.Context(), l)
+		}
 	} else {
 		l.hold(q.hold)
 	}
@@ -199,9 +203,7 @@ func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
 	h, err := p.o.Manager.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, l)
 	switch {
 	case errors.Is(err, durable.ErrHeld):
-		e := wire.Conflict("another consumer is attached to subscription %q", q.name)
-		e.RetryAfter = 2 * time.Second
-		return nil, e
+		return nil, p.held(ctx, q.name)
 	case errors.Is(err, durable.ErrAlways):
 		return nil, wire.Conflict("subscription %q delivers by callback always (mode \"always\"); nobody can attach to it", q.name)
 	case err != nil:
@@ -219,6 +221,74 @@ func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
 	}
 	p.leases[q.name] = l
 	return l, nil
+}
+
+// held tells who stands by behind whom, and until when at most if that one
+// pulls at this node.
+func (p *Puller) held(ctx context.Context, name string) error {
+	by := "another consumer"
+	if s, err := p.o.Manager.Load(ctx, name); err == nil && s.Owner != nil {
+		by = fmt.Sprintf("consumer %q (%s)", s.Owner.Consumer, s.Owner.Transport)
+	}
+	until := ""
+	p.mu.Lock()
+	if l := p.leases[name]; l != nil {
+		until = l.until()
+	}
+	p.mu.Unlock()
+	e := wire.Conflict("subscription %q is %s's%s", name, by, until)
+	e.RetryAfter = 2 * time.Second
+	return e
+}
+
+// ServeRelease answers DELETE /v1/subscriptions/{name}/events: what a pull
+// holds is given up at once, on whatever node. Held by somebody who doesn't
+// pull, or by another consumer, it stays: 409.
+func (p *Puller) ServeRelease(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	q, err := parse(r.URL.Query(), r.PathValue("name"), g)
+	if err != nil {
+		return err
+	}
+	state, err := p.o.Hub.Subscription(r.Context(), g, q.name)
+	if err != nil {
+		return err
+	}
+	if o := state.Owner; o != nil && o.Kind != durable.Call {
+		if o.Kind != durable.Pull || o.Consumer != q.consumer {
+			return p.held(r.Context(), q.name)
+		}
+		// Whoever holds it, here or elsewhere, is this consumer: attaching takes
+		// it over, and leaving gives it up for everybody.
+		l, err := p.attach(r.Context(), q)
+		if err != nil {
+			return err
+		}
+		l.leave()
+		p.released(r.Context(), l)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// released waits until a lease that was left is nobody's in the broker too,
+// so that who was answered finds it so. A release is stored soon; where it
+// isn't, it still will be.
+func (p *Puller) released(ctx context.Context, l *pullLease) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for {
+		s, err := p.o.Manager.Load(ctx, l.name)
+		if err != nil || s.Owner == nil || s.Generation != l.ownership.Generation {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // pullLease is somebody who pulls, as the owner of a subscription.
@@ -243,6 +313,7 @@ type pullLease struct {
 	busy    bool
 	ended   bool
 	expires *time.Timer
+	ends    time.Time // when expires fires
 	keep    time.Duration
 }
 
@@ -312,6 +383,7 @@ func (l *pullLease) hold(d time.Duration) {
 	l.busy, l.keep = false, d
 	if !l.ended {
 		l.p.timers.Add(1)
+		l.ends = time.Now().Add(d)
 		l.expires = time.AfterFunc(d, func() { defer l.p.timers.Done(); l.contained(l.leave) })
 	}
 }
@@ -321,6 +393,16 @@ func (l *pullLease) stopLocked() {
 		l.p.timers.Done()
 	}
 	l.expires = nil
+}
+
+// until says when the hold ends unless there is another pull or ack.
+func (l *pullLease) until() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.expires == nil {
+		return ""
+	}
+	return fmt.Sprintf(", until %s at most unless that one pulls or acknowledges again", l.ends.UTC().Format(time.RFC3339))
 }
 
 // leave gives the subscription up.
@@ -405,6 +487,7 @@ func (l *pullLease) Acked(p event.Position) {
 		}
 	}
 	if moved && !l.busy && !l.ended && l.expires != nil && l.expires.Stop() {
+		l.ends = time.Now().Add(l.keep)
 		l.expires.Reset(l.keep)
 	}
 }

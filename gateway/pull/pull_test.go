@@ -55,6 +55,15 @@ func newGateway(t *testing.T) *gateway {
 			wire.WriteProblem(w, err)
 		}
 	})
+	mux.HandleFunc("DELETE /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
+		g, _, err := verifier.FromRequest(r)
+		if err == nil {
+			err = puller.ServeRelease(w, r, g)
+		}
+		if err != nil {
+			wire.WriteProblem(w, err)
+		}
+	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
@@ -241,6 +250,63 @@ func TestHoldEnds(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	g.pull(200, "crm", "", 2)
+}
+
+// answer calls for the subscription's events and returns what came.
+func (g *gateway) answer(method, query string) (int, string) {
+	g.t.Helper()
+	r, err := http.NewRequestWithContext(g.t.Context(), method, g.URL+"/v1/subscriptions/crm/events?"+query, nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+g.token)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// TestHoldIsToldAndGivenUp: one curl locks nobody out for long, says for how
+// long, and can be taken back.
+func TestHoldIsToldAndGivenUp(t *testing.T) {
+	g := newGateway(t)
+	g.publish("wanted", 1)
+
+	if _, body := g.answer("GET", "consumer=x&hold=0s"); strings.Contains(body, "held_until") {
+		t.Errorf("held for 0s: %s", body)
+	}
+	g.pull(200, "crm", "consumer=y&hold=0s", 2) // x holds nothing
+
+	began := time.Now()
+	_, body := g.answer("GET", "consumer=x")
+	var held struct {
+		Until time.Time `json:"held_until"`
+	}
+	if err := json.Unmarshal([]byte(body), &held); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if least := began.Add(29 * time.Second); held.Until.Before(least) {
+		t.Errorf("held until %v, want 30 s from %v", held.Until, began)
+	}
+	status, body := g.answer("GET", "consumer=y")
+	if status != 409 || !strings.Contains(body, `consumer \"x\" (pull)`) || !strings.Contains(body, "until 20") {
+		t.Errorf("y is told %d %s, want behind whom and until when", status, body)
+	}
+	if status, body := g.answer("DELETE", "consumer=y"); status != 409 {
+		t.Errorf("y gives up what x holds: %d %s", status, body)
+	}
+	for range 2 { // nothing to give up is no error
+		if status, body := g.answer("DELETE", "consumer=x"); status != 204 {
+			t.Errorf("x gives up: %d %s", status, body)
+		}
+	}
+	g.pull(200, "crm", "consumer=y", 2)
 }
 
 func TestBadPulls(t *testing.T) {

@@ -31,8 +31,11 @@ type gap struct {
 	Reason  string `json:"reason"`
 }
 
+// held tells whether the subscription stays whose events these are.
+func (a *answer) held(q request) bool { return q.hold > 0 && (a.count > 0 || len(a.gaps) > 0) }
+
 // end completes the answer's JSON.
-func (a *answer) end() error {
+func (a *answer) end(q request) error {
 	a.bytes = append(a.bytes, `],"cursor":"`...)
 	a.bytes = append(a.at.Append(a.bytes), '"')
 	if len(a.gaps) > 0 {
@@ -45,6 +48,10 @@ func (a *answer) end() error {
 	if len(a.again) > 0 {
 		a.bytes = append(a.bytes, `,"redelivery":{"cursor":"`...)
 		a.bytes = append(a.again.Append(a.bytes), `"}`...)
+	}
+	if a.held(q) {
+		a.bytes = append(a.bytes, `,"held_until":"`...)
+		a.bytes = append(time.Now().Add(q.hold).UTC().AppendFormat(a.bytes, time.RFC3339), '"')
 	}
 	a.bytes = append(a.bytes, "}\n"...)
 	return nil
@@ -72,7 +79,7 @@ func (l *pullLease) pull(ctx context.Context, q request) (answer, error) {
 			case <-ctx.Done():
 			}
 		}
-		if err := a.end(); err != nil {
+		if err := a.end(q); err != nil {
 			return a, err
 		}
 		l.mu.Lock()

@@ -130,6 +130,15 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 	return nil // somebody else took over since: it comes again
 }
 
+// behind tells a session that stands by who is attached.
+func behind(o *durable.Owner) wire.Control {
+	c := wire.Control{Op: wire.OpStandby}
+	if o != nil {
+		c.Consumer, c.Transport = o.Consumer, o.Transport
+	}
+	return c
+}
+
 // attach acquires the subscription, however long it takes. One runs for a
 // session at a time.
 func (s *Session) attach(context.Context) {
@@ -156,11 +165,13 @@ func (s *Session) attach(context.Context) {
 		case errors.Is(err, durable.ErrHeld):
 			if !stoodBy {
 				stoodBy = true
+				state, _ := manager.Load(d.ctx, d.name) // to tell behind whom, if that is known
+				owner := state.Owner
 				s.mu.Lock()
 				if d.greeted { // it was suspended, and another one came first
 					s.endLocked(wire.CloseTakenOver, "another consumer attached", 0)
 				}
-				s.sayLocked(wire.Control{Op: wire.OpStandby}, "")
+				s.sayLocked(behind(owner), "")
 				s.mu.Unlock()
 				s.push()
 			}

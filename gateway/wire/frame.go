@@ -73,6 +73,10 @@ type Control struct {
 	From    string `json:"from,omitempty"`
 	To      string `json:"to,omitempty"`
 
+	// standby: who is attached
+	Consumer  string `json:"consumer,omitempty"`
+	Transport string `json:"transport,omitempty"`
+
 	// gap, bye
 	Reason    string `json:"reason,omitempty"`
 	Reconnect *bool  `json:"reconnect,omitempty"`
