@@ -63,8 +63,14 @@ func (r *Reader) place(ctx context.Context, since Since, times Times) (*Move, er
 }
 
 // Ahead returns the cursor of the n-th event after the reader's position that
-// its filter takes, or where the log ends before that. The reader stays.
+// its filter takes, or where the log ends before that: the log itself, as of
+// some moment after the call began, since the node may not have heard yet of
+// what another one delivered. The reader stays.
 func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
+	state, err := r.feed.Fresh(ctx)
+	if err != nil {
+		return event.Cursor{}, err
+	}
 	ahead := r.Alone()
 	var items []*feed.Item
 	for n > 0 {
@@ -73,7 +79,17 @@ func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
 			return event.Cursor{}, err
 		}
 		if len(step.Items) == 0 && step.Move == nil {
-			break
+			if ahead.epoch != state.Epoch || ahead.offset >= state.Head {
+				break
+			}
+			before := ahead.offset
+			if err := ahead.beyond(ctx); err != nil {
+				return event.Cursor{}, err
+			}
+			if ahead.page == nil && ahead.offset == before {
+				break // gone meanwhile
+			}
+			continue
 		}
 		for _, item := range step.Items {
 			ahead.Advance(item.Offset)
@@ -85,6 +101,19 @@ func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
 		}
 	}
 	return ahead.Cursor(), nil
+}
+
+// beyond reads what the log has after the reader's position, though the node
+// hasn't heard of it.
+func (r *Reader) beyond(ctx context.Context) error {
+	q := r.Ask()
+	page, err := q.Answer(ctx)
+	if err != nil {
+		r.Forget(q)
+		return err
+	}
+	r.Settle(q, page)
+	return nil
 }
 
 // Redelivered returns up to where events after the reader's position may have

@@ -1,0 +1,35 @@
+package cursor_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
+	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/feed/feedtest"
+)
+
+// What another node delivered this one may not have heard of yet: how far that
+// may have gone is for the log to say.
+func TestAheadEndsWhereTheLogDoes(t *testing.T) {
+	log := feedtest.New()
+	log.Append("a", "t", "", "1")
+	feeds := feed.New(feed.Options{Broker: log, Logger: slog.New(slog.DiscardHandler)}, feed.NewReady())
+	defer feeds.Close()
+	r, _, err := cursor.Open(context.Background(), feeds, "a", nil, cursor.Since{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	log.Append("a", "t", "", "2", "3")
+	log.Silence(true)
+	log.Append("a", "t", "", "4", "5", "6", "7")
+	from := r.From(event.Cursor{Channel: "a", Epoch: "e1", Offset: 1})
+	for n, want := range map[int]string{1: "a@e1-2", 5: "a@e1-6", 32: "a@e1-7"} {
+		if got, err := from.Ahead(context.Background(), n); err != nil || got.String() != want {
+			t.Errorf("%d ahead of 1: %s, %v; want %s", n, got, err, want)
+		}
+	}
+}
