@@ -40,7 +40,7 @@ type Subscriptions interface {
 	Store(ctx context.Context, u Update) error
 
 	// Delete removes the subscription and all that belongs to it: position,
-	// indexes, dead letters, note. ErrConflict unless its version is version,
+	// indexes, dead letters, attempts, note. ErrConflict unless its version is version,
 	// ErrNotFound if it is gone.
 	Delete(ctx context.Context, name string, version uint64) error
 
@@ -284,6 +284,7 @@ type Durable interface {
 	Subscriptions
 	Schedule
 	DeadLetters
+	Attempts
 	Notes
 	Leases
 	Signals

@@ -49,6 +49,8 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		{"dead letters are bounded in bytes", buryBytes},
 		{"many dead letters are marked in pieces", redriveMany},
 		{"dead letters are marked to come again, and removed", redriveRemove},
+		{"attempts are read from the newest on, and go with the subscription", attemptsNewestFirst},
+		{"attempts are bounded", attemptsBounded},
 		{"a note is its owner's", noteIsFenced},
 		{"a lease that ended stays ended", leaseEnds},
 		{"signals reach a node or all, in order", signalsArrive},

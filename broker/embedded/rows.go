@@ -26,6 +26,8 @@ import (
 //	l <name> 0 <seq:8>        a dead letter
 //	i <name> 0 <cursor>       the seq of the letter of that cursor
 //	y <name> 0 <seq:8>        the letter is to be delivered again
+//	a <name> 0 <seq:8>        an attempt of its callback: time, bytes so far, data
+//	b <name>                  which of them there are
 //	n <name>                  its note
 //	h <id>                    a node that joined
 //
@@ -44,6 +46,8 @@ const (
 	rowLetter   = 'l'
 	rowLetterOf = 'i'
 	rowRedrive  = 'y'
+	rowAttempt  = 'a'
+	rowAttempts = 'b'
 	rowNote     = 'n'
 	rowNode     = 'h'
 )

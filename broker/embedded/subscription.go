@@ -426,10 +426,10 @@ func (b *Broker) delete(name string, version uint64) error {
 	_ = batch.Set(keyVersions, appendUint64(nil, max(last, version)), nil)
 	index(batch, name, &old, &subscription{})
 	b.subs.moving.Remove(name)
-	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowNote} {
+	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowAttempts, rowNote} {
 		_ = batch.Delete(rowKey(row, name), nil)
 	}
-	for _, row := range []byte{rowLetter, rowLetterOf, rowRedrive} {
+	for _, row := range []byte{rowLetter, rowLetterOf, rowRedrive, rowAttempt} {
 		letters := rowKey(row, name, "")
 		_ = batch.DeleteRange(letters, afterPrefix(letters), nil)
 	}

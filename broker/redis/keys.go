@@ -104,6 +104,9 @@ func (k *keyspace) letters(b int, name string) (order, texts string) {
 // redriven is a set of those of them that are to be delivered again.
 func (k *keyspace) redriven(b int, name string) string { return k.tags[b] + "y:" + name }
 
+// attempts is a list of what a subscription's callback tried.
+func (k *keyspace) attempts(b int, name string) string { return k.tags[b] + "a:" + name }
+
 // note is what an owner wants others to see.
 func (k *keyspace) note(b int, name string) string { return k.tags[b] + "o:" + name }
 

@@ -59,6 +59,8 @@ var (
 	redriveScript  = newScript("redrive")
 	redriveAll     = newScript("redriveall")
 	removeScript   = newScript("remove")
+	recordScript   = newScript("record")
+	attemptsScript = newScript("attempts")
 	noteScript     = newScript("note")
 	leaseScript    = newScript("lease")
 	nodesScript    = newScript("nodes")

@@ -227,7 +227,7 @@ func (b *Broker) Delete(ctx context.Context, name string, version uint64) error 
 	order, letters := k.letters(bucket, name)
 	list, err := b.doAs(ctx, true, bucket, deleteScript, []string{
 		k.subscription(bucket, name), k.position(bucket, name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
-		order, letters, k.note(bucket, name), k.redriven(bucket, name), k.versions(bucket),
+		order, letters, k.note(bucket, name), k.redriven(bucket, name), k.versions(bucket), k.attempts(bucket, name),
 	}, version, name)
 	if err != nil {
 		return unavailable(verb, err)

@@ -1,12 +1,12 @@
 -- delete removes a subscription with all that belongs to it in its bucket.
 -- KEYS: subscription, position, subscriptions, due, owned, both of its letters,
--- note, letters to be delivered again, greatest version of those that are gone
+-- note, letters to be delivered again, greatest version of those that are gone, attempts
 -- ARGV: term, version, name
 -- Returns GONE, CONFLICT, or OK and the channels it waited for and followed.
 local m = redis.call('HMGET', KEYS[1], 'v', 'n', 'w', 'c')
 if not m[1] then return {'GONE'} end
 if m[1] ~= ARGV[2] then return {'CONFLICT'} end
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[8], KEYS[9])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[11])
 -- One of this name that is made later must not be taken for this one.
 if tonumber(m[1]) > tonumber(redis.call('GET', KEYS[10]) or 0) then redis.call('SET', KEYS[10], m[1]) end
 redis.call('ZREM', KEYS[3], ARGV[3])
