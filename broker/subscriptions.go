@@ -230,9 +230,8 @@ type Letter struct {
 	Redrive bool   // to be delivered again
 }
 
-// Notes keeps what an owner wants others to see of its doings, such as its
-// last callback attempts: up to some 24 KiB per subscription, the last one
-// wins, never waited for, allowed to be lost. Both methods may be called by
+// Notes keeps what an owner wants others to see of its doings, such as how its
+// callback does: up to some KiB per subscription, the last one wins, never waited for, allowed to be lost. Both methods may be called by
 // many goroutines at once.
 type Notes interface {
 	// SetNote replaces the note; ErrFenced if the generation is not the

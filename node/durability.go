@@ -24,13 +24,14 @@ type durability struct {
 	notices    *durable.Notices
 	vault      *durable.Vault
 	manager    *durable.Manager
+	history    *callback.History
 	engine     *callback.Engine
 	dispatcher *callback.Dispatcher // set by run
 	api        *subscriptions.API   // set by routes, as is puller
 	puller     *pull.Puller
 
-	claiming, keeping, telling context.CancelFunc // set by run; do nothing before
-	claims, keeps, tells       sync.WaitGroup
+	claiming, keeping, telling, recording context.CancelFunc // set by run; do nothing before
+	claims, keeps, tells, records         sync.WaitGroup
 }
 
 func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, contain *guard.Guard, logger *slog.Logger) (*durability, error) {
@@ -41,10 +42,11 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 	idle := func() {}
 	d := &durability{
 		contain: contain, vault: vault, notices: durable.NewNotices(b, node, logger),
-		claiming: idle, keeping: idle, telling: idle,
+		claiming: idle, keeping: idle, telling: idle, recording: idle,
 	}
 	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell, Guard: contain})
-	d.engine = callback.New(callback.Options{Dialing: config.dialing, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain})
+	d.history = callback.NewHistory(b, logger, registry)
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain})
 	return d, nil
 }
 
@@ -83,6 +85,7 @@ func (d *durability) run(b gateway.Broker, hub *session.Hub, logger *slog.Logger
 	}
 	d.telling = start(&d.tells, d.notices.Run)
 	d.keeping = start(&d.keeps, d.manager.Run)
+	d.recording = start(&d.records, d.history.Run)
 	d.claiming = start(&d.claims, d.dispatcher.Run)
 }
 
@@ -109,6 +112,8 @@ func (d *durability) endCallbacks(ctx context.Context) {
 	d.claims.Wait()
 	d.engine.Close(ctx)
 	d.puller.Close()
+	d.recording()
+	d.records.Wait()
 }
 
 // end commits, releases what is still owned, and leaves the nodes.

@@ -70,6 +70,7 @@ type Options struct {
 	// MaxBytes bounds the events that are held to be sent, beyond each worker's
 	// next; workers share it evenly. 0: 64 MiB.
 	MaxBytes int
+	History  *History     // of attempts; nil: none is kept
 	Logger   *slog.Logger // nil: none
 	Metrics  *Metrics     // nil: none
 	Guard    *guard.Guard // notes panics; may be nil

@@ -13,12 +13,8 @@ import (
 
 // Note is what a node keeps of a callback for others to show, as JSON.
 type Note struct {
-	Status   Status    `json:"status"`
-	Attempts []Attempt `json:"attempts"`
+	Status Status `json:"status"`
 }
-
-// maxNote bounds a note's JSON.
-const maxNote = 24 << 10
 
 // How soon a note is kept after something happened.
 const (
@@ -198,7 +194,7 @@ func (p *delivery) end(r Result) {
 	p.source.Rest()
 	if r.Outcome != Halted && r.Outcome != Fenced && len(r.Attempts) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
-		p.setNote(ctx, r.Status, r.Attempts)
+		p.setNote(ctx, r.Status)
 		cancel()
 	}
 	switch r.Outcome {
@@ -270,20 +266,14 @@ func (p *delivery) noteIfDue(ctx context.Context, now time.Time) {
 	p.mu.Lock()
 	p.noted, p.calls = now, w.Calls()
 	p.mu.Unlock()
-	p.setNote(ctx, w.Status(), w.Attempts())
+	p.setNote(ctx, w.Status())
 }
 
-func (p *delivery) setNote(ctx context.Context, s Status, attempts []Attempt) {
-	for {
-		note, err := json.Marshal(Note{Status: s, Attempts: attempts})
-		if err != nil {
-			p.d.o.Logger.Error("encode a callback's note", "subscription", p.name, "error", err)
-			return
-		}
-		if len(note) <= maxNote || len(attempts) == 0 {
-			p.h.SetNote(ctx, note)
-			return
-		}
-		attempts = attempts[1:]
+func (p *delivery) setNote(ctx context.Context, s Status) {
+	note, err := json.Marshal(Note{Status: s})
+	if err != nil {
+		p.d.o.Logger.Error("encode a callback's note", "subscription", p.name, "error", err)
+		return
 	}
+	p.h.SetNote(ctx, note)
 }

@@ -137,5 +137,9 @@ type Attempt struct {
 	Status    int       `json:"status,omitempty"` // 0: no answer
 	LatencyMS float64   `json:"latency_ms"`
 	Error     string    `json:"error,omitempty"`
-	Body      string    `json:"body,omitempty"` // the first 1 KiB of the answer
+	Body      string    `json:"body,omitempty"` // the first 1 KiB of the answer, without our secrets
+	Method    string    `json:"method,omitempty"`
+	URL       string    `json:"url,omitempty"`
+	Cursors   []string  `json:"cursors,omitempty"` // of the events
+	IDs       []string  `json:"ids,omitempty"`     // likewise
 }

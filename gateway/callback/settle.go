@@ -1,7 +1,9 @@
 package callback
 
 import (
+	"cmp"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -68,6 +70,13 @@ func (w *Worker) settle(u *unit, a *answer) {
 	if v != cancelled {
 		w.e.opt.Metrics.Seconds.Observe(a.latency.Seconds())
 	}
+	tried := Attempt{
+		Time: time.Now().Add(-a.latency).UTC(), Status: a.status, Error: a.describe(), Body: a.head,
+		LatencyMS: float64(a.latency.Microseconds()) / 1000,
+	}
+	if v != cancelled {
+		w.keep(u, tried)
+	}
 	var refusedByAnswer *unit
 	mixed := v == accepted && (slices.Contains(a.said, expr.Refuse) || slices.Contains(a.said, expr.Retry))
 	if v == accepted {
@@ -93,11 +102,8 @@ func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswe
 	w.landedLocked()
 	now := time.Now()
 	if v != cancelled {
-		w.status, w.lastError = a.status, a.describe()
-		w.log.add(Attempt{
-			Time: now.Add(-a.latency).UTC(), Status: a.status, Error: w.lastError, Body: a.head,
-			LatencyMS: float64(a.latency.Microseconds()) / 1000,
-		})
+		w.status, w.lastError = a.status, tried.Error
+		w.log.add(tried)
 	}
 	switch v {
 	case accepted:
@@ -151,6 +157,22 @@ func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswe
 	}
 	w.settleBytesLocked()
 	return tell, w.statusLocked(now)
+}
+
+// keep has the history keep a call, with all that went into it.
+func (w *Worker) keep(u *unit, t Attempt) {
+	if w.e.opt.History == nil {
+		return
+	}
+	t.Method, t.URL = cmp.Or(u.msg.Method, http.MethodPost), w.to.text
+	if u.msg.URL != nil {
+		t.URL = u.msg.URL.String()
+	}
+	t.Cursors, t.IDs = make([]string, len(u.items)), make([]string, len(u.items))
+	for i, it := range u.items {
+		t.Cursors[i], t.IDs[i] = it.ev.Cursor.String(), it.ev.ID
+	}
+	w.e.opt.History.add(w.sub.Name, t)
 }
 
 func (w *Worker) landedLocked() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/longline-push/longline/gateway/expr"
@@ -27,6 +28,8 @@ type Target struct {
 // receiver is a Target made ready. It is static.
 type receiver struct {
 	url     *url.URL
+	text    string            // url's
+	hides   *strings.Replacer // secrets that an answer may repeat; nil: none
 	headers http.Header
 	secrets []webhook.Secret
 	shape   *shape.Shape
@@ -39,7 +42,7 @@ func (e *Engine) receiver(t *Target) (*receiver, error) {
 	if err != nil {
 		return nil, errors.New("the URL is not one")
 	}
-	to := &receiver{url: u, headers: make(http.Header, len(t.Headers)+1), secrets: t.Secrets, shape: t.Shape, via: e.via}
+	to := &receiver{url: u, text: u.String(), hides: hiding(t), headers: make(http.Header, len(t.Headers)+1), secrets: t.Secrets, shape: t.Shape, via: e.via}
 	for name, value := range t.Headers {
 		to.headers.Set(name, value)
 	}
@@ -58,6 +61,54 @@ func (e *Engine) receiver(t *Target) (*receiver, error) {
 		}
 	}
 	return to, nil
+}
+
+// hiddenFrom is how long what is secret must be to be looked for in answers: a
+// tenant's number is a header's value too.
+const hiddenFrom = 6
+
+// hiding makes what takes a target's secrets out of an answer that repeats them.
+func hiding(t *Target) *strings.Replacer {
+	var secrets []string
+	add := func(s string) {
+		if len(s) >= hiddenFrom {
+			secrets = append(secrets, s, "***")
+		}
+	}
+	for _, value := range t.Headers {
+		add(value)
+		if _, rest, ok := strings.Cut(value, " "); ok {
+			add(rest)
+		}
+	}
+	if a := t.Auth; a != nil {
+		if _, credentials, ok := strings.Cut(a.Authorization(), " "); ok {
+			add(credentials)
+		}
+		if a.Basic != nil {
+			add(a.Basic.Password)
+		}
+		if a.OAuth2 != nil {
+			add(a.OAuth2.ClientSecret)
+		}
+	}
+	if secrets == nil {
+		return nil
+	}
+	return strings.NewReplacer(secrets...)
+}
+
+// exchange makes a request and reads the answer, out of which secrets are taken
+// as far as it is kept.
+func (to *receiver) exchange(ctx context.Context, m *webhook.Message, token, lastBody string) answer {
+	a := roundTrip(to.via, to.request(ctx, m, token), lastBody, to.shape.Reads())
+	if len(token) >= hiddenFrom {
+		a.head = strings.ReplaceAll(a.head, token, "***")
+	}
+	if to.hides != nil {
+		a.head = to.hides.Replace(a.head)
+	}
+	return a
 }
 
 // maxCertified bounds how many client certificates have connections open.
@@ -144,13 +195,13 @@ func (to *receiver) send(ctx context.Context, m *webhook.Message, events []*expr
 // trouble.
 func (to *receiver) once(ctx context.Context, m *webhook.Message, lastBody string) answer {
 	if to.tokens == nil {
-		return roundTrip(to.via, to.request(ctx, m, ""), lastBody, to.shape.Reads())
+		return to.exchange(ctx, m, "", lastBody)
 	}
 	token, err := to.tokens.Token(ctx)
 	if err != nil {
 		return answer{err: err}
 	}
-	a := roundTrip(to.via, to.request(ctx, m, token), lastBody, to.shape.Reads())
+	a := to.exchange(ctx, m, token, lastBody)
 	if a.status != http.StatusUnauthorized {
 		return a
 	}
@@ -162,5 +213,5 @@ func (to *receiver) once(ctx context.Context, m *webhook.Message, lastBody strin
 	if another == token {
 		return a
 	}
-	return roundTrip(to.via, to.request(ctx, m, another), lastBody, to.shape.Reads())
+	return to.exchange(ctx, m, another, lastBody)
 }

@@ -301,8 +301,7 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 
 // note is what the owner of a callback keeps for others to see.
 type note struct {
-	Status   json.RawMessage `json:"status"`
-	Attempts json.RawMessage `json:"attempts"`
+	Status json.RawMessage `json:"status"`
 }
 
 func (a *API) note(ctx context.Context, name string) (note, error) {
@@ -312,19 +311,4 @@ func (a *API) note(ctx context.Context, name string) (note, error) {
 		err = json.Unmarshal(b, &n)
 	}
 	return n, err
-}
-
-func (a *API) attempts(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
-	s, err := a.load(r, g)
-	if err != nil {
-		return err
-	}
-	n, err := a.note(r.Context(), s.Name)
-	if err != nil {
-		return err
-	}
-	if n.Attempts == nil {
-		n.Attempts = json.RawMessage("[]")
-	}
-	return writeJSON(w, http.StatusOK, map[string]json.RawMessage{"attempts": n.Attempts})
 }
