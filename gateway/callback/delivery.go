@@ -238,14 +238,13 @@ func (p *delivery) Redriven(ctx context.Context, cursors []string) error {
 
 // Notify implements Progress.
 func (p *delivery) Notify(n Notice) {
-	var data any = n.Status
 	switch n.Kind {
 	case GapFound:
-		data = map[string]string{"channel": n.Gap.To.Channel, "from": n.Gap.From.String(), "to": n.Gap.To.String(), "reason": n.Gap.Reason}
-	case DeadLetter:
-		return // told by who keeps them
+		p.h.Gap(n.Gap.To.Channel, n.Gap.From.String(), n.Gap.To.String(), n.Gap.Reason)
+	case DeadLetter: // told by who keeps them
+	default:
+		p.h.Tell(n.Kind.String(), n.Status)
 	}
-	p.h.Tell(n.Kind.String(), data)
 }
 
 // noteIfDue keeps a note if there is something new and it is time.

@@ -47,6 +47,9 @@ type Record struct {
 	// Handed is how far beyond the position the last owner had delivered.
 	Handed string `json:"handed,omitempty"`
 
+	// Jumps are where the position began and the last times it jumped.
+	Jumps []Jump `json:"jumps,omitempty"`
+
 	// Grace is when the callback's turn comes, after an owner left.
 	Grace time.Time `json:"grace,omitzero"`
 	// Parked: the callback's turn is with the next event.

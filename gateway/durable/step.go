@@ -220,6 +220,7 @@ func Seek(s State, to event.Position, force bool, env Env) (Change, error) {
 		return Change{}, err
 	}
 	c.Set, c.Durable = to, true
+	c.jump(Jump{Time: env.Now, Kind: Sought, From: s.Position.String(), To: to.String()})
 	return c, nil
 }
 
@@ -233,7 +234,9 @@ func Create(name string, r Record, start event.Position, env Env) (State, Change
 			r.Grace = env.Now.Add(grace)
 		}
 	}
-	return State{Name: name}, Change{Record: r, Generation: env.next(0), Set: start, Durable: true}
+	c := Change{Record: r, Generation: env.next(0), Set: start, Durable: true}
+	c.jump(Jump{Time: env.Now, Kind: Start, To: start.String()})
+	return State{Name: name}, c
 }
 
 // Define gives the subscription another definition. Channels that are new
@@ -245,6 +248,9 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 	old := s.Definition
 	c.Record.Definition, c.Record.Sealed = d, sealed
 	c.Set, c.Durable, c.Record.Touched = added, true, env.Now
+	if len(added) > 0 {
+		c.jump(Jump{Time: env.Now, Kind: Start, To: added.String()})
+	}
 	for _, cursor := range s.Position {
 		if !slices.Contains(d.Channels, cursor.Channel) {
 			c.Forget = append(c.Forget, cursor.Channel)

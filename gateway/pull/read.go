@@ -192,7 +192,7 @@ func (l *pullLease) tell(g *wire.Control, end event.Cursor) {
 	l.gaps = put(l.gaps, end)
 	l.mu.Unlock()
 	if last != end {
-		l.ownership.Tell("gap", map[string]string{"channel": g.Channel, "from": g.From, "to": g.To, "reason": g.Reason})
+		l.ownership.Gap(g.Channel, g.From, g.To, g.Reason)
 	}
 }
 

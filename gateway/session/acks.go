@@ -240,14 +240,11 @@ func (s *Session) placedLocked(i int, m *cursor.Move) {
 	if m.Reason != "" {
 		state.untold, d.untold = true, true
 		if d.ownership != nil {
-			d.ownership.Tell("gap", gapNotice(m.Gap()))
+			gap := m.Gap()
+			d.ownership.Gap(gap.Channel, gap.From, gap.To, gap.Reason)
 		}
 	}
 	s.advanceLocked(i, 0)
-}
-
-func gapNotice(g *wire.Control) map[string]string {
-	return map[string]string{"channel": g.Channel, "from": g.From, "to": g.To, "reason": g.Reason}
 }
 
 // roundPause is when a peer comes back whose way to acknowledge that is.

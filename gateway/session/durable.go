@@ -276,7 +276,7 @@ func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
 	for _, o := range opened {
 		if gap := o.move.Gap(); gap != nil {
 			s.sayLocked(*gap, position)
-			d.ownership.Tell("gap", gapNotice(gap))
+			d.ownership.Gap(gap.Channel, gap.From, gap.To, gap.Reason)
 		}
 	}
 	s.movedLocked()

@@ -82,6 +82,8 @@ func (a *API) Routes() []Route {
 		{Method: "DELETE", Path: one + "/dead", Handle: a.removeDead},
 		{Method: "POST", Path: one + "/dead/redrive", Handle: a.redrive},
 		{Method: "GET", Path: one + "/attempts", Handle: a.attempts},
+		{Method: "GET", Path: one + "/trace", Handle: a.trace},
+		{Method: "POST", Path: one + "/resend", Handle: a.resend},
 		{Method: "POST", Path: one + "/test", Handle: a.test},
 		{Method: "POST", Path: one + "/rotate-secret", Handle: a.rotate},
 	}
