@@ -69,13 +69,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 	w.e.opt.Metrics.results[v].Inc()
 	if v != cancelled {
 		w.e.opt.Metrics.Seconds.Observe(a.latency.Seconds())
-	}
-	tried := Attempt{
-		Time: time.Now().Add(-a.latency).UTC(), Status: a.status, Error: a.describe(), Body: a.head,
-		LatencyMS: float64(a.latency.Microseconds()) / 1000,
-	}
-	if v != cancelled {
-		w.keep(u, tried)
+		w.note(u, a)
 	}
 	var refusedByAnswer *unit
 	mixed := v == accepted && (slices.Contains(a.said, expr.Refuse) || slices.Contains(a.said, expr.Retry))
@@ -101,10 +95,6 @@ func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswe
 	defer w.mu.Unlock()
 	w.landedLocked()
 	now := time.Now()
-	if v != cancelled {
-		w.status, w.lastError = a.status, tried.Error
-		w.log.add(tried)
-	}
 	switch v {
 	case accepted:
 		n := len(u.items)
@@ -159,8 +149,17 @@ func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswe
 	return tell, w.statusLocked(now)
 }
 
-// keep has the history keep a call, with all that went into it.
-func (w *Worker) keep(u *unit, t Attempt) {
+// note remembers a call for people, and has the history keep it with all that
+// went into it.
+func (w *Worker) note(u *unit, a *answer) {
+	t := Attempt{
+		Time: time.Now().Add(-a.latency).UTC(), Status: a.status, Error: a.describe(), Body: a.head,
+		LatencyMS: float64(a.latency.Microseconds()) / 1000,
+	}
+	w.mu.Lock()
+	w.status, w.lastError = a.status, t.Error
+	w.log.add(t)
+	w.mu.Unlock()
 	if w.e.opt.History == nil {
 		return
 	}

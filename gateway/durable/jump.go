@@ -75,19 +75,21 @@ func cursorOf(position, channel string) (event.Cursor, bool) {
 // Gap tells of a gap that the consumer gets or the callback met, and notes it.
 func (h *Ownership) Gap(channel, from, to, reason string) {
 	h.Tell("gap", map[string]string{"channel": channel, "from": from, "to": to, "reason": reason})
-	h.k.running.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), h.k.o.TTL/2)
-		defer cancel()
-		err := h.k.Change(ctx, h.Name, func(s State, _ bool, env Env) (Change, error) {
-			if s.Version == 0 || s.Generation != h.Generation {
-				return Change{}, ErrFenced // the next owner meets it again
-			}
-			c := s.change()
-			c.jump(Jump{Time: env.Now, Kind: Missing, From: from, To: to})
-			return c, nil
-		})
-		if err != nil {
-			h.k.o.Logger.Debug("note a gap", "subscription", h.Name, "error", err)
+	h.k.running.Go(func() { h.k.o.Guard.Do("gap", func() { h.noteGap(from, to) }) })
+}
+
+func (h *Ownership) noteGap(from, to string) {
+	ctx, cancel := context.WithTimeout(context.Background(), h.k.o.TTL/2)
+	defer cancel()
+	err := h.k.Change(ctx, h.Name, func(s State, _ bool, env Env) (Change, error) {
+		if s.Version == 0 || s.Generation != h.Generation {
+			return Change{}, ErrFenced // the next owner meets it again
 		}
+		c := s.change()
+		c.jump(Jump{Time: env.Now, Kind: Missing, From: from, To: to})
+		return c, nil
 	})
+	if err != nil {
+		h.k.o.Logger.Debug("note a gap", "subscription", h.Name, "error", err)
+	}
 }
