@@ -53,14 +53,14 @@ func (b *Broker) Record(ctx context.Context, attempts []broker.Attempt) error {
 		byName[a.Name] = append(byName[a.Name], a)
 	}
 	for name, list := range byName {
-		if err := b.record(name, list); err != nil {
+		if err := b.recordAttempts(name, list); err != nil {
 			return unavailable(fmt.Errorf("record attempts of %s: %w", name, err))
 		}
 	}
 	return nil
 }
 
-func (b *Broker) record(name string, list []broker.Attempt) error {
+func (b *Broker) recordAttempts(name string, list []broker.Attempt) error {
 	batch := b.db.NewBatch()
 	defer batch.Close()
 	b.subs.mu.Lock()
@@ -90,7 +90,7 @@ func (b *Broker) record(name string, list []broker.Attempt) error {
 		r.first = first
 	}
 	_ = batch.Set(rowKey(rowAttempts, name), r.append(nil), nil)
-	return b.applySoon(batch)
+	return b.applySoonLocked(batch)
 }
 
 // firstAttempt is the first attempt that is to be kept, of those up to stored;

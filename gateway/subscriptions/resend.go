@@ -65,7 +65,7 @@ func (a *API) resendAll(ctx context.Context, s *durable.State, cursors []string)
 		if err != nil {
 			return 0, err
 		}
-		if marked = append(marked, letter.ID); letter.Seq == 0 {
+		if marked = append(marked, letter.Cursor); letter.Seq == 0 {
 			letters = append(letters, letter)
 		}
 	}

@@ -165,7 +165,7 @@ func (a *API) matches(s *durable.State, item *feed.Item) bool {
 
 // letterOf finds the dead letter with an event's cursor; nil if there is none.
 func (a *API) letterOf(ctx context.Context, s *durable.State, c event.Cursor) (*broker.Letter, durable.DeadLetter, error) {
-	text := []byte(c.String())
+	text := c.String()
 	for after := uint64(0); s.Dead > 0; {
 		page, err := a.o.Broker.Dead(ctx, s.Name, after, letterPage)
 		if err != nil || len(page) == 0 {
@@ -174,7 +174,7 @@ func (a *API) letterOf(ctx context.Context, s *durable.State, c event.Cursor) (*
 		for _, l := range page {
 			after = l.Seq
 			var d durable.DeadLetter
-			if bytes.Contains(l.Data, text) && json.Unmarshal(l.Data, &d) == nil && d.Cursor() == c.String() {
+			if l.Cursor == text && json.Unmarshal(l.Data, &d) == nil {
 				d.Time = l.Time
 				return &l, d, nil
 			}
