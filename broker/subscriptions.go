@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/longline-push/longline/event"
@@ -18,6 +19,11 @@ var (
 	// is gone. Nothing was changed; the caller owns it no longer.
 	ErrFenced = errors.New("owned by another")
 )
+
+// IsPartition tells whether name is a partition's. A subscription that is shared
+// has partitions, subscriptions by the name of their own "<subscription>/<n>",
+// which lie where it does.
+func IsPartition(name string) bool { return strings.IndexByte(name, '/') >= 0 }
 
 // Subscriptions keeps durable subscriptions: a record that only its writers
 // understand, guarded by a version, and the acknowledged position, guarded by
@@ -40,11 +46,12 @@ type Subscriptions interface {
 	Store(ctx context.Context, u Update) error
 
 	// Delete removes the subscription and all that belongs to it: position,
-	// indexes, dead letters, attempts, note. ErrConflict unless its version is version,
+	// indexes, dead letters, attempts, note, partitions. ErrConflict unless its
+	// version is version,
 	// ErrNotFound if it is gone.
 	Delete(ctx context.Context, name string, version uint64) error
 
-	// List returns subscriptions in some order that lasts: those that begin
+	// List returns subscriptions, not partitions, in some order that lasts: those that begin
 	// with prefix and come after the name after, limit at most. It costs what
 	// the page takes, however many there are.
 	List(ctx context.Context, prefix, after string, limit int) ([]Subscription, error)
@@ -110,6 +117,10 @@ type Update struct {
 	// append, or its epoch is another, now or after a drop. This costs nothing
 	// until it happens: a hundred thousand may wait.
 	Wait event.Position
+
+	// Undivided removes the subscription's partitions in the same step, so that
+	// whoever owns one is fenced.
+	Undivided bool
 
 	// Durable makes the call return only once the change is durable. It is
 	// set for what a person was promised (definitions, seeks, pauses), not for

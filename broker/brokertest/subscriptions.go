@@ -35,6 +35,7 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		{"the position moves forward, for its generation only", advanceIsFenced},
 		{"a store places and forgets cursors and leaves the others", storePlacesCursors},
 		{"subscriptions are listed page by page", listPages},
+		{"partitions move by themselves, hidden, and go with their subscription", partitionsGoWithTheirs},
 		{"what is due is handed out once and comes back unless served", dueOnce},
 		{"no two nodes are handed the same subscription", dueToOne},
 		{"who waits is due with the next event", waitForAppend},

@@ -140,6 +140,9 @@ func (b *Broker) page(prefix string, from []byte, limit int) (page []broker.Subs
 		if len(page) == limit {
 			return false, nil
 		}
+		if broker.IsPartition(string(key[2:])) {
+			return true, nil
+		}
 		var row subscription
 		if err := row.parse(value); err != nil {
 			return false, fmt.Errorf("read %q: %w", key, err)
@@ -343,6 +346,11 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	for _, c := range u.Wait {
 		_ = batch.Set(rowKey(rowWaits, c.Channel, u.Name), appendCursor(nil, c), nil)
 	}
+	if u.Undivided {
+		if err := b.pruneLocked(batch, u.Name, next.version); err != nil {
+			return false, err
+		}
+	}
 	gone, err := b.awaitLocked(u.Wait)
 	if err != nil {
 		return false, err
@@ -419,12 +427,40 @@ func (b *Broker) delete(name string, version uint64) error {
 	case old.version != version:
 		return broker.ErrConflict
 	}
+	if err := b.pruneLocked(batch, name, version); err != nil {
+		return err
+	}
+	if err := b.dropLocked(batch, name, &old); err != nil {
+		return err
+	}
+	return b.applySoonLocked(batch)
+}
+
+// pruneLocked removes a subscription's partitions, and notes the greatest
+// version that is gone: theirs, or version.
+func (b *Broker) pruneLocked(batch *pebble.Batch, name string, version uint64) error {
+	err := b.scan(rowKey(rowRecord, name+"/"), func(key, value []byte) (bool, error) {
+		var old subscription
+		if err := old.parse(value); err != nil {
+			return false, fmt.Errorf("read %q: %w", key, err)
+		}
+		version = max(version, old.version)
+		return true, b.dropLocked(batch, string(key[2:]), &old)
+	})
+	if err != nil {
+		return err
+	}
 	last, _, err := b.getUint64(keyVersions)
 	if err != nil {
 		return err
 	}
 	_ = batch.Set(keyVersions, appendUint64(nil, max(last, version)), nil)
-	index(batch, name, &old, &subscription{})
+	return nil
+}
+
+// dropLocked removes all rows of a subscription.
+func (b *Broker) dropLocked(batch *pebble.Batch, name string, old *subscription) error {
+	index(batch, name, old, &subscription{})
 	b.subs.moving.Remove(name)
 	for _, row := range []byte{rowRecord, rowStanding, rowLetters, rowAttempts, rowNote} {
 		_ = batch.Delete(rowKey(row, name), nil)
@@ -433,10 +469,7 @@ func (b *Broker) delete(name string, version uint64) error {
 		letters := rowKey(row, name, "")
 		_ = batch.DeleteRange(letters, afterPrefix(letters), nil)
 	}
-	if err := b.unscheduleLocked(batch, name); err != nil {
-		return err
-	}
-	return b.applySoonLocked(batch)
+	return b.unscheduleLocked(batch, name)
 }
 
 // applySoonLocked commits what need not reach the operating system at once. It

@@ -22,10 +22,11 @@ func newKeyspace(prefix string, db int) *keyspace {
 	return k
 }
 
-// bucketOf is FNV-1a, folded.
+// bucketOf is FNV-1a, folded, of a name or, for a partition's, of its
+// subscription's.
 func bucketOf(name string) int {
 	h := uint32(2166136261)
-	for i := 0; i < len(name); i++ {
+	for i := 0; i < len(name) && name[i] != '/'; i++ {
 		h = (h ^ uint32(name[i])) * 16777619
 	}
 	return int((h ^ h>>8 ^ h>>16 ^ h>>24) % buckets)

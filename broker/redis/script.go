@@ -20,7 +20,7 @@ var lua embed.FS
 // that scripts share.
 func newScript(name string) *script {
 	var text []byte
-	for _, file := range []string{"log", "position", name} {
+	for _, file := range []string{"log", "position", "prune", name} {
 		part, err := lua.ReadFile("lua/" + file + ".lua")
 		if err != nil {
 			panic(err) // it was embedded when this was built

@@ -104,6 +104,7 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 		waited[i] = c.Channel
 	}
 	b.unmark(ctx, u.Name, version, without(split(answer[1]), waited), without(split(answer[2]), u.Channels))
+	b.unmarkParts(ctx, answer[4:])
 	return nil
 }
 
@@ -111,9 +112,9 @@ func (b *Broker) Store(ctx context.Context, u broker.Update) error {
 // they were not.
 func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channels string, due time.Duration, version uint64) ([]string, error) {
 	k := b.keys
-	args := make([]any, 0, 13+2*len(u.Set)+len(u.Forget))
+	args := make([]any, 0, 14+2*len(u.Set)+len(u.Forget))
 	args = append(args, u.Version, u.Name, u.Generation, u.Record, u.Node, channels, waits(u.Wait), millis(due),
-		b.publish, k.dueTopic(bucket), broker.VersionStep(), version, len(u.Set))
+		b.publish, k.dueTopic(bucket), broker.VersionStep(), version, flag(u.Undivided), len(u.Set))
 	for _, c := range u.Set {
 		args = append(args, c.Channel, fmt.Sprintf("%s-%d", c.Epoch, c.Offset))
 	}
@@ -220,6 +221,20 @@ func (b *Broker) unmark(ctx context.Context, name string, version uint64, waited
 	}
 }
 
+// unmarkParts is unmark for what prune.lua tells of partitions that are gone.
+func (b *Broker) unmarkParts(ctx context.Context, gone []string) {
+	for ; len(gone) >= 3; gone = gone[3:] {
+		b.unmark(ctx, gone[0], uintOf(gone[1]), nil, split(gone[2]))
+	}
+}
+
+func flag(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
+}
+
 // Delete implements broker.Subscriptions.
 func (b *Broker) Delete(ctx context.Context, name string, version uint64) error {
 	verb := "delete subscription " + name
@@ -243,15 +258,27 @@ func (b *Broker) Delete(ctx context.Context, name string, version uint64) error 
 		return fmt.Errorf("%s: %w", verb, broker.ErrConflict)
 	}
 	b.unmark(ctx, name, version, split(answer[1]), split(answer[2]))
+	b.unmarkParts(ctx, answer[3:])
 	return nil
 }
 
 // List implements broker.Subscriptions.
 func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]broker.Subscription, error) {
 	const verb = "list subscriptions"
-	names, err := b.listNames(ctx, b.keys.subscriptions, prefix, after, limit)
-	if err != nil {
-		return nil, unavailable(verb, err)
+	var names []string
+	for len(names) < limit {
+		some, err := b.listNames(ctx, b.keys.subscriptions, prefix, after, limit)
+		if err != nil {
+			return nil, unavailable(verb, err)
+		}
+		for _, name := range some {
+			if after = name; len(names) < limit && !broker.IsPartition(name) {
+				names = append(names, name)
+			}
+		}
+		if len(some) < limit {
+			break
+		}
 	}
 	page := make([]broker.Subscription, 0, len(names))
 	lists, err := b.queryEach(ctx, names, func(i, bucket int) question {

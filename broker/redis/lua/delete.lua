@@ -2,7 +2,8 @@
 -- KEYS: subscription, position, subscriptions, due, owned, both of its letters,
 -- note, letters to be delivered again, greatest version of those that are gone, attempts
 -- ARGV: term, version, name
--- Returns GONE, CONFLICT, or OK and the channels it waited for and followed.
+-- Returns GONE, CONFLICT, or OK, the channels it waited for and followed, and
+-- what prune returns of its partitions.
 local m = redis.call('HMGET', KEYS[1], 'v', 'n', 'w', 'c')
 if not m[1] then return {'GONE'} end
 if m[1] ~= ARGV[2] then return {'CONFLICT'} end
@@ -12,4 +13,6 @@ if tonumber(m[1]) > tonumber(redis.call('GET', KEYS[10]) or 0) then redis.call('
 redis.call('ZREM', KEYS[3], ARGV[3])
 redis.call('ZREM', KEYS[4], '.' .. ARGV[3])
 redis.call('ZREM', KEYS[5], m[2] .. '\0' .. ARGV[3])
-return {'OK', m[3], m[4]}
+local answer = {'OK', m[3], m[4]}
+for _, text in ipairs(prune(ARGV[3], {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[9]})) do answer[#answer + 1] = text end
+return answer

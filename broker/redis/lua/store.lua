@@ -4,11 +4,12 @@
 -- ARGV: term, version to replace, name, generation, record, node, channels,
 -- channels it waits for, ms until it is due (-1: never), PUBLISH or SPUBLISH,
 -- topic of what is due, by how much the version grows, the new version if
--- changed channels were entered with it (0: they were not), number of cursors to
--- set; then channel and cursor of each; then channels to forget.
+-- changed channels were entered with it (0: they were not), 1 if its partitions
+-- go, number of cursors to set; then channel and cursor of each; then channels to forget.
 -- Returns CONFLICT; CHANNELS, the old ones and the version before, if they
 -- change and were not entered with a greater one; or OK, the channels it waited
--- for and followed before, and the new version. Only OK changed anything.
+-- for and followed before, the new version, and what prune returns. Only OK
+-- changed anything.
 local key, position, owned = KEYS[1], KEYS[2], KEYS[5]
 local name, node = ARGV[3], ARGV[6]
 local m = redis.call('HMGET', key, 'v', 'n', 'c', 'w')
@@ -21,9 +22,9 @@ if next <= last then next = last + ARGV[12] end
 
 redis.call('HSET', key, 'v', int(next), 'r', ARGV[5], 'n', node, 'c', ARGV[7], 'w', ARGV[8])
 redis.call('HSET', position, '', ARGV[4])
-local sets = tonumber(ARGV[14])
-for i = 15, 14 + 2 * sets, 2 do redis.call('HSET', position, ARGV[i], ARGV[i + 1]) end
-for i = 15 + 2 * sets, #ARGV do redis.call('HDEL', position, ARGV[i]) end
+local sets = tonumber(ARGV[15])
+for i = 16, 15 + 2 * sets, 2 do redis.call('HSET', position, ARGV[i], ARGV[i + 1]) end
+for i = 16 + 2 * sets, #ARGV do redis.call('HDEL', position, ARGV[i]) end
 if not m[1] then redis.call('ZADD', KEYS[3], 0, name) end
 if old ~= node then
   if old ~= '' then redis.call('ZREM', owned, old .. '\0' .. name) end
@@ -36,4 +37,8 @@ else
   redis.call('ZADD', KEYS[4], int(now('') + ms), '.' .. name)
   if ms == 0 then redis.call(ARGV[10], ARGV[11], '') end
 end
-return {'OK', waited, channels, int(next)}
+local answer = {'OK', waited, channels, int(next)}
+if ARGV[14] == '1' then
+  for _, text in ipairs(prune(name, KEYS)) do answer[#answer + 1] = text end
+end
+return answer
