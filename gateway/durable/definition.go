@@ -28,6 +28,7 @@ type Definition struct {
 	Filter       string    `json:"filter,omitempty"` // an expression over event
 	Start        string    `json:"start"`
 	Window       int       `json:"window"`
+	Group        *Group    `json:"group,omitempty"`
 	ExpiresAfter Duration  `json:"expires_after,omitempty"`
 	Callback     *Callback `json:"callback,omitempty"`
 }
@@ -236,6 +237,14 @@ func (d *Definition) check() error {
 	}
 	if e := time.Duration(d.ExpiresAfter); e != 0 && e < MinExpiresAfter {
 		return fmt.Errorf("expires_after is %v, want %v at least", e, MinExpiresAfter)
+	}
+	if d.Group != nil {
+		if err := d.Group.check(); err != nil {
+			return err
+		}
+		if d.Callback != nil && d.Callback.Mode == Always {
+			return errors.New("group and callback.mode \"always\" exclude each other: nobody can attach where the callback is always called")
+		}
 	}
 	if _, err := ParseSince(d.Start); err != nil {
 		return fmt.Errorf("start: %w", err)

@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -131,7 +132,7 @@ func (k *Manager) within(ctx context.Context, call func(context.Context) error) 
 // suspend takes everything from everybody: this incarnation is over.
 func (k *Manager) suspend() {
 	k.mu.Lock()
-	held := k.ownerships
+	held, members := k.ownerships, k.suspendGroupsLocked()
 	k.ownerships = make(map[string]*Ownership)
 	k.node, k.ready = "", make(chan struct{})
 	k.dirty, k.open, k.leaving = nil, 0, nil
@@ -144,6 +145,9 @@ func (k *Manager) suspend() {
 	k.mu.Unlock()
 	for _, h := range held {
 		h.holder.Suspended()
+	}
+	for _, m := range members {
+		m.member.Suspended()
 	}
 }
 
@@ -170,6 +174,9 @@ func (k *Manager) look(ctx context.Context) {
 	k.mu.Lock()
 	k.learnLocked(nodes)
 	k.mu.Unlock()
+	if slices.ContainsFunc(nodes, func(n broker.Node) bool { return !n.Alive }) {
+		k.readGroups(0, 1) // some may have members there
+	}
 	for _, n := range nodes {
 		if !n.Alive && k.giveUp(ctx, n) {
 			k.o.Tell("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
@@ -185,6 +192,7 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 	const page = 500
 	k.mu.Lock()
 	k.looks++
+	looks := k.looks
 	all := make([]*Ownership, 0, len(k.ownerships)/lookParts+1)
 	for _, h := range k.ownerships {
 		if h.stored && h.Generation%lookParts == k.looks%lookParts {
@@ -192,6 +200,7 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 		}
 	}
 	k.mu.Unlock()
+	k.readGroups(looks%lookParts, lookParts)
 	for len(all) > 0 {
 		some := all[:min(page, len(all))]
 		all = all[len(some):]
@@ -273,7 +282,7 @@ func (k *Manager) giveUp(ctx context.Context, n broker.Node) bool {
 			some.Go(func() (err error) {
 				defer k.o.Guard.Contain("giveUp", func() { err = errPanicked })
 				err = k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
-					if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
+					if s.Version == 0 || !s.on(n.ID) {
 						return Change{}, ErrNotDue
 					}
 					return Died(s, env)
@@ -377,7 +386,7 @@ func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 		return Release(s, d.h.right(), d.handed, d.doubt, d.after, env)
 	})
 	if err == nil || errors.Is(err, broker.ErrFenced) {
-		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call && !d.quiet {
+		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call && !d.quiet && !broker.IsPartition(d.h.Name) {
 			k.o.Tell("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
 		}
 		k.freed(d.h.Name)
@@ -419,10 +428,10 @@ func (k *Manager) giveUpOwn(ctx context.Context, n broker.Node) {
 		for _, name := range names {
 			after = name
 			err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
-				if s.Version == 0 || s.Owner == nil || s.Owner.Node != n.ID {
+				if s.Version == 0 || !s.on(n.ID) {
 					return Change{}, ErrNotDue
 				}
-				env.Alive = func(string) bool { return false }
+				env.Alive = func(node string) bool { return node != n.ID }
 				return Died(s, env)
 			})
 			if err != nil && !errors.Is(err, ErrNotDue) {

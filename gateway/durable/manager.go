@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 // Options of a Manager. Zero values take the defaults.
 type Options struct {
 	Broker broker.Durable
+	Logs   Stater       // where a group's partitions are of different epochs; nil: Broker, if it is one
 	Logger *slog.Logger // slog.Default()
 	Node   string       // the node's name, for people
 	Guard  *guard.Guard // notes panics; may be nil
@@ -87,6 +89,7 @@ type Manager struct {
 	known      map[string]bool // other nodes: whether they are alive
 	names      map[string]string
 	ownerships map[string]*Ownership
+	groups     map[string]*groupState
 	standing   map[string][]chan struct{} // who stands by for a subscription here
 	looks      uint64
 	lostAfter  string       // where lookForLost goes on
@@ -115,6 +118,9 @@ func New(o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.Logs == nil {
+		o.Logs, _ = o.Broker.(Stater)
+	}
 	if o.TTL == 0 {
 		o.TTL = 10 * time.Second
 	}
@@ -123,7 +129,7 @@ func New(o Options) *Manager {
 	}
 	return &Manager{
 		o: o, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
-		ownerships: make(map[string]*Ownership), standing: make(map[string][]chan struct{}),
+		ownerships: make(map[string]*Ownership), groups: make(map[string]*groupState), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
 }
@@ -168,11 +174,52 @@ func (k *Manager) NodeName(id string) string {
 
 // Load returns a subscription as it is now; broker.ErrNotFound.
 func (k *Manager) Load(ctx context.Context, name string) (State, error) {
-	s, err := k.o.Broker.Load(ctx, name)
-	if err != nil {
-		return State{}, err
+	for {
+		stored, err := k.o.Broker.Load(ctx, name)
+		if err != nil {
+			return State{}, err
+		}
+		s, err := Decode(stored)
+		if err != nil || !s.divided() {
+			return s, err
+		}
+		whole, err := k.Complete(ctx, &s)
+		if err != nil || whole {
+			return s, err
+		}
 	}
-	return Decode(s)
+}
+
+// Complete reads how far the partitions are of a group that was loaded, if it
+// is one and divided. whole is false if it isn't so any longer.
+func (k *Manager) Complete(ctx context.Context, s *State) (whole bool, err error) {
+	if !s.divided() {
+		return true, nil
+	}
+	names := make([]string, s.Definition.Group.Partitions)
+	for p := range names {
+		names[p] = PartitionName(s.Name, p)
+	}
+	if s.Parts, err = k.o.Broker.Look(ctx, names); err != nil {
+		return false, err
+	}
+	for _, part := range s.Parts {
+		if part.Generation == 0 {
+			return false, nil
+		}
+	}
+	for _, channel := range s.Definition.Channels {
+		if k.o.Logs == nil || s.agreed(channel) {
+			continue
+		}
+		state, err := k.o.Logs.State(ctx, channel)
+		if err != nil {
+			return false, err
+		}
+		located(s.Parts, channel, state)
+	}
+	s.Position = s.least()
+	return true, nil
 }
 
 // Acquire attaches a client to a subscription for holder. A callback that owns
@@ -312,11 +359,13 @@ func (k *Manager) Due(ctx context.Context, name string, holder func(State) Holde
 	}
 }
 
+func (k *Manager) hash(name string) uint64 { return maphash.String(k.seed, name) }
+
 // take stores a change that makes this node the owner. One take of a
 // subscription is under way at a time: each ends the ownership it replaced before
 // its own begins, so that what that one delivered is known by then.
 func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, node string) (*Ownership, error) {
-	turn := &k.taking[maphash.String(k.seed, s.Name)%uint64(len(k.taking))]
+	turn := &k.taking[k.hash(s.Name)%uint64(len(k.taking))]
 	turn.Lock()
 	defer turn.Unlock()
 	h := &Ownership{
@@ -388,8 +437,14 @@ func (k *Manager) Store(ctx context.Context, s State, c Change) error {
 		c.Tell.Name, c.Tell.Generation = s.Name, s.Generation
 		k.send(ctx, c.To, c.Tell)
 	}
-	if s.Owner != nil && c.Record.Owner == nil {
+	if s.held() && !c.Record.held() {
 		k.freed(s.Name)
+		if broker.IsPartition(s.Name) {
+			k.send(ctx, "", Message{Op: OpFree, Name: s.Name}) // its next owner waits, on whatever node
+		}
+	}
+	for _, node := range (&Record{Members: slices.Concat(s.Members, c.Record.Members)}).nodes() {
+		k.send(ctx, node, Message{Op: OpChanged, Name: s.Name})
 	}
 	return nil
 }
@@ -559,9 +614,17 @@ func (k *Manager) listen(b []byte) {
 }
 
 func (k *Manager) receive(m Message) {
+	if m.Op == OpFree {
+		k.freed(m.Name)
+		return
+	}
 	k.mu.Lock()
 	h := k.ownerships[m.Name]
+	group := k.groups[m.Name] != nil
 	k.mu.Unlock()
+	if group && m.Op == OpChanged {
+		k.readGroup(m.Name)
+	}
 	if h == nil || h.Generation != m.Generation {
 		return
 	}

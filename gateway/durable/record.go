@@ -3,6 +3,7 @@ package durable
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -59,15 +60,27 @@ type Record struct {
 	// Touched is when it last had an owner or was changed; it expires so and
 	// so long after.
 	Touched time.Time `json:"touched"`
+
+	// Division names the partitions whose positions are the group's, 0 while it
+	// is not divided; of a partition, to which division it belongs.
+	Division uint64 `json:"division,omitempty"`
+	// Members of the group, in the order in which they joined.
+	Members []Owner `json:"members,omitempty"`
+	// Assigned is the consumer that each partition is to be owned by, "" for none.
+	Assigned []string `json:"assigned,omitempty"`
 }
 
 // State is a subscription as loaded from a broker.
 type State struct {
 	Name    string
 	Version uint64
+	// Progress is its own but for the position of a group that is divided,
+	// which is the least of its partitions.
 	broker.Progress
 	Record
 	Dead, Redriving int
+	// Parts are how far the partitions are of a group that is divided.
+	Parts []broker.Progress
 }
 
 // Decode takes a subscription as it was loaded.
@@ -79,6 +92,9 @@ func Decode(s broker.Subscription) (State, error) {
 	return state, nil
 }
 
+// held tells whether somebody has the right to deliver.
+func (r *Record) held() bool { return r.Owner != nil || len(r.Members) > 0 }
+
 // calls tells whether a callback may be called at all at present.
 func (r *Record) calls() bool {
 	return r.Definition.Callback != nil && !r.Paused && !r.Disabled
@@ -86,10 +102,20 @@ func (r *Record) calls() bool {
 
 // expiry is when the subscription expires, the zero time for never.
 func (r *Record) expiry() time.Time {
-	if r.Owner != nil || r.Definition.ExpiresAfter == 0 {
+	if r.held() || r.Definition.ExpiresAfter == 0 {
 		return time.Time{}
 	}
 	return r.Touched.Add(time.Duration(r.Definition.ExpiresAfter))
+}
+
+// on tells whether the owner, or a member, is on a node.
+func (r *Record) on(node string) bool {
+	return r.Owner != nil && r.Owner.Node == node || slices.ContainsFunc(r.Members, func(m Owner) bool { return m.Node == node })
+}
+
+// attached tells whether somebody of that kind is the owner or a member.
+func (r *Record) attached(k Kind) bool {
+	return r.Owner != nil && r.Owner.Kind == k || slices.ContainsFunc(r.Members, func(m Owner) bool { return m.Kind == k })
 }
 
 // Status is one word for people.
@@ -97,9 +123,9 @@ func (r *Record) Status() string {
 	switch {
 	case r.Paused:
 		return "paused"
-	case r.Owner != nil && r.Owner.Kind == Live:
+	case r.attached(Live):
 		return "live"
-	case r.Owner != nil && r.Owner.Kind == Pull:
+	case r.attached(Pull):
 		return "pull"
 	case r.Definition.Callback == nil:
 		return "offline"

@@ -88,6 +88,7 @@ type Change struct {
 	Set        event.Position // cursors to place, also back
 	Forget     []string       // channels whose cursors go
 	Delete     bool           // the subscription goes
+	Undivided  bool           // its partitions go
 	Durable    bool           // somebody was promised that it stays
 	// Tell is for the node of the owner there was before; Op "" is nothing.
 	Tell Message
@@ -101,6 +102,9 @@ type Change struct {
 func Acquire(s State, o Owner, force bool, env Env) (Change, error) {
 	if cb := s.Definition.Callback; cb != nil && cb.Mode == Always && !s.Disabled {
 		return Change{}, ErrAlways
+	}
+	if s.Definition.Group != nil {
+		return Change{}, ErrGroup
 	}
 	c := s.change()
 	if old := s.Owner; old != nil {
@@ -121,7 +125,7 @@ func Acquire(s State, o Owner, force bool, env Env) (Change, error) {
 // expired. ErrNotDue means that there is nothing to do: its ticket is served.
 // ErrHeld means that its time has not quite come: the ticket is to come back.
 func Due(s State, o Owner, env Env) (Change, error) {
-	if s.Owner != nil {
+	if s.held() {
 		return Died(s, env)
 	}
 	if t := s.expiry(); !t.IsZero() && !env.Now.Before(t) {
@@ -200,6 +204,9 @@ func Disable(s State, r Right, env Env) (Change, error) {
 // is at once, since the node has stopped its calls before; a client gets the
 // grace to come back.
 func Died(s State, env Env) (Change, error) {
+	if len(s.Members) > 0 {
+		return Leave(s, func(m Owner) bool { return !env.Alive(m.Node) }, env)
+	}
 	if s.Owner == nil || env.Alive(s.Owner.Node) {
 		return Change{}, ErrNotDue
 	}
@@ -221,6 +228,7 @@ func Seek(s State, to event.Position, force bool, env Env) (Change, error) {
 	}
 	c.Set, c.Durable = to, true
 	c.jump(Jump{Time: env.Now, Kind: Sought, From: s.Position.String(), To: to.String()})
+	c.undivide(s, env)
 	return c, nil
 }
 
@@ -256,7 +264,7 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 			c.Forget = append(c.Forget, cursor.Channel)
 		}
 	}
-	restart := !sameSet(old.Channels, d.Channels) || !sameSet(old.Types, d.Types) || old.Filter != d.Filter
+	restart := !sameSet(old.Channels, d.Channels) || !sameSet(old.Types, d.Types) || old.Filter != d.Filter || !sameGroup(old.Group, d.Group)
 	if o := s.Owner; o != nil && o.Kind == Call {
 		restart = restart || d.Callback == nil
 	} else if o != nil {
@@ -266,6 +274,7 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 		if err := c.interrupt(s, force, env, Message{Op: OpEnd, Code: codeRestart, Reason: "the subscription was changed"}); err != nil {
 			return Change{}, err
 		}
+		c.undivide(s, env)
 		return c, nil
 	}
 	c.tell(s.Owner, Message{Op: OpChanged})
@@ -361,7 +370,7 @@ func (c *Change) interrupt(s State, force bool, env Env, m Message) error {
 // turn sees to it that a callback which may be called will be, and no other.
 func (c *Change) turn(env Env) {
 	r := &c.Record
-	if r.Owner != nil || !r.calls() {
+	if r.held() || !r.calls() {
 		r.Parked, r.Grace = false, time.Time{}
 	} else if r.Grace.IsZero() {
 		r.Parked = true
@@ -379,10 +388,17 @@ func (c Change) Update(s State, record []byte, now time.Time) broker.Update {
 	u := broker.Update{
 		Name: s.Name, Version: s.Version, Generation: c.Generation, Record: record,
 		Set: c.Set, Forget: c.Forget, Channels: c.Record.Definition.Channels,
-		Due: broker.Never, Durable: c.Durable,
+		Due: broker.Never, Durable: c.Durable, Undivided: c.Undivided,
 	}
-	if c.Record.Owner != nil {
+	if c.Record.Definition.Group != nil && c.Record.Division != 0 {
+		u.Channels = nil // its partitions follow them
+	}
+	switch {
+	case c.Record.Owner != nil:
 		u.Node = c.Record.Owner.Node
+	case len(c.Record.Members) > 0:
+		// One of them: when that node dies, whoever sees to it finds the group.
+		u.Node = c.Record.Members[0].Node
 	}
 	for _, t := range []time.Time{c.Record.Grace, c.Record.expiry()} {
 		if !t.IsZero() {

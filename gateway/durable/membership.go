@@ -1,0 +1,431 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// Member delivers the events of those partitions of a group that it is assigned
+// and has acquired. Its methods are called by the manager, one at a time, and
+// must not block nor call the manager back, except from a goroutine of their
+// own.
+type Member interface {
+	// Assigned gives the group as it is now: whose each partition is to be, its
+	// definition, whether dead letters wait to be delivered again. Called first
+	// soon after Join, and at each change.
+	Assigned(s State)
+	// Ended: the membership is over, as Holder.Ended.
+	Ended(code wire.CloseCode, reason string)
+	// Suspended: the node lost its broker, as Holder.Suspended.
+	Suspended()
+}
+
+// Membership is a consumer's place in a group. Its methods may be called by any
+// goroutine.
+type Membership struct {
+	// Group stands for what is the group's own and no partition's: its dead
+	// letters, what is told of it. It has no position.
+	Group *Ownership
+
+	k        *Manager
+	name     string
+	division uint64
+	owner    Owner
+	member   Member
+}
+
+// groupOp is a change of a group's members that waits to be stored.
+type groupOp struct {
+	node string // the incarnation that asks
+	rule func(s State, force bool, env Env) (Change, error)
+	done func(s State, err error) // called once
+	// again: it is tried again until it is stored or the incarnation is over.
+	again bool
+}
+
+// groupState is what this node does about a group. Guarded by k.mu.
+type groupState struct {
+	members []*Membership
+	ops     []groupOp
+	storing bool // a goroutine stores ops
+	reading bool // a goroutine reads the group
+	stale   bool // and is to read it again
+}
+
+// Join makes a client a member of a group. ErrNoGroup if the subscription is
+// not shared, ErrFull, ErrSuspended, broker errors. A callback that has the
+// group is asked to yield, which may take YieldTime.
+func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member) (*Membership, error) {
+	_, node, err := k.env(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := Owner{Node: node, Connection: c.Connection, Consumer: c.Consumer, Kind: c.Kind, Transport: c.Transport}
+	type joined struct {
+		s   State
+		err error
+	}
+	answer := make(chan joined, 1)
+	k.regroup(name, groupOp{
+		node: node,
+		rule: func(s State, force bool, env Env) (Change, error) {
+			if err := ctx.Err(); err != nil {
+				return Change{}, err
+			}
+			if s.Version == 0 {
+				return Change{}, broker.ErrNotFound
+			}
+			return Join(s, o, force, env)
+		},
+		done: func(s State, err error) { answer <- joined{s, err} },
+	})
+	j := <-answer
+	if j.err != nil {
+		return nil, j.err
+	}
+	m := &Membership{
+		k: k, name: name, division: j.s.Division, owner: o, member: member,
+		Group: &Ownership{Name: name, Generation: j.s.Generation, State: j.s, k: k, node: node},
+	}
+	k.mu.Lock()
+	if k.node != node {
+		k.mu.Unlock()
+		return nil, ErrSuspended
+	}
+	g := k.groupLocked(name)
+	g.members = append(g.members, m)
+	k.mu.Unlock()
+	if ctx.Err() != nil {
+		m.Leave()
+		return nil, ctx.Err()
+	}
+	k.o.Tell("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
+	k.readGroup(name)
+	return m, nil
+}
+
+// Leave ends the membership. Its partitions are released by themselves.
+func (m *Membership) Leave() {
+	if !m.drop() {
+		return
+	}
+	k := m.k
+	k.regroup(m.name, groupOp{
+		node: m.owner.Node, again: true,
+		rule: func(s State, _ bool, env Env) (Change, error) {
+			return Leave(s, func(o Owner) bool { return o.Connection == m.owner.Connection && o.Node == m.owner.Node }, env)
+		},
+		done: func(_ State, err error) {
+			if err == nil {
+				k.o.Tell("detached", m.name, map[string]string{"consumer": m.owner.Consumer})
+			}
+		},
+	})
+}
+
+// drop forgets the membership and tells whether it was there.
+func (m *Membership) drop() bool {
+	k := m.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := k.groups[m.name]
+	if g == nil {
+		return false
+	}
+	i := slices.Index(g.members, m)
+	if i < 0 {
+		return false
+	}
+	m.Group.gone = true
+	g.members = slices.Delete(g.members, i, i+1)
+	k.tidyLocked(m.name, g)
+	return true
+}
+
+func (m *Membership) end(code wire.CloseCode, reason string) {
+	if m.drop() {
+		m.member.Ended(code, reason)
+	}
+}
+
+// Acquire makes the member the owner of a partition that it is assigned. ErrHeld
+// while somebody else has yet to release it: see Manager.Await. Any other error
+// means that it is not to be had; Check finds out why.
+func (m *Membership) Acquire(ctx context.Context, p int, holder Holder) (*Ownership, error) {
+	k, name := m.k, PartitionName(m.name, p)
+	for {
+		env, node, err := k.env(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if node != m.owner.Node {
+			return nil, ErrSuspended
+		}
+		s, err := k.Load(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if s.Division != m.division {
+			return nil, ErrNoGroup
+		}
+		if s.Owner != nil {
+			k.refresh(ctx, s.Owner.Node)
+		}
+		// A callback that is still named has lost the group already.
+		change, err := Acquire(s, m.owner, true, env)
+		if err != nil {
+			return nil, err
+		}
+		h, err := k.take(ctx, s, change, holder, node)
+		if !errors.Is(err, broker.ErrConflict) {
+			return h, err
+		}
+	}
+}
+
+// Check has the group read again, and Assigned or Ended called.
+func (m *Membership) Check() { m.k.readGroup(m.name) }
+
+func (k *Manager) groupLocked(name string) *groupState {
+	g := k.groups[name]
+	if g == nil {
+		g = &groupState{}
+		k.groups[name] = g
+	}
+	return g
+}
+
+func (k *Manager) tidyLocked(name string, g *groupState) {
+	if len(g.members) == 0 && len(g.ops) == 0 && !g.storing && !g.reading && k.groups[name] == g {
+		delete(k.groups, name)
+	}
+}
+
+// regroup has a change of a group's members stored, together with others that
+// come meanwhile: however many join here at once, it takes a few stores.
+func (k *Manager) regroup(name string, op groupOp) {
+	k.mu.Lock()
+	g := k.groupLocked(name)
+	g.ops = append(g.ops, op)
+	begin := !g.storing
+	g.storing = true
+	k.mu.Unlock()
+	if begin {
+		k.running.Go(func() { k.storeGroup(name, g) })
+	}
+}
+
+// storeGroup stores what is asked for of a group's members, as long as there
+// is something.
+func (k *Manager) storeGroup(name string, g *groupState) {
+	for wait := 50 * time.Millisecond; ; {
+		k.mu.Lock()
+		ops := g.ops
+		g.ops = nil
+		node := k.node
+		if len(ops) == 0 {
+			g.storing = false
+			k.tidyLocked(name, g)
+			k.mu.Unlock()
+			return
+		}
+		k.mu.Unlock()
+		errs := make([]error, len(ops))
+		ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL)
+		state, err := k.changeGroup(ctx, name, node, ops, errs)
+		cancel()
+		var again []groupOp
+		for i, op := range ops {
+			switch e := errors.Join(errs[i], err); {
+			case e == nil:
+				op.done(state, nil)
+			case op.again && op.node == node && errs[i] == nil:
+				again = append(again, op)
+			case errs[i] != nil:
+				op.done(state, errs[i])
+			default:
+				op.done(state, err)
+			}
+		}
+		if len(again) == 0 {
+			continue
+		}
+		time.Sleep(wait)
+		wait = min(2*wait, 2*time.Second)
+		k.mu.Lock()
+		g.ops = append(again, g.ops...)
+		k.mu.Unlock()
+	}
+}
+
+// changeGroup stores ops in one change. errs are the answers of single ones.
+func (k *Manager) changeGroup(ctx context.Context, name, node string, ops []groupOp, errs []error) (after State, err error) {
+	err = k.Change(ctx, name, func(s State, force bool, env Env) (Change, error) {
+		for _, m := range s.Members {
+			k.refresh(ctx, m.Node)
+		}
+		var all Change
+		after, all = s, s.change()
+		changed := false
+		for i, op := range ops {
+			if errs[i] = nil; op.node != node {
+				errs[i] = ErrSuspended
+				continue
+			}
+			c, err := op.rule(after, force, env)
+			if errors.Is(err, ErrYield) {
+				return Change{}, err
+			}
+			if errs[i] = err; err != nil {
+				continue
+			}
+			if c.Tell.Op == "" {
+				c.Tell, c.To = all.Tell, all.To
+			}
+			all, changed = c, true
+			after.Record, after.Generation = c.Record, c.Generation
+		}
+		if !changed {
+			return Change{}, ErrNotDue
+		}
+		if after.Division != s.Division {
+			if err := k.divide(ctx, s, env); err != nil {
+				return Change{}, err
+			}
+		}
+		return all, nil
+	})
+	if errors.Is(err, ErrNotDue) {
+		err = nil // each has its own answer
+	}
+	return after, err
+}
+
+// divide makes the partitions of a group that is about to be divided.
+func (k *Manager) divide(ctx context.Context, group State, env Env) error {
+	var some errgroup.Group
+	some.SetLimit(16)
+	for p := range group.Definition.Group.Partitions {
+		name := PartitionName(group.Name, p)
+		some.Go(func() error {
+			for {
+				s, err := k.Load(ctx, name)
+				if errors.Is(err, broker.ErrNotFound) {
+					s, err = State{Name: name}, nil
+				}
+				if err != nil {
+					return err
+				}
+				c, done := Part(group, s, env)
+				if done {
+					return nil
+				}
+				if err := k.Store(ctx, s, c); !errors.Is(err, broker.ErrConflict) {
+					return err
+				}
+			}
+		})
+	}
+	return some.Wait()
+}
+
+// readGroup reads a group and tells its members here. Reads of one group don't
+// overtake each other.
+func (k *Manager) readGroup(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := k.groups[name]
+	if g == nil || len(g.members) == 0 {
+		return
+	}
+	if g.stale = true; g.reading {
+		return
+	}
+	g.reading = true
+	k.running.Go(func() {
+		for {
+			k.mu.Lock()
+			if !g.stale {
+				g.reading = false
+				k.tidyLocked(name, g)
+				k.mu.Unlock()
+				return
+			}
+			g.stale = false
+			members := slices.Clone(g.members)
+			k.mu.Unlock()
+			k.tellMembers(name, members)
+		}
+	})
+}
+
+func (k *Manager) tellMembers(name string, members []*Membership) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
+	defer cancel()
+	s, err := k.Load(ctx, name)
+	if err != nil && !errors.Is(err, broker.ErrNotFound) {
+		k.o.Logger.Debug("read a group", "subscription", name, "error", err)
+		return // a look finds out later
+	}
+	gone := false
+	for _, m := range s.Members {
+		k.refresh(ctx, m.Node)
+		gone = gone || !k.alive(m.Node)
+	}
+	for _, m := range members {
+		switch {
+		case err != nil:
+			m.end(wire.CloseNotFound, "the subscription was deleted")
+		case s.Division != m.division || s.Generation != m.Group.Generation:
+			m.end(wire.CloseRestart, "the subscription was changed or its position moved")
+		case s.Has(m.owner.Connection):
+			m.member.Assigned(s)
+		case slices.ContainsFunc(s.Members, func(o Owner) bool { return o.Consumer == m.owner.Consumer }):
+			m.end(wire.CloseTakenOver, "another connection of this consumer attached")
+		default:
+			m.end(wire.CloseRestart, "the node was taken for dead")
+		}
+	}
+	if gone {
+		k.regroup(name, groupOp{
+			node: k.Node(), done: func(State, error) {},
+			rule: func(s State, _ bool, env Env) (Change, error) { return Died(s, env) },
+		})
+	}
+}
+
+// readGroups reads all groups that have members here, or those of one of so
+// many parts.
+func (k *Manager) readGroups(part, parts uint64) {
+	k.mu.Lock()
+	var names []string
+	for name := range k.groups {
+		if k.hash(name)%parts == part {
+			names = append(names, name)
+		}
+	}
+	k.mu.Unlock()
+	for _, name := range names {
+		k.readGroup(name)
+	}
+}
+
+// suspendGroupsLocked takes all memberships and returns them.
+func (k *Manager) suspendGroupsLocked() (all []*Membership) {
+	for name, g := range k.groups {
+		for _, m := range g.members {
+			m.Group.gone = true
+			all = append(all, m)
+		}
+		g.members = nil
+		k.tidyLocked(name, g)
+	}
+	return all
+}
