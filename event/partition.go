@@ -8,6 +8,11 @@ package event
 // partition by itself: 64-bit FNV-1a of the key's bytes, or of source, NUL and
 // id, modulo n. n is at least 1.
 func Partition(key, source, id string, n int) int {
+	return int(PartitionHash(key, source, id) % uint64(n))
+}
+
+// PartitionHash is what Partition takes modulo n.
+func PartitionHash(key, source, id string) uint64 {
 	h := fnvOffset
 	if key != "" {
 		h = fnv1a(h, key)
@@ -16,7 +21,7 @@ func Partition(key, source, id string, n int) int {
 		h *= fnvPrime // NUL: exclusive or with 0 changes nothing
 		h = fnv1a(h, id)
 	}
-	return int(h % uint64(n))
+	return h
 }
 
 // The parameters of 64-bit FNV-1a (draft-eastlake-fnv).

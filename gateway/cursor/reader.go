@@ -25,6 +25,8 @@ import (
 type Reader struct {
 	feed   *feed.Feed
 	filter *Filter
+	part   int // of those of a group, which the reader is kept to
+	of     int // how many there are; 0: it takes all
 	epoch  string
 	offset uint64     // everything up to here was handed over or left out
 	page   *feed.Page // of the log, while behind the ring
@@ -79,8 +81,14 @@ func (r *Reader) Cursor() event.Cursor {
 // Offset is the offset of Cursor.
 func (r *Reader) Offset() uint64 { return r.offset }
 
-// Match tells whether the reader's filter takes an event.
-func (r *Reader) Match(item *feed.Item) bool { return r.filter.Match(item) }
+// Match tells whether the reader takes an event: its filter does, and it is of
+// the partition that the reader is kept to.
+func (r *Reader) Match(item *feed.Item) bool {
+	return (r.of == 0 || item.Partition(r.of) == r.part) && r.filter.Match(item)
+}
+
+// Keep keeps the reader to one partition of a group that has so many.
+func (r *Reader) Keep(partition, of int) { r.part, r.of = partition, of }
 
 // Advance moves the reader forward to an offset: what lies before it was
 // handed over or left out.

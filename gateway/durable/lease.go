@@ -255,6 +255,9 @@ func (k *Manager) lookForLost(ctx context.Context) {
 			continue
 		}
 		err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+			if len(s.Members) > 0 {
+				return Leave(s, func(o Owner) bool { return o.Node == node && !k.hasMember(name, o.Connection) }, env)
+			}
 			if served(name) || s.Version == 0 || s.Owner == nil || s.Owner.Node != node {
 				return Change{}, ErrNotDue
 			}

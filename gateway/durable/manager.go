@@ -247,7 +247,7 @@ func (k *Manager) Acquire(ctx context.Context, name string, c Claim, holder Hold
 				deadline = env.Now.Add(YieldTime)
 				k.send(ctx, s.Owner.Node, Message{Op: OpYield, Name: name, Generation: s.Generation})
 			}
-			if err := k.awaitFree(ctx, name, yieldLook); err != nil {
+			if err := k.awaitFree(ctx, yieldLook, name); err != nil {
 				return nil, err
 			}
 			continue
@@ -269,17 +269,15 @@ func (k *Manager) Acquire(ctx context.Context, name string, c Claim, holder Hold
 // yieldLook is how often a subscription is looked at whose callback yields.
 const yieldLook = 100 * time.Millisecond
 
-// Await returns when it may be worth to acquire a held subscription again.
-func (k *Manager) Await(ctx context.Context, name string) error {
-	return k.awaitFree(ctx, name, time.Second+rand.N(time.Second))
+// Await returns when it may be worth to acquire one of some held subscriptions
+// again.
+func (k *Manager) Await(ctx context.Context, names ...string) error {
+	return k.awaitFree(ctx, time.Second+rand.N(time.Second), names...)
 }
 
-func (k *Manager) awaitFree(ctx context.Context, name string, most time.Duration) error {
-	free := make(chan struct{}, 1)
-	k.mu.Lock()
-	k.standing[name] = append(k.standing[name], free)
-	k.mu.Unlock()
-	defer k.unstand(name, free)
+func (k *Manager) awaitFree(ctx context.Context, most time.Duration, names ...string) error {
+	free, stop := k.Watch(names...)
+	defer stop()
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
@@ -291,20 +289,28 @@ func (k *Manager) awaitFree(ctx context.Context, name string, most time.Duration
 	return nil
 }
 
-func (k *Manager) unstand(name string, free chan struct{}) {
+// Watch returns a channel that gets a value when somebody gives one of some
+// subscriptions up, as far as this node hears of it, until stop is called.
+func (k *Manager) Watch(names ...string) (freed <-chan struct{}, stop func()) {
+	free := make(chan struct{}, 1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	list := k.standing[name]
-	for i, c := range list {
-		if c == free {
-			list = append(list[:i], list[i+1:]...)
-			break
-		}
+	for _, name := range names {
+		k.standing[name] = append(k.standing[name], free)
 	}
-	if len(list) == 0 {
-		delete(k.standing, name)
-	} else {
-		k.standing[name] = list
+	return free, func() { k.unstand(names, free) }
+}
+
+func (k *Manager) unstand(names []string, free chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, name := range names {
+		list := slices.DeleteFunc(k.standing[name], func(c chan struct{}) bool { return c == free })
+		if len(list) == 0 {
+			delete(k.standing, name)
+		} else {
+			k.standing[name] = list
+		}
 	}
 }
 
@@ -474,7 +480,7 @@ func (k *Manager) Change(ctx context.Context, name string, rule func(s State, fo
 				deadline = env.Now.Add(YieldTime)
 				k.send(ctx, s.Owner.Node, Message{Op: OpYield, Name: name, Generation: s.Generation})
 			}
-			if err := k.awaitFree(ctx, name, yieldLook); err != nil {
+			if err := k.awaitFree(ctx, yieldLook, name); err != nil {
 				return err
 			}
 			continue
@@ -620,10 +626,13 @@ func (k *Manager) receive(m Message) {
 	}
 	k.mu.Lock()
 	h := k.ownerships[m.Name]
-	group := k.groups[m.Name] != nil
+	g := k.groups[m.Name]
+	member := g != nil && (len(g.members) > 0 || g.joining > 0)
 	k.mu.Unlock()
-	if group && m.Op == OpChanged {
+	if m.Op == OpChanged && member {
 		k.readGroup(m.Name)
+	} else if m.Op == OpChanged && h == nil {
+		k.running.Go(func() { k.lookAt(m.Name) })
 	}
 	if h == nil || h.Generation != m.Generation {
 		return

@@ -53,10 +53,12 @@ type groupOp struct {
 // groupState is what this node does about a group. Guarded by k.mu.
 type groupState struct {
 	members []*Membership
+	joining int // joins that are asked for and not among members yet
 	ops     []groupOp
 	storing bool // a goroutine stores ops
 	reading bool // a goroutine reads the group
 	stale   bool // and is to read it again
+	remind  bool // and to have the other members' nodes do so
 }
 
 // Join makes a client a member of a group. ErrNoGroup if the subscription is
@@ -73,6 +75,9 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 		err error
 	}
 	answer := make(chan joined, 1)
+	k.mu.Lock()
+	k.groupLocked(name).joining++ // known before it is stored
+	k.mu.Unlock()
 	k.regroup(name, groupOp{
 		node: node,
 		rule: func(s State, force bool, env Env) (Change, error) {
@@ -88,6 +93,11 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 	})
 	j := <-answer
 	if j.err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		g := k.groupLocked(name)
+		g.joining--
+		k.tidyLocked(name, g)
 		return nil, j.err
 	}
 	m := &Membership{
@@ -95,11 +105,13 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 		Group: &Ownership{Name: name, Generation: j.s.Generation, State: j.s, k: k, node: node},
 	}
 	k.mu.Lock()
+	g := k.groupLocked(name)
+	g.joining--
 	if k.node != node {
+		k.tidyLocked(name, g)
 		k.mu.Unlock()
 		return nil, ErrSuspended
 	}
-	g := k.groupLocked(name)
 	g.members = append(g.members, m)
 	k.mu.Unlock()
 	if ctx.Err() != nil {
@@ -203,7 +215,7 @@ func (k *Manager) groupLocked(name string) *groupState {
 }
 
 func (k *Manager) tidyLocked(name string, g *groupState) {
-	if len(g.members) == 0 && len(g.ops) == 0 && !g.storing && !g.reading && k.groups[name] == g {
+	if len(g.members) == 0 && g.joining == 0 && len(g.ops) == 0 && !g.storing && !g.reading && k.groups[name] == g {
 		delete(k.groups, name)
 	}
 }
@@ -358,15 +370,16 @@ func (k *Manager) readGroup(name string) {
 				k.mu.Unlock()
 				return
 			}
-			g.stale = false
+			remind := g.remind
+			g.stale, g.remind = false, false
 			members := slices.Clone(g.members)
 			k.mu.Unlock()
-			k.tellMembers(name, members)
+			k.tellMembers(name, members, remind)
 		}
 	})
 }
 
-func (k *Manager) tellMembers(name string, members []*Membership) {
+func (k *Manager) tellMembers(name string, members []*Membership, remind bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
 	defer cancel()
 	s, err := k.Load(ctx, name)
@@ -374,10 +387,11 @@ func (k *Manager) tellMembers(name string, members []*Membership) {
 		k.o.Logger.Debug("read a group", "subscription", name, "error", err)
 		return // a look finds out later
 	}
-	gone := false
+	gone, lost := false, false
 	for _, m := range s.Members {
 		k.refresh(ctx, m.Node)
 		gone = gone || !k.alive(m.Node)
+		lost = lost || m.Node == k.Node() && !k.hasMember(name, m.Connection)
 	}
 	for _, m := range members {
 		switch {
@@ -393,6 +407,12 @@ func (k *Manager) tellMembers(name string, members []*Membership) {
 			m.end(wire.CloseRestart, "the node was taken for dead")
 		}
 	}
+	if remind {
+		k.remindOthers(ctx, s)
+	}
+	if lost {
+		k.running.Go(func() { k.lookAt(name) })
+	}
 	if gone {
 		k.regroup(name, groupOp{
 			node: k.Node(), done: func(State, error) {},
@@ -401,19 +421,60 @@ func (k *Manager) tellMembers(name string, members []*Membership) {
 	}
 }
 
+// dropLost takes off the members that the broker has in this node's name and
+// that are not here: it forgot that they left.
+func (k *Manager) dropLost(ctx context.Context, name string) error {
+	node := k.Node()
+	err := k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
+		return Leave(s, func(o Owner) bool { return o.Node == node && !k.hasMember(name, o.Connection) }, env)
+	})
+	if errors.Is(err, ErrNotDue) {
+		return nil
+	}
+	return err
+}
+
+func (k *Manager) hasMember(name, connection string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := k.groups[name]
+	return g != nil && (g.joining > 0 || slices.ContainsFunc(g.members, func(m *Membership) bool { return m.owner.Connection == connection }))
+}
+
+// lookAt sees to members that are lost, after a message about a group that has
+// none here.
+func (k *Manager) lookAt(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
+	defer cancel()
+	if err := k.dropLost(ctx, name); err != nil && !errors.Is(err, broker.ErrNotFound) {
+		k.o.Logger.Debug("take lost members off a group", "subscription", name, "error", err)
+	}
+}
+
 // readGroups reads all groups that have members here, or those of one of so
-// many parts.
+// many parts, and has the other members' nodes do so: messages may be lost.
 func (k *Manager) readGroups(part, parts uint64) {
 	k.mu.Lock()
 	var names []string
-	for name := range k.groups {
+	for name, g := range k.groups {
 		if k.hash(name)%parts == part {
+			g.remind = true
 			names = append(names, name)
 		}
 	}
 	k.mu.Unlock()
 	for _, name := range names {
 		k.readGroup(name)
+	}
+}
+
+// remindOthers has the nodes of a group's members look at it.
+func (k *Manager) remindOthers(ctx context.Context, s State) {
+	own := k.Node()
+	for _, node := range s.nodes() {
+		if node != own {
+			k.send(ctx, node, Message{Op: OpChanged, Name: s.Name})
+		}
 	}
 }
 

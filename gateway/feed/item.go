@@ -32,6 +32,7 @@ type Item struct {
 	escaped      bool // type or key hold an escape
 	unescapedTyp string
 	unescapedKey string
+	hash         atomic.Uint64 // of its partition, once somebody asked; 0: nobody did
 }
 
 type span struct{ from, to int32 }
@@ -125,6 +126,22 @@ func (i *Item) ID() string {
 	var e struct{ ID string }
 	json.Unmarshal(i.JSON(), &e)
 	return e.ID
+}
+
+// Partition returns which of n partitions of a group the event belongs to.
+func (i *Item) Partition(n int) int {
+	h := i.hash.Load()
+	if h == 0 {
+		if key := i.Key(); key != "" {
+			h = event.PartitionHash(key, "", "")
+		} else {
+			var e struct{ ID, Source string }
+			json.Unmarshal(i.JSON(), &e)
+			h = event.PartitionHash("", e.Source, e.ID)
+		}
+		i.hash.Store(h)
+	}
+	return int(h % uint64(n))
 }
 
 // Remade is an event that is known by its JSON alone, such as a dead letter

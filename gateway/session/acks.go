@@ -21,6 +21,8 @@ type channelState struct {
 	cursor.Locator
 	deliveredUpTo uint64   // everything up to here was delivered or left out
 	unacked       []uint64 // delivered, oldest first
+	sent          []uint64 // in which order, over all partitions of a group; as unacked
+	part          *part    // of a group, else nil
 	acked         uint64   // committed or about to be
 	elsewhere     bool     // what is committed is of another epoch
 	untold        bool     // a gap before deliveredUpTo is yet to be handed over
@@ -40,10 +42,70 @@ func (d *durableState) handed(i int, offset uint64) {
 	c.deliveredUpTo = offset
 	c.unacked = append(c.unacked, offset)
 	d.outstanding++
+	if c.part != nil {
+		d.group.sent++
+		c.sent = append(c.sent, d.group.sent)
+		c.part.outstanding++
+	}
+}
+
+// forget takes so many events, from the index from on, off what is
+// unacknowledged.
+func (d *durableState) forget(c *channelState, from, n int) {
+	d.outstanding -= n
+	if c.part != nil {
+		c.part.outstanding -= n
+		c.sent = slices.Delete(c.sent, from, from+n)
+	}
+	if from == 0 {
+		c.unacked = c.unacked[n:]
+	} else {
+		c.unacked = slices.Delete(c.unacked, from, from+n)
+	}
+	if len(c.unacked) == 0 {
+		c.unacked, c.sent = nil, nil
+	}
 }
 
 func (d *durableState) indexOf(channel string) int {
 	return slices.IndexFunc(d.channels, func(c channelState) bool { return c.channel == channel })
+}
+
+// trackOf is where an event is unacknowledged, or else a place of its channel;
+// -1 if there is none.
+func (d *durableState) trackOf(c event.Cursor) int {
+	if d.group != nil {
+		for i := range d.channels {
+			if d.channels[i].at(c) >= 0 {
+				return i
+			}
+		}
+	}
+	return d.indexOf(c.Channel)
+}
+
+// at is the index among what is unacknowledged of the event at a cursor, or -1.
+func (c *channelState) at(at event.Cursor) int {
+	if c.channel != at.Channel {
+		return -1
+	}
+	located, kept, _ := c.Locate(at)
+	if !kept {
+		return -1
+	}
+	i, found := slices.BinarySearch(c.unacked, located.Offset)
+	if !found {
+		return -1
+	}
+	return i
+}
+
+// owner is whose acknowledgements a channel's are.
+func (d *durableState) owner(c *channelState) *durable.Ownership {
+	if c.part != nil {
+		return c.part.ownership
+	}
+	return d.ownership
 }
 
 // advanceLocked has what is done in a channel committed; n is how many events
@@ -52,9 +114,10 @@ func (d *durableState) indexOf(channel string) int {
 func (s *Session) advanceLocked(i, n int) {
 	d := s.durable
 	c := &d.channels[i]
-	if done := c.done(); (done > c.acked || c.elsewhere) && !c.untold && d.ownership != nil {
+	owner := d.owner(c)
+	if done := c.done(); (done > c.acked || c.elsewhere) && !c.untold && owner != nil {
 		c.acked, c.elsewhere = done, false
-		d.ownership.Advance(event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: done}, n)
+		owner.Advance(event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: done}, n)
 	}
 }
 
@@ -68,8 +131,9 @@ func (s *Session) toldLocked() {
 	}
 }
 
-// Ack acknowledges everything up to a cursor, in each channel named.
-func (s *Session) Ack(p event.Position) error {
+// Ack acknowledges everything up to a cursor, in each channel named; of a
+// group only what belongs to the partition, unless that is AllPartitions.
+func (s *Session) Ack(p event.Position, partition int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.durable
@@ -78,6 +142,12 @@ func (s *Session) Ack(p event.Position) error {
 	}
 	if len(p) == 0 {
 		return wire.BadRequest("ack needs cursor")
+	}
+	if d.group != nil {
+		return s.ackGroupLocked(p, partition)
+	}
+	if partition != AllPartitions {
+		return wire.BadRequest("ack: partition is for subscriptions with a group; %q has none", d.name)
 	}
 	for _, c := range p {
 		i := d.indexOf(c.Channel)
@@ -103,11 +173,16 @@ func (s *Session) Ack(p event.Position) error {
 // ackedLocked forgets what is acknowledged and returns how many events. A
 // cursor of before a fork acknowledges what the fork kept.
 func (s *Session) ackedLocked(c event.Cursor) (n int) {
-	d := s.durable
-	i := d.indexOf(c.Channel)
+	i := s.durable.indexOf(c.Channel)
 	if i < 0 {
 		return 0
 	}
+	return s.ackedInLocked(i, c)
+}
+
+// ackedInLocked is ackedLocked in one place.
+func (s *Session) ackedInLocked(i int, c event.Cursor) (n int) {
+	d := s.durable
 	state := &d.channels[i]
 	c, _, ok := state.Locate(c)
 	if !ok {
@@ -116,10 +191,7 @@ func (s *Session) ackedLocked(c event.Cursor) (n int) {
 	for n < len(state.unacked) && state.unacked[n] <= c.Offset {
 		n++
 	}
-	if state.unacked = state.unacked[n:]; len(state.unacked) == 0 {
-		state.unacked = nil
-	}
-	d.outstanding -= n
+	d.forget(state, 0, n)
 	if c.Offset > state.deliveredUpTo && i < len(s.readers) { // by somebody else, elsewhere
 		state.deliveredUpTo = c.Offset
 		s.readers[i].Advance(c.Offset)
@@ -139,7 +211,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	ownership, letter := d.ownership, d.redriven(c)
 	var at event.Cursor
 	var reader *cursor.Reader
-	if i := d.indexOf(c.Channel); i >= 0 && i < len(s.readers) {
+	if i := d.trackOf(c); i >= 0 && i < len(s.readers) {
 		if located, kept, _ := d.channels[i].Locate(c); kept && slices.Contains(d.channels[i].unacked, located.Offset) {
 			at = located
 		}
@@ -188,20 +260,16 @@ func (s *Session) rejectedLocked(c event.Cursor) {
 	before := len(d.redriveInFlight)
 	d.redriveInFlight = slices.DeleteFunc(d.redriveInFlight, func(r *redriven) bool { return r.cursor == c })
 	d.outstanding -= before - len(d.redriveInFlight)
-	i := d.indexOf(c.Channel)
+	i := d.trackOf(c)
 	if i < 0 {
 		return
 	}
 	state := &d.channels[i]
-	located, kept, _ := state.Locate(c)
-	if !kept {
-		return
-	}
-	if at := slices.Index(state.unacked, located.Offset); at >= 0 {
-		state.unacked = slices.Delete(state.unacked, at, at+1)
-		d.outstanding--
+	if at := state.at(c); at >= 0 {
+		d.forget(state, at, 1)
 	}
 	s.advanceLocked(i, 1)
+	s.settleLeavingLocked(state.part)
 }
 
 // movedLocked commits where the position moved over events that were left out.
@@ -233,8 +301,7 @@ func (s *Session) placedLocked(i int, m *cursor.Move) {
 			}
 			kept++
 		}
-		d.outstanding -= len(state.unacked) - kept
-		state.unacked = state.unacked[:kept]
+		d.forget(state, kept, len(state.unacked)-kept)
 	}
 	state.deliveredUpTo = m.To.Offset
 	if m.Reason != "" {
@@ -254,20 +321,29 @@ const roundPause = 50 * time.Millisecond
 func (s *Session) giveUpLocked() {
 	d := s.durable
 	d.cancel()
+	if d.group != nil {
+		s.movedLocked()
+		d.ownership = nil
+		s.leaveGroupLocked()
+		return
+	}
 	h := d.ownership
 	if h == nil {
 		return
 	}
 	s.movedLocked()
 	d.ownership = nil
-	h.Release(d.delivered(), 0)
+	h.Release(d.delivered(nil), 0)
 }
 
-// delivered is how far events were delivered. What was acknowledged counts
-// too: that may not be committed yet.
-func (d *durableState) delivered() (p event.Position) {
+// delivered is how far events were delivered, of a group those of one
+// partition. What was acknowledged counts too: that may not be committed yet.
+func (d *durableState) delivered(of *part) (p event.Position) {
 	for i := range d.channels {
 		c := &d.channels[i]
+		if c.part != of {
+			continue
+		}
 		last := c.acked
 		if n := len(c.unacked); n > 0 {
 			last = max(last, c.unacked[n-1])

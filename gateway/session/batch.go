@@ -80,8 +80,15 @@ func (s *Session) send(b *batch) (more bool) {
 	if b.room = s.room(); s.durable != nil {
 		size += s.fillRedrives(b)
 	}
-	for i := 0; i < len(s.readers); i++ {
+	for i := range s.readers {
 		b.scanned = append(b.scanned, s.readers[i].Offset())
+	}
+	first := s.firstReader()
+	for n := range s.readers {
+		i := n + first
+		if i >= len(s.readers) {
+			i -= len(s.readers)
+		}
 		if size < batchBytes && len(b.bufs)+stride <= batchBuffers {
 			n, again := s.fill(b, i, batchBytes-size)
 			size += n
@@ -187,7 +194,8 @@ func (s *Session) blockedLocked() {
 // fill appends a channel's pending events. It returns their bytes and whether
 // there is more to send.
 func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
-	if b.room <= 0 {
+	room := s.roomIn(b, i)
+	if room <= 0 {
 		return 0, false // an ack makes room
 	}
 	r := &s.readers[i]
@@ -217,7 +225,8 @@ func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 			continue
 		}
 		s.appendEvent(b, i, item)
-		if b.room--; b.room == 0 {
+		b.room--
+		if room--; room == 0 {
 			return size, false
 		}
 		if size += len(item.JSON()); size >= limit || len(b.bufs)+stride > batchBuffers {
@@ -229,7 +238,7 @@ func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 
 func (s *Session) appendEvent(b *batch, i int, item *feed.Item) {
 	var position []byte
-	if len(s.readers) > 1 && s.codec.Traits().Positions {
+	if len(s.readers) > 1 && s.codec.Traits().Positions && !s.shared() {
 		// As of this event: with what else this batch sends.
 		from := len(b.scratch)
 		for j := range s.readers {
@@ -237,15 +246,16 @@ func (s *Session) appendEvent(b *batch, i int, item *feed.Item) {
 				b.scratch = append(b.scratch, ',')
 			}
 			c := s.readers[j].Cursor()
-			if j < len(b.scanned) {
-				c.Offset = b.scanned[j]
-			}
+			c.Offset = b.scanned[j]
 			b.scratch = c.Append(b.scratch)
 		}
 		position = b.scratch[from:len(b.scratch):len(b.scratch)]
 	}
 	b.bufs, b.scratch = s.codec.AppendEvent(b.bufs, b.scratch, item, position)
 	b.marks, b.newest = append(b.marks, mark{i, item.Offset}), item.Appended
+	if s.shared() {
+		s.durable.channels[i].part.batched++
+	}
 }
 
 // latencySample: one send in so many is measured, which costs nothing to
@@ -273,7 +283,7 @@ func (s *Session) movedTo(i int, m *cursor.Move) {
 		s.placedLocked(i, m)
 	}
 	if gap != nil {
-		s.sayLocked(*gap, string(s.appendPosition(nil)))
+		s.sayLocked(*gap, s.positionLocked())
 	}
 }
 

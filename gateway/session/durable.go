@@ -46,6 +46,7 @@ type durableState struct {
 	outstanding int            // delivered and not acknowledged, dead letters too
 	channels    []channelState // as the readers
 	untold      bool           // some channel's gap is yet to be handed over
+	group       *group         // where it is shared; then ownership is the group's own
 
 	redriveAsked    bool        // before it was attached
 	redrivePending  []*redriven // to be delivered again
@@ -70,6 +71,9 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 	}
 	if cb := state.Definition.Callback; cb != nil && cb.Mode == durable.Always && !state.Disabled {
 		return nil, alwaysCalled(a.Name)
+	}
+	if err := checkGroup(state, a); err != nil {
+		return nil, err
 	}
 	s := &Session{hub: h, codec: a.Codec, grant: a.Grant, since: time.Now().UnixMilli()}
 	s.durable = &durableState{name: a.Name, consumer: a.Consumer, asked: a.Window, rounds: a.Rounds, window: a.Window}
@@ -153,7 +157,11 @@ func (s *Session) attach(context.Context) {
 			return
 		}
 		h, err := manager.Acquire(d.ctx, d.name, claim, (*holder)(s))
-		if err == nil {
+		if errors.Is(err, durable.ErrGroup) {
+			if err = s.join(claim); err == nil {
+				return
+			}
+		} else if err == nil {
 			if err = s.engage(h); err == nil {
 				return
 			}
@@ -177,6 +185,11 @@ func (s *Session) attach(context.Context) {
 			}
 			manager.Await(d.ctx, d.name)
 			continue
+		case errors.Is(err, durable.ErrNoGroup):
+			continue // it was one until just now
+		case errors.Is(err, durable.ErrFull):
+			s.End(wire.CloseRateLimited, err.Error(), 5*time.Second)
+			return
 		case errors.Is(err, durable.ErrAlways):
 			err = alwaysCalled(d.name)
 		case errors.Is(err, broker.ErrNotFound):
@@ -200,7 +213,7 @@ func (s *Session) engage(h *durable.Ownership) error {
 	d, def := s.durable, h.State.Definition
 	ctx, cancel := context.WithTimeout(d.ctx, engageTimeout)
 	defer cancel()
-	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, def.Selection(), cursor.Since{Position: h.Position})
+	opened, err := s.openDefinition(ctx, def, cursor.Since{Position: h.Position})
 	if err != nil {
 		return err
 	}
@@ -230,18 +243,7 @@ func (s *Session) engage(h *durable.Ownership) error {
 	s.readers = readersOf(opened)
 	d.channels, d.outstanding, d.untold = nil, 0, false
 	for i := range s.readers {
-		r := &s.readers[i]
-		c := channelState{channel: r.Channel(), Locator: r.Locator(), deliveredUpTo: r.Offset()}
-		if m := opened[i].move; m != nil {
-			c.Forks, c.untold = m.Forks, m.Reason != ""
-			d.untold = d.untold || c.untold
-		}
-		if at, ok := h.Position.Of(c.channel); ok && at.Epoch == c.Epoch {
-			c.acked = at.Offset
-		} else {
-			c.elsewhere = true
-		}
-		d.channels = append(d.channels, c)
+		d.channels = append(d.channels, s.trackFrom(&opened[i], h))
 	}
 	s.greetLocked(opened, redelivery)
 	for i := range s.readers {
@@ -251,7 +253,29 @@ func (s *Session) engage(h *durable.Ownership) error {
 	return nil
 }
 
+// trackFrom is what a channel's state is to begin with.
+func (s *Session) trackFrom(o *opening, h *durable.Ownership) channelState {
+	r := &o.reader
+	c := channelState{channel: r.Channel(), Locator: r.Locator(), deliveredUpTo: r.Offset()}
+	if m := o.move; m != nil {
+		c.Forks, c.untold = m.Forks, m.Reason != ""
+		s.durable.untold = s.durable.untold || c.untold
+	}
+	if at, ok := h.Position.Of(c.channel); ok && at.Epoch == c.Epoch {
+		c.acked = at.Offset
+	} else {
+		c.elsewhere = true
+	}
+	return c
+}
+
 const engageTimeout = 15 * time.Second
+
+// openDefinition opens a subscription's channels.
+func (s *Session) openDefinition(ctx context.Context, def durable.Definition, since cursor.Since) ([]opening, error) {
+	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, def.Selection(), since)
+	return opened, err
+}
 
 // greetLocked says hello, or, where that was said, only what is new.
 func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
@@ -335,7 +359,7 @@ func (s *Session) room() int {
 	switch {
 	case d == nil:
 		return 1 << 30
-	case d.ownership == nil || d.paused:
+	case d.ownership == nil || d.paused || d.group != nil && !d.greeted:
 		return 0
 	}
 	return d.window - d.outstanding
@@ -369,7 +393,7 @@ func (h *holder) Delivered() event.Position {
 	s := (*Session)(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.durable.delivered()
+	return s.durable.delivered(nil)
 }
 
 // Yield implements durable.Holder: connections yield to nobody.

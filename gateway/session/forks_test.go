@@ -55,7 +55,7 @@ func TestWhatWasDeliveredBeforeAForkIsAcknowledgedAndRejectedByItsOldCursor(t *t
 			t.Errorf("after %s: got %s, want %s", after, got, want)
 		}
 	}
-	if err := s.Ack(event.Position{at("e1", 5)}); err != nil {
+	if err := s.Ack(event.Position{at("e1", 5)}, AllPartitions); err != nil {
 		t.Error(err)
 	}
 	want("an ack of 5", "[6 7 8 9] 4")
@@ -63,7 +63,7 @@ func TestWhatWasDeliveredBeforeAForkIsAcknowledgedAndRejectedByItsOldCursor(t *t
 	want("a reject of 7", "[6 8 9] 3")
 	s.rejectedLocked(at("e1", 11))
 	want("a reject of what the fork forgot", "[6 8 9] 3")
-	if err := s.Ack(event.Position{at("e1", 12)}); err != nil {
+	if err := s.Ack(event.Position{at("e1", 12)}, AllPartitions); err != nil {
 		t.Error(err)
 	}
 	want("an ack of all that was delivered", "[] 0")

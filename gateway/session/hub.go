@@ -365,7 +365,7 @@ func (s *Session) beat() {
 	s.movedLocked()
 	position := ""
 	if s.moved {
-		position = string(s.appendPosition(nil))
+		position = s.positionLocked()
 	}
 	s.moved, s.said = false, false
 	if b := s.codec.Heartbeat(position); b != nil && len(s.control) < maxWaiting {

@@ -33,6 +33,9 @@ func (s *Session) fetchRedrives(ctx context.Context) {
 			if access.Read(s.grant, r.cursor.Channel) != nil {
 				continue // it may be another grant than the one that attached
 			}
+			if d.group != nil && !d.group.owns(r.item) {
+				continue // another member's
+			}
 			same := func(o *redriven) bool { return r.cursor == o.cursor }
 			if !slices.ContainsFunc(d.redrivePending, same) && !slices.ContainsFunc(d.redriveInFlight, same) {
 				d.redrivePending = append(d.redrivePending, r)
@@ -104,7 +107,7 @@ func (d *durableState) ackRedriven(h *Hub, c event.Cursor) {
 	}
 	var cursors []string
 	d.redriveInFlight = slices.DeleteFunc(d.redriveInFlight, func(r *redriven) bool {
-		done := r.cursor == c || r.cursor.Channel == c.Channel && c.Offset > r.after
+		done := r.cursor == c || d.group == nil && r.cursor.Channel == c.Channel && c.Offset > r.after
 		if done {
 			cursors = append(cursors, r.cursor.String())
 			d.outstanding--

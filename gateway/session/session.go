@@ -154,6 +154,15 @@ func (s *Session) Position() string {
 	return string(s.appendPosition(nil))
 }
 
+// positionLocked is the position that a client is to remember: of a group it is
+// none, since a partition's is not a channel's.
+func (s *Session) positionLocked() string {
+	if s.shared() {
+		return ""
+	}
+	return string(s.appendPosition(nil))
+}
+
 func (s *Session) appendPosition(dst []byte) []byte {
 	for i := range s.readers {
 		if i > 0 {

@@ -62,6 +62,9 @@ type Control struct {
 	Subscription string `json:"subscription,omitempty"`
 	Recovered    *bool  `json:"recovered,omitempty"`
 	Window       int    `json:"window,omitempty"`
+	Partitions   *[]int `json:"partitions,omitempty"` // of a group: this connection's; in partitions too
+	Of           int    `json:"of,omitempty"`         // out of so many; likewise
+	Members      int    `json:"members,omitempty"`    // of partitions: consumers that share
 	HeartbeatMS  int64  `json:"heartbeat_ms,omitempty"`
 	Expires      string `json:"expires,omitempty"` // RFC 3339
 
@@ -91,6 +94,7 @@ const (
 	OpPosition   = "position"
 	OpRedelivery = "redelivery"
 	OpStandby    = "standby"
+	OpPartitions = "partitions"
 	OpBye        = "bye"
 )
 

@@ -116,6 +116,13 @@ func (m *message) set(name []byte, value jsontext.Value) error {
 		}
 		m.Attempts = n
 		return nil
+	case "partition":
+		n, err := strconv.Atoi(string(value))
+		if err != nil || n < 0 {
+			return mistyped(name, value, "a partition's number, from 0 on")
+		}
+		m.Partition = &n
+		return nil
 	case "ref":
 		n, err := strconv.ParseInt(string(value), 10, 64)
 		if err != nil {

@@ -12,19 +12,20 @@ import (
 
 // message is what a client sends.
 type message struct {
-	Op       string
-	Ref      *int64
-	Channels []string
-	Types    []string
-	Filter   string
-	Since    string
-	Lag      string
-	Channel  string
-	Events   []byte // JSON, in the frame
-	Token    string
-	Cursor   string
-	Reason   string
-	Attempts int // of the consumer's handler, before it refused
+	Op        string
+	Ref       *int64
+	Channels  []string
+	Types     []string
+	Filter    string
+	Since     string
+	Lag       string
+	Channel   string
+	Events    []byte // JSON, in the frame
+	Token     string
+	Cursor    string
+	Reason    string
+	Partition *int // of what is acknowledged
+	Attempts  int  // of the consumer's handler, before it refused
 }
 
 // do carries out one message. Errors are answered; the connection stays.
@@ -90,7 +91,11 @@ func (c *peer) carryOut(ctx context.Context, m *message) (wire.Control, error) {
 		if err != nil {
 			return ok, wire.BadRequest("ack: %v", err)
 		}
-		return wire.Control{}, c.Ack(p)
+		partition := session.AllPartitions
+		if m.Partition != nil {
+			partition = *m.Partition
+		}
+		return wire.Control{}, c.Ack(p, partition)
 	case "reject":
 		at, err := event.ParseCursor(m.Cursor)
 		if err != nil {
