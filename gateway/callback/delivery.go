@@ -61,6 +61,11 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Minute)
 		return
 	}
+	if err := h.Gather(ctx, partition{p}); err != nil {
+		p.d.o.Logger.Debug("gather the partitions of a group", "subscription", p.name, "error", err)
+		h.Release(nil, time.Second) // a member has yet to release one
+		return
+	}
 	position, err := p.place(ctx, h.Position, def.Channels)
 	if err != nil {
 		h.Release(nil, time.Second)
@@ -80,6 +85,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, h.Handed, unclear),
 		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
+	p.source.Skip(h.Done())
 	cb := def.Callback
 	form, err := cb.Shape()
 	if err != nil { // likewise
@@ -177,6 +183,17 @@ func (p *delivery) Yield() {
 // Changed implements durable.Holder: the callback is claimed anew, and so goes
 // on by the new definition.
 func (p *delivery) Changed(durable.State) { p.with(func(w *Worker) { w.Yield(Patience) }) }
+
+// partition holds a partition of a group for its delivery: without one of them
+// there is no going on.
+type partition struct{ p *delivery }
+
+func (h partition) Ended(code wire.CloseCode, reason string) { h.p.Ended(code, reason) }
+func (h partition) Suspended()                               { h.p.Suspended() }
+func (partition) Yield()                                     {}
+func (partition) Changed(durable.State)                      {}
+func (partition) Acked(event.Position)                       {}
+func (partition) Redrive()                                   {}
 
 // Acked implements durable.Holder.
 func (p *delivery) Acked(to event.Position) { p.with(func(w *Worker) { w.Acknowledged(to) }) }

@@ -20,9 +20,10 @@ type FeedSource struct {
 	wake     chan struct{}
 
 	// owned by the reader
-	before  []before        // what was delivered of channels, in their order
-	readers []cursor.Reader // of channels, or none while at rest
-	turn    int             // which channel comes first
+	before  []before         // what was delivered of channels, in their order
+	done    []event.Position // of a group: how far each partition is acknowledged
+	readers []cursor.Reader  // of channels, or none while at rest
+	turn    int              // which channel comes first
 	items   []*feed.Item
 }
 
@@ -55,6 +56,19 @@ func NewFeedSource(feeds *feed.Feeds, channels []string, filter *cursor.Filter, 
 		s.before[i] = before{known: c.Offset, unclear: unclear}
 	}
 	return s
+}
+
+// Skip leaves out what partitions of a group have acknowledged already: one
+// position each, by their numbers. Called before the first Read.
+func (s *FeedSource) Skip(done []event.Position) { s.done = done }
+
+// skips tells whether an event is acknowledged already.
+func (s *FeedSource) skips(item *feed.Item, c event.Cursor) bool {
+	if len(s.done) == 0 {
+		return false
+	}
+	at, ok := s.done[item.Partition(len(s.done))].Of(c.Channel)
+	return ok && at.Epoch == c.Epoch && c.Offset <= at.Offset
 }
 
 // Wake implements Source.
@@ -148,8 +162,7 @@ func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *bef
 				break
 			}
 			r.Advance(item.Offset)
-			if r.Match(item) {
-				c := r.Cursor()
+			if c := r.Cursor(); r.Match(item) && !s.skips(item, c) {
 				p.Events = append(p.Events, Event{Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
 				limit--
 				if bytes -= len(item.JSON()); bytes <= 0 {

@@ -161,6 +161,9 @@ func (d *Definition) fill() {
 		d.Start = "latest"
 	}
 	if d.Callback != nil {
+		if d.Group != nil {
+			d.Callback.Order = ByKey // what a group keeps, whoever delivers
+		}
 		d.Callback.fill()
 	}
 	if d.Window == 0 {

@@ -337,7 +337,7 @@ func (k *Manager) settle(ctx context.Context) {
 	var some errgroup.Group
 	some.SetLimit(16)
 	for _, d := range leaving {
-		if k.owes(d.h) {
+		if k.owes(d.h) || k.holdsParts(d.h) {
 			k.postpone(d) // what was acknowledged is committed first, or it came again unannounced
 			continue
 		}

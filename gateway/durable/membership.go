@@ -171,27 +171,31 @@ func (m *Membership) end(code wire.CloseCode, reason string) {
 // while somebody else has yet to release it: see Manager.Await. Any other error
 // means that it is not to be had; Check finds out why.
 func (m *Membership) Acquire(ctx context.Context, p int, holder Holder) (*Ownership, error) {
-	k, name := m.k, PartitionName(m.name, p)
+	return m.k.acquirePart(ctx, m.name, m.division, m.owner, p, holder)
+}
+
+func (k *Manager) acquirePart(ctx context.Context, group string, division uint64, o Owner, p int, holder Holder) (*Ownership, error) {
+	name := PartitionName(group, p)
 	for {
 		env, node, err := k.env(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if node != m.owner.Node {
+		if node != o.Node {
 			return nil, ErrSuspended
 		}
 		s, err := k.Load(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if s.Division != m.division {
+		if s.Division != division {
 			return nil, ErrNoGroup
 		}
 		if s.Owner != nil {
 			k.refresh(ctx, s.Owner.Node)
 		}
 		// A callback that is still named has lost the group already.
-		change, err := Acquire(s, m.owner, true, env)
+		change, err := Acquire(s, o, true, env)
 		if err != nil {
 			return nil, err
 		}

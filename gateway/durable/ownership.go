@@ -26,6 +26,7 @@ type Ownership struct {
 	k      *Manager
 	holder Holder
 	node   string
+	parts  []*Ownership // of a group that was gathered; static after Gather
 
 	// guarded by k.mu
 	stored bool // the broker has it, and has had it since this was set
@@ -132,7 +133,7 @@ func (h *Ownership) Commit(ctx context.Context, to event.Position) error {
 	if h.isGone() {
 		return broker.ErrFenced
 	}
-	fenced, err := h.k.o.Broker.Advance(ctx, []broker.Move{{Name: h.Name, Generation: h.Generation, Position: to}})
+	fenced, err := h.k.o.Broker.Advance(ctx, h.moves(to))
 	if err == nil && len(fenced) > 0 {
 		return broker.ErrFenced
 	}
@@ -158,6 +159,7 @@ func (h *Ownership) SetNote(ctx context.Context, note []byte) {
 // doesn't wait. handed is how far events were delivered; nil if nothing is
 // unacknowledged. after is when a callback's turn is to be where it was one.
 func (h *Ownership) Release(handed event.Position, after time.Duration) {
+	h.releaseParts(handed, false)
 	h.leave(releaseRequest{h: h, handed: h.handed(handed), doubt: h.unclear(), after: after})
 }
 
@@ -175,11 +177,13 @@ func (h *Ownership) Announced(p event.Position) {
 
 // Park gives the ownership up until there is another event.
 func (h *Ownership) Park() {
+	h.releaseParts(nil, true)
 	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Park(s, h.right(), env) }})
 }
 
 // Disable gives the ownership up for good: the endpoint said it is gone.
 func (h *Ownership) Disable() {
+	h.releaseParts(nil, false)
 	h.leave(releaseRequest{h: h, how: func(s State, env Env) (Change, error) { return Disable(s, h.right(), env) }})
 }
 

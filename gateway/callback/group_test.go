@@ -1,0 +1,142 @@
+package callback_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// worker is a member of a group, and the holder of what it acquires.
+type worker struct{ assigned chan durable.State }
+
+func (w worker) Assigned(s durable.State)   { w.assigned <- s }
+func (worker) Ended(wire.CloseCode, string) {}
+func (worker) Suspended()                   {}
+func (worker) Yield()                       {}
+func (worker) Changed(durable.State)        {}
+func (worker) Acked(event.Position)         {}
+func (worker) Redrive()                     {}
+
+func (n *gatewayNode) join(name string) (*durable.Membership, worker) {
+	n.t.Helper()
+	w := worker{make(chan durable.State, 64)}
+	m, err := n.manager.Join(n.t.Context(), name, durable.Claim{Connection: "c1", Consumer: "crm", Kind: durable.Live}, w)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	<-w.assigned
+	return m, w
+}
+
+func (n *gatewayNode) acquire(m *durable.Membership, w worker, p int) *durable.Ownership {
+	n.t.Helper()
+	h, err := m.Acquire(n.t.Context(), p, w)
+	if err != nil {
+		n.t.Fatalf("acquire partition %d: %v", p, err)
+	}
+	return h
+}
+
+// A group's last member leaves, one partition further than the other: the
+// callback takes both over, leaves out what was acknowledged, and gives them
+// back when a member joins.
+func TestGroupFallsBackToTheCallback(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, id := range idsOf(string(body)) {
+			if r.Header.Get("Longline-Redelivery") == "true" {
+				id += " again"
+			}
+			got = append(got, id)
+		}
+	}))
+	defer endpoint.Close()
+	calls := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(got)
+	}
+	n := newNode(t)
+	n.define("crm-42", endpoint.URL, "")
+	def := n.state("crm-42").Definition
+	def.Group = &durable.Group{Partitions: 2}
+	def.Callback.Order = durable.ByKey
+	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Define(s, def, nil, nil, force, env)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	m, w := n.join("crm-42")
+	epoch := ""
+	for i := 1; i <= 6; i++ { // e1, e3, e5 of partition 0, e2, e4, e6 of 1
+		f := event.Fields{ID: fmt.Sprint("e", i), Source: "/test", Type: "t", Key: keyOf((i+1)%2, 2), Data: []byte(`{}`)}
+		done, err := n.broker.Append(t.Context(), "acct-42", []broker.Entry{{Data: f.AppendStored(nil)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch = done[0].Epoch
+	}
+	at := func(offset uint64) event.Cursor {
+		return event.Cursor{Channel: "acct-42", Epoch: epoch, Offset: offset}
+	}
+	zero, one := n.acquire(m, w, 0), n.acquire(m, w, 1)
+	zero.Announced(nil) // the definition was changed: it was in doubt
+	one.Announced(nil)
+	zero.Advance(at(1), 1)
+	one.Advance(at(4), 2)
+	zero.Release(event.Position{at(3)}, 0)
+	one.Release(nil, 0)
+	m.Leave()
+
+	want := []string{"e3 again", "e5", "e6"}
+	eventually(t, "the callback gets the rest", func() bool { return len(calls()) >= len(want) })
+	eventually(t, "all is acknowledged", func() bool { p := n.state("crm-42").Position; return len(p) == 1 && p[0].Offset == 6 })
+	eventually(t, "it is parked", func() bool { s := n.state("crm-42"); return s.Owner == nil && s.Parked })
+	n.publishKey(keyOf(1, 2), "e7")
+	eventually(t, "the next event wakes it", func() bool { return len(calls()) == 4 })
+	if got := calls(); !slices.Equal(got, append(want, "e7")) {
+		t.Errorf("called with %v, want %v and e7", got, want)
+	}
+
+	m, w = n.join("crm-42")
+	for p := range 2 {
+		if h := n.acquire(m, w, p); h.Doubt {
+			t.Errorf("partition %d is in doubt after a callback that yielded", p)
+		}
+	}
+	if s := n.state("crm-42"); s.Position[0].Offset != 7 || s.Status() != "live" {
+		t.Errorf("position %s, %s; want it live at 7", s.Position, s.Status())
+	}
+}
+
+func (n *gatewayNode) publishKey(key, id string) {
+	n.t.Helper()
+	f := event.Fields{ID: id, Source: "/test", Type: "t", Key: key, Data: []byte(`{}`)}
+	if _, err := n.broker.Append(n.t.Context(), "acct-42", []broker.Entry{{Data: f.AppendStored(nil)}}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// keyOf is a key of a partition.
+func keyOf(partition, of int) string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint("k", i); event.Partition(key, "", "", of) == partition {
+			return key
+		}
+	}
+}
