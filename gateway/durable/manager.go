@@ -496,8 +496,11 @@ func (k *Manager) Change(ctx context.Context, name string, rule func(s State, fo
 
 // Ack acknowledges for whoever owns the subscription, on whatever node. With a
 // connection it counts only while that one does: broker.ErrFenced if not. It
-// returns once that is as durable as a publish is.
+// returns once that is as durable as a publish is. ErrGroup where it is shared.
 func (k *Manager) Ack(ctx context.Context, s State, to event.Position, connection string) error {
+	if s.Definition.Group != nil {
+		return ErrGroup
+	}
 	if connection != "" && (s.Owner == nil || s.Owner.Connection != connection) {
 		return broker.ErrFenced
 	}

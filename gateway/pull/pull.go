@@ -175,6 +175,9 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 			return err
 		}
 		err = p.o.Manager.Ack(ctx, s, to, "")
+		if errors.Is(err, durable.ErrGroup) {
+			return wire.Conflict("subscription %q is shared by a group: it is acknowledged on the connections of its members", q.name)
+		}
 		if !errors.Is(err, broker.ErrFenced) {
 			break
 		}
@@ -204,6 +207,8 @@ func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
 	switch {
 	case errors.Is(err, durable.ErrHeld):
 		return nil, p.held(ctx, q.name)
+	case errors.Is(err, durable.ErrGroup):
+		return nil, wire.Conflict("subscription %q is shared by a group, whose members attach by WebSocket or SSE", q.name)
 	case errors.Is(err, durable.ErrAlways):
 		return nil, wire.Conflict("subscription %q delivers by callback always (mode \"always\"); nobody can attach to it", q.name)
 	case err != nil:

@@ -147,6 +147,9 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 			}
 		}
 		err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
+		if errors.Is(err, durable.ErrGroup) {
+			return wire.Conflict("subscription %q is shared by a group: it is acknowledged on the connections of its members", s.Name)
+		}
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts
 		}
