@@ -90,6 +90,7 @@ type Manager struct {
 	names      map[string]string
 	ownerships map[string]*Ownership
 	groups     map[string]*groupState
+	asked      map[string]chan Message    // answers that are waited for
 	standing   map[string][]chan struct{} // who stands by for a subscription here
 	looks      uint64
 	lostAfter  string       // where lookForLost goes on
@@ -129,7 +130,7 @@ func New(o Options) *Manager {
 	}
 	return &Manager{
 		o: o, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
-		ownerships: make(map[string]*Ownership), groups: make(map[string]*groupState), standing: make(map[string][]chan struct{}),
+		ownerships: make(map[string]*Ownership), groups: make(map[string]*groupState), asked: make(map[string]chan Message), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
 }
@@ -623,8 +624,15 @@ func (k *Manager) listen(b []byte) {
 }
 
 func (k *Manager) receive(m Message) {
-	if m.Op == OpFree {
+	switch m.Op {
+	case OpFree:
 		k.freed(m.Name)
+		return
+	case OpAck:
+		k.running.Go(func() { k.answerAck(m) })
+		return
+	case OpAnswer:
+		k.answered(m)
 		return
 	}
 	k.mu.Lock()

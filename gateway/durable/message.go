@@ -16,6 +16,14 @@ type Message struct {
 	// Code and Reason are how a connection is closed.
 	Code   wire.CloseCode `json:"code,omitempty"`
 	Reason string         `json:"reason,omitempty"`
+
+	// Of ack and answer: whose acknowledgement it is, who wants to know what came
+	// of it, and by which word. Failed is the code of Reason, if it is refused.
+	Connection string    `json:"connection,omitempty"`
+	Partition  int       `json:"partition,omitempty"`
+	From       string    `json:"from,omitempty"`
+	Ref        string    `json:"ref,omitempty"`
+	Failed     wire.Code `json:"failed,omitempty"`
 }
 
 // Op says what a Message is about.
@@ -29,6 +37,8 @@ const (
 	OpAcked    Op = "acked"    // Position was acknowledged elsewhere
 	OpFree     Op = "free"     // to all: nobody owns it any longer
 	OpRedrive  Op = "redrive"  // dead letters are to be delivered again
+	OpAck      Op = "ack"      // a member of a group acknowledges elsewhere
+	OpAnswer   Op = "answer"   // to an ack
 	OpRejected Op = "rejected" // the event at Position was made a dead letter elsewhere
 )
 

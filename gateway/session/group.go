@@ -23,7 +23,7 @@ import (
 //	   ▲  held by who has to release it yet       2 s for what is out
 
 // AllPartitions is the partition of an acknowledgement that names none.
-const AllPartitions = -1
+const AllPartitions = durable.AllPartitions
 
 // group is what a session is besides that is a member of one: guarded by its
 // session's mu.
@@ -56,6 +56,7 @@ type part struct {
 
 var (
 	_ durable.Member    = (*member)(nil)
+	_ durable.Acker     = (*member)(nil)
 	_ durable.Holder    = (*part)(nil)
 	_ durable.Deliverer = (*part)(nil)
 )
@@ -139,6 +140,27 @@ func (m *member) Suspended() {
 		s.hub.spawn(s.attach)
 	}
 	s.push()
+}
+
+// AckAside implements durable.Acker.
+func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move, err error) {
+	s := (*Session)(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ackGroupLocked(p, partition); err != nil {
+		return nil, err
+	}
+	for i := range s.durable.channels {
+		c := &s.durable.channels[i]
+		if _, named := p.Of(c.channel); !named || c.part.ownership == nil || c.elsewhere {
+			continue
+		}
+		moves = append(moves, broker.Move{
+			Name: c.part.ownership.Name, Generation: c.part.ownership.Generation,
+			Position: event.Position{{Channel: c.channel, Epoch: c.Epoch, Offset: c.acked}},
+		})
+	}
+	return moves, nil
 }
 
 // regroupLocked makes of the session what the group says: it tells the client,

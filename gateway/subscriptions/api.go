@@ -259,6 +259,9 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 					out.Next = out.Subscriptions[limit-1].Name
 					return writeJSON(w, http.StatusOK, out)
 				}
+				if _, err := a.o.Manager.Complete(r.Context(), &s); err != nil {
+					return err
+				}
 				v, err := a.view(r.Context(), s)
 				if err != nil {
 					return err

@@ -259,6 +259,24 @@ type status struct {
 	Lag       lag             `json:"lag"`
 	Dead      int             `json:"dead"`
 	Callback  json.RawMessage `json:"callback,omitempty"`
+	// Of a group.
+	Members    []memberView    `json:"members,omitempty"`
+	Partitions []partitionView `json:"partitions,omitempty"`
+}
+
+type memberView struct {
+	Consumer   string     `json:"consumer"`
+	Node       string     `json:"node"`
+	Transport  string     `json:"transport"`
+	Partitions []int      `json:"partitions"`
+	Since      *time.Time `json:"since"`
+}
+
+type partitionView struct {
+	Partition int    `json:"partition"`
+	Consumer  string `json:"consumer"` // "" for none
+	Cursor    string `json:"cursor"`
+	Lag       lag    `json:"lag"`
 }
 
 type lag struct {
@@ -285,6 +303,9 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 		v.Status.Consumer, v.Status.Transport, v.Status.Since = o.Consumer, o.Transport, timeOrNil(o.Since)
 		v.Status.Node = a.o.Manager.NodeName(o.Node)
 	}
+	if err := a.viewGroup(ctx, v.Status, s); err != nil {
+		return v, err
+	}
 	var err error
 	if v.Status.Lag, err = a.lag(ctx, s); err != nil {
 		return v, err
@@ -297,6 +318,28 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 		v.Status.Callback = n.Status
 	}
 	return v, nil
+}
+
+// viewGroup adds what there is to say of a group.
+func (a *API) viewGroup(ctx context.Context, v *status, s durable.State) error {
+	for _, m := range s.Members {
+		v.Members = append(v.Members, memberView{
+			Consumer: m.Consumer, Node: a.o.Manager.NodeName(m.Node), Transport: m.Transport,
+			Partitions: s.PartitionsOf(m.Consumer), Since: timeOrNil(m.Since),
+		})
+	}
+	for p, part := range s.Parts {
+		one := partitionView{Partition: p, Cursor: part.Position.String()}
+		if p < len(s.Assigned) {
+			one.Consumer = s.Assigned[p]
+		}
+		var err error
+		if one.Lag, err = a.lag(ctx, durable.State{Progress: part}); err != nil {
+			return err
+		}
+		v.Partitions = append(v.Partitions, one)
+	}
+	return nil
 }
 
 // note is what the owner of a callback keeps for others to see.

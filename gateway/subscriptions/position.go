@@ -119,8 +119,9 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	var in struct {
 		Cursor     string `json:"cursor"`
 		Connection string `json:"connection"`
+		Partition  *int   `json:"partition"`
 	}
-	if err := decode(r, &in, `{"cursor":"…","connection":"…"}, of which connection may be left out`); err != nil {
+	if err := decode(r, &in, `{"cursor":"…","connection":"…"}, of which connection may be left out but for a group, where partition may be given`); err != nil {
 		return err
 	}
 	p, err := event.ParsePosition(in.Cursor)
@@ -146,9 +147,19 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 				return a.wrongEpoch(r.Context(), c)
 			}
 		}
-		err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
-		if errors.Is(err, durable.ErrGroup) {
-			return wire.Conflict("subscription %q is shared by a group: it is acknowledged on the connections of its members", s.Name)
+		switch shared := s.Definition.Group != nil; {
+		case !shared && in.Partition != nil:
+			return wire.BadRequest("partition is for subscriptions with a group; %q has none", s.Name)
+		case shared && in.Connection == "":
+			return wire.BadRequest("subscription %q is shared by a group: the body lacks connection, as hello names it, since that is what says which partitions are meant", s.Name)
+		case shared:
+			partition := durable.AllPartitions
+			if in.Partition != nil {
+				partition = *in.Partition
+			}
+			err = a.o.Manager.AckGroup(r.Context(), s, to, partition, in.Connection)
+		default:
+			err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
 		}
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts

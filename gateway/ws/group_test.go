@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
 	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/wire"
 	"github.com/longline-push/longline/gateway/ws"
 )
 
@@ -144,6 +146,47 @@ func (d *durables) wantAnyOrder(t *testing.T, c *websocket.Conn, numbers ...int)
 		order = append(order, n)
 	}
 	return order
+}
+
+// A member acknowledges by a request to another node, answered once that is
+// stored; who is no member is told.
+func TestMemberAcknowledgesOnAnotherNode(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2}`)
+	other := d.beside(t, "n2")
+	c := d.open(t, "consumer=one")
+	hello, err := read(t, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var h struct{ Connection string }
+	json.Unmarshal([]byte(hello), &h)
+	d.publishTo(t, 2, 0, 1, 0)
+	d.wantAnyOrder(t, c, 1, 2, 3)
+	ack := func(connection string, n, partition int) error {
+		s, err := other.manager.Load(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return other.manager.AckGroup(t.Context(), s, event.Position{{Channel: "a", Epoch: d.epoch, Offset: uint64(n)}}, partition, connection)
+	}
+	if err := ack(h.Connection, 3, 0); err != nil {
+		t.Error(err)
+	}
+	s, err := other.manager.Load(t.Context(), "crm")
+	if err != nil || s.Parts[0].Position[0].Offset != 3 || s.Parts[1].Position[0].Offset >= 2 {
+		t.Errorf("partitions are at %v (%v), want 0 at 3 and 1 before 2", s.Parts, err)
+	}
+	if err := ack(h.Connection, 9, 0); wire.From(err).Code != wire.CodeBadRequest {
+		t.Errorf("an ack of what was not delivered: %v, want bad_request", err)
+	}
+	if err := ack("nobody", 2, durable.AllPartitions); !errors.Is(err, broker.ErrFenced) {
+		t.Errorf("an ack by a stranger: %v, want ErrFenced", err)
+	}
+	if err := ack(h.Connection, 2, durable.AllPartitions); err != nil {
+		t.Error(err)
+	}
+	d.wantAcked(t, 3)
 }
 
 // A key that is stuck fills half of the window at most, and holds up nothing of

@@ -1,0 +1,121 @@
+package durable
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// AllPartitions is the partition of an acknowledgement that names none.
+const AllPartitions = -1
+
+// Acker is a Member whose client may acknowledge by a request of its own.
+type Acker interface {
+	// AckAside acknowledges as the client does on its connection, and returns
+	// what is to be committed by it. partition may be AllPartitions.
+	AckAside(p event.Position, partition int) ([]broker.Move, error)
+}
+
+// answerWait is how long another node may take to acknowledge.
+const answerWait = 2 * time.Second
+
+// AckGroup acknowledges for a member's connection, on whatever node that is: what
+// was delivered of which partition only that one knows. It returns once that is
+// as durable as a publish is. broker.ErrFenced if the connection is no member.
+func (k *Manager) AckGroup(ctx context.Context, s State, to event.Position, partition int, connection string) error {
+	m := s.member(connection)
+	if m == nil {
+		return broker.ErrFenced
+	}
+	question := Message{Op: OpAck, Name: s.Name, Connection: connection, Position: to.String(), Partition: partition, From: k.Node()}
+	if m.Node == question.From {
+		return k.ackHere(ctx, question)
+	}
+	question.Ref = rand.Text()
+	answer := make(chan Message, 1)
+	k.mu.Lock()
+	k.asked[question.Ref] = answer
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		delete(k.asked, question.Ref)
+		k.mu.Unlock()
+	}()
+	k.send(ctx, m.Node, question)
+	timer := time.NewTimer(answerWait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return wire.Unavailable(time.Second, "the node of connection %.80q doesn't answer", connection)
+	case a := <-answer:
+		if a.Reason == "" {
+			return nil
+		}
+		return &wire.Error{Code: a.Failed, Detail: a.Reason}
+	}
+}
+
+// ackHere acknowledges for a connection of this node.
+func (k *Manager) ackHere(ctx context.Context, m Message) error {
+	p, err := event.ParsePosition(m.Position)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	var member Member
+	if g := k.groups[m.Name]; g != nil {
+		for _, one := range g.members {
+			if one.owner.Connection == m.Connection {
+				member = one.member
+			}
+		}
+	}
+	k.mu.Unlock()
+	acker, ok := member.(Acker)
+	if !ok {
+		return broker.ErrFenced
+	}
+	moves, err := acker.AckAside(p, m.Partition)
+	if err != nil || len(moves) == 0 {
+		return err
+	}
+	for i := range moves {
+		moves[i].Durable = true
+	}
+	fenced, err := k.o.Broker.Advance(ctx, moves)
+	if err == nil && len(fenced) > 0 {
+		return wire.Conflict("a partition moved to another consumer meanwhile; of that nothing was acknowledged")
+	}
+	return err
+}
+
+// answerAck acknowledges for a connection of this node and tells who asked.
+func (k *Manager) answerAck(m Message) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+	defer cancel()
+	answer := Message{Op: OpAnswer, Ref: m.Ref}
+	if err := k.ackHere(ctx, m); err != nil {
+		e := wire.From(err)
+		if err == broker.ErrFenced {
+			e = wire.From(wire.Conflict("connection %.80q is no member of subscription %q any longer", m.Connection, m.Name))
+		}
+		answer.Failed, answer.Reason = e.Code, e.Detail
+	}
+	k.send(ctx, m.From, answer)
+}
+
+// answered takes the answer to a question of this node.
+func (k *Manager) answered(m Message) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case k.asked[m.Ref] <- m:
+	default:
+	}
+}
