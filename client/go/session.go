@@ -215,7 +215,7 @@ func (s *session) control(ctx context.Context, f frame) error {
 			return &Error{Code: ErrMalformed.Code, Detail: "redelivery", cause: err}
 		}
 		s.mayComeTwice(position)
-		if l.name != "" && s.delivered {
+		if l.name != "" && s.delivered && s.of == 0 { // a partition that comes says so by itself
 			// The gateway lost hold of the subscription and has it again: what
 			// is not acknowledged comes another time.
 			s.begin(ctx, "")
