@@ -326,7 +326,7 @@ func (s *Session) acquirePart(m *durable.Membership, number int) error {
 	for i := range opened {
 		if gap := opened[i].move.Gap(); gap != nil {
 			s.sayLocked(*gap, "")
-			d.ownership.Tell("gap", gapNotice(gap))
+			d.ownership.Gap(gap.Channel, gap.From, gap.To, gap.Reason)
 		}
 	}
 	s.movedLocked()
