@@ -97,7 +97,7 @@ func TestAttachBatches(t *testing.T) {
 	last := publish(t, c, "acct-42", 1, 1000, 0)
 	var mu sync.Mutex
 	total, most := 0, 0
-	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{BatchSize: 200, BatchWait: 100 * time.Millisecond, Concurrency: 4, BatchHandler: func(_ context.Context, events []Event) error {
+	runSubscription(t, mustAttach(t, c, "crm", SubscriptionOptions{BatchSize: 200, BatchWait: time.Minute, Concurrency: 4, BatchHandler: func(_ context.Context, events []Event) error {
 		mu.Lock()
 		defer mu.Unlock()
 		total += len(events)

@@ -120,7 +120,7 @@ func ExampleClient_Attach_batches() {
 		log.Fatal(err)
 	}
 
-	arrived := make(chan int, 4)
+	arrived := make(chan int, len(events))
 	sub, err := client.Attach("slow-crm", longline.SubscriptionOptions{
 		BatchSize:   200,
 		BatchWait:   500 * time.Millisecond,
@@ -137,13 +137,17 @@ func ExampleClient_Attach_batches() {
 		log.Fatal(err)
 	}
 	go func() {
-		fmt.Println(<-arrived, <-arrived)
+		n := 0
+		for n < len(events) {
+			n += <-arrived
+		}
+		fmt.Println(n, "in a few calls")
 		cancel()
 	}()
 	if err := sub.Run(ctx); err != nil {
 		log.Fatal(err)
 	}
-	// Output: 200 200
+	// Output: 400 in a few calls
 }
 
 // The same handler for the subscription and for callbacks, in one process.

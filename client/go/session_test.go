@@ -480,7 +480,8 @@ func TestStandbyThenLive(t *testing.T) {
 
 func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{})
+		var said bytes.Buffer
+		l := newTestSubscription(t, "crm", Options{Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))}, SubscriptionOptions{})
 		c := newMemConn()
 		c.frames <- helloFrame("a@k-0", 256)
 		for n := 1; n <= 5; n++ {
@@ -500,6 +501,41 @@ func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 		if c.lastAck() != "a@k-2" {
 			t.Errorf("got %v acknowledged, want up to a@k-2: at 3 the loop was left", c.acks)
 		}
+		if said.Len() > 0 {
+			t.Errorf("got warnings although nothing is wrong:\n%s", &said)
+		}
+	})
+}
+
+// Who asks for it learns at once that nothing is there; once it was, the
+// subscription outlives what may come.
+func TestFailFastIsForTheFirstConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, away := range []error{unreachable(errors.New("connection refused")), &Error{Code: "rate_limited", RetryAfter: time.Hour}} {
+			never := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing, FailFast: true})
+			never.conns <- away
+			if err := never.Run(context.Background()); !errors.Is(err, away) {
+				t.Errorf("got %v, want %v", err, away)
+			}
+			wantEqual(t, "phases", never.phases(), []Phase{Connecting, Closed})
+		}
+
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing, FailFast: true})
+		first, second := newMemConn(), newMemConn()
+		first.frames <- helloFrame("a@k-0", 256)
+		second.frames <- helloFrame("a@k-0", 256)
+		for _, next := range []any{first, unreachable(errors.New("connection refused")), second} {
+			l.conns <- next
+		}
+		end := l.start()
+		synctest.Wait()
+		first.close(false)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "phases", l.phases(), []Phase{Connecting, Live, Waiting, Connecting, Waiting, Connecting, Live, Closed})
 	})
 }
 

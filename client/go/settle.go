@@ -141,7 +141,7 @@ func (d *dispatcher) settleLocked(jobs []*job, err error, stopped bool) (refused
 		}
 		l.probing = 0
 	}
-	if tries > 0 {
+	if tries > 0 && err != errLeft { // who leaves a loop is in no trouble
 		d.trouble.warn("handler failed, will try again", "events", len(jobs), "tries", tries, "error", err)
 	}
 	return refused
