@@ -109,6 +109,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
 		n.hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
+		n.durable.puller.EndWhere(r.Covers)
 	})
 	n.budget = quota.New(quota.Limits{
 		Sockets: o.MaxSockets, Connections: o.MaxConnections, ConnectRate: o.ConnectRate,

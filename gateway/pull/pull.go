@@ -69,6 +69,25 @@ func (p *Puller) Close() {
 	p.timers.Wait()
 }
 
+// EndWhere ends what is held for those whose grant is meant, pulls that wait
+// included.
+func (p *Puller) EndWhere(meant func(*auth.Grant) bool) {
+	p.mu.Lock()
+	all := make([]*pullLease, 0, len(p.leases))
+	for _, l := range p.leases {
+		all = append(all, l)
+	}
+	p.mu.Unlock()
+	for _, l := range all {
+		l.mu.Lock()
+		g := l.grant
+		l.mu.Unlock()
+		if meant(g) {
+			l.leave()
+		}
+	}
+}
+
 // What a pull may ask for.
 const (
 	defaultMax  = 100
@@ -134,13 +153,18 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 			return err
 		}
 	}
-	l, err := p.attach(r.Context(), q)
+	l, err := p.attach(r.Context(), g, q)
 	if err != nil {
 		return err
 	}
-	out, err := l.pull(r.Context(), q)
-	if err == nil {
-		err = p.o.Hub.Holds(g) // it may have waited for long
+	// Asked once EndWhere finds the lease, and again when it has waited, no
+	// revocation slips through.
+	var out answer
+	if err = p.o.Hub.Holds(g); err == nil {
+		out, err = l.pull(r.Context(), q)
+		if revoked := p.o.Hub.Holds(g); revoked != nil {
+			err = revoked
+		}
 	}
 	if err != nil || !out.held(q) {
 		l.leave()
@@ -195,14 +219,14 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 }
 
 // attach returns the lease of this consumer, which owns the subscription.
-func (p *Puller) attach(ctx context.Context, q request) (*pullLease, error) {
+func (p *Puller) attach(ctx context.Context, g *auth.Grant, q request) (*pullLease, error) {
 	p.mu.Lock()
 	l := p.leases[q.name]
 	p.mu.Unlock()
-	if l != nil && l.consumer == q.consumer && l.enter() {
+	if l != nil && l.consumer == q.consumer && l.enter(g) {
 		return l, nil
 	}
-	l = &pullLease{p: p, name: q.name, consumer: q.consumer, wake: make(chan struct{}, 1), over: make(chan struct{}), busy: true}
+	l = &pullLease{p: p, name: q.name, consumer: q.consumer, wake: make(chan struct{}, 1), over: make(chan struct{}), grant: g, busy: true}
 	h, err := p.o.Manager.Acquire(ctx, q.name, durable.Claim{Consumer: q.consumer, Kind: durable.Pull, Transport: "pull"}, l)
 	switch {
 	case errors.Is(err, durable.ErrHeld):
@@ -308,6 +332,7 @@ type pullLease struct {
 	readers   []cursor.Reader // one a channel; a pull reads by copies of them
 
 	mu      sync.Mutex
+	grant   *auth.Grant // of the last pull
 	state   durable.State
 	at      event.Position // acknowledged, and what was left out behind that
 	given   event.Position // up to here events were given, by this lease or before it
@@ -370,13 +395,13 @@ func (l *pullLease) begin(ctx context.Context, h *durable.Ownership) error {
 }
 
 // enter takes the lease for a pull, unless one is under way or it has ended.
-func (l *pullLease) enter() bool {
+func (l *pullLease) enter(g *auth.Grant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.busy || l.ended {
 		return false
 	}
-	l.busy = true
+	l.busy, l.grant = true, g
 	l.stopLocked()
 	return true
 }

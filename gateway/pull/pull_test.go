@@ -1,9 +1,11 @@
 package pull_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -36,15 +38,21 @@ type gateway struct {
 	manager *durable.Manager
 	token   string
 	epoch   string
+	revoked *auth.Revocations
 }
 
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
-	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
+	var puller *pull.Puller
+	revoked := auth.NewRevocations(b, slog.New(slog.DiscardHandler), func(r auth.Revocation) { puller.EndWhere(r.Covers) })
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { revoked.Run(ctx) })
+	verifier := authtest.Verifier(t, auth.Options{})
 	manager := durabletest.Run(t, durable.Options{Broker: b})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Manager: manager})
-	puller := pull.New(pull.Options{Log: b, Hub: hub, Manager: manager})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Manager: manager, Revocations: revoked})
+	puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: manager})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
 		g, _, err := verifier.FromRequest(r)
@@ -68,10 +76,12 @@ func newGateway(t *testing.T) *gateway {
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		server.Close()
+		cancel()
+		running.Wait()
 		puller.Close()
 		hub.Close()
 	})
-	g := &gateway{Server: server, t: t, broker: b, manager: manager}
+	g := &gateway{Server: server, t: t, broker: b, manager: manager, revoked: revoked}
 	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})
 	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
 	if err != nil {
@@ -237,6 +247,45 @@ func TestAnotherConsumerIsToldToWait(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	g.pull(200, "crm", "consumer=y")
+}
+
+// A token that is revoked holds nothing: neither a pull of its that waits nor
+// the hold after one keeps others away.
+func TestRevocationEndsWhatAPullHolds(t *testing.T) {
+	g := newGateway(t)
+	mine := g.token
+	g.pull(200, "crm", "wait=10ms") // once they are known, nothing waits for revocations
+	// another gives the puller a token of its own, and returns that's jti.
+	another := func() string {
+		g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}})
+		grant, err := authtest.Verifier(t, auth.Options{}).Verify(t.Context(), g.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return grant.TokenID
+	}
+	revoke := func(id string) {
+		if err := g.revoked.Revoke(t.Context(), auth.Revocation{TokenID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := another()
+	var done sync.WaitGroup
+	done.Go(func() { g.pull(401, "crm", "consumer=x&wait=20s&hold=1h") })
+	for g.status() != "pull" {
+		<-time.After(time.Millisecond)
+	}
+	revoke(waiting)
+	done.Wait()
+	g.publish("wanted", 1)
+	holding := another()
+	g.pull(200, "crm", "consumer=x&hold=1h", 2)
+	revoke(holding)
+	for g.status() == "pull" {
+		<-time.After(time.Millisecond)
+	}
+	g.token = mine
+	g.pull(200, "crm", "consumer=y", 2)
 }
 
 func TestHoldEnds(t *testing.T) {

@@ -30,10 +30,17 @@ func (s *Session) tokenLocked() *quota.Token {
 	return s.token
 }
 
-func (s *Session) takeChannelsLocked(n int) error { return s.tokenLocked().Channels(s.grant, n) }
-
-func (s *Session) giveChannelsLocked(n int) {
-	if n > 0 {
-		s.tokenLocked().GiveChannels(n)
+// holdChannelsLocked charges the session for n channels in place of those that
+// it was charged for. An error says that this is too many; fewer never are.
+func (s *Session) holdChannelsLocked(n int) error {
+	switch more := n - int(s.channelsHeld); {
+	case more > 0:
+		if err := s.tokenLocked().Channels(s.grant, more); err != nil {
+			return err
+		}
+	case more < 0:
+		s.tokenLocked().GiveChannels(-more)
 	}
+	s.channelsHeld = int32(n)
+	return nil
 }

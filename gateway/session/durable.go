@@ -78,11 +78,17 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 	s := &Session{hub: h, codec: a.Codec, grant: a.Grant, since: time.Now().UnixMilli()}
 	s.durable = &durableState{name: a.Name, consumer: a.Consumer, asked: a.Window, rounds: a.Rounds, window: a.Window}
 	s.durable.ctx, s.durable.cancel = context.WithCancel(h.ctx)
-	if err := h.add(s); err != nil {
-		s.durable.cancel()
-		return nil, err
+	s.mu.Lock() // whoever finds it may end it at once
+	defer s.mu.Unlock()
+	err = s.holdChannelsLocked(len(state.Definition.Channels))
+	if err == nil {
+		if err = h.add(s); err == nil {
+			return s, nil
+		}
+		s.holdChannelsLocked(0)
 	}
-	return s, nil
+	s.durable.cancel()
+	return nil, err
 }
 
 func alwaysCalled(name string) error {
@@ -228,6 +234,10 @@ func (s *Session) engage(h *durable.Ownership) error {
 		release(opened)
 		return broker.ErrClosed
 	}
+	if err := s.holdChannelsLocked(len(opened)); err != nil { // there may be more by now
+		release(opened)
+		return err
+	}
 	d.ownership, d.paused, d.redrivePending, d.redriveInFlight = h, h.State.Paused, nil, nil
 	if h.State.Redriving > 0 || d.redriveAsked {
 		d.redriveAsked = false
@@ -346,9 +356,6 @@ func (s *Session) leaveFeedsLocked() {
 	for i := range s.readers {
 		s.readers[i].Leave(s)
 		s.readers[i].Close()
-	}
-	if s.durable == nil {
-		s.giveChannelsLocked(len(s.readers))
 	}
 	s.readers = nil
 }

@@ -33,12 +33,12 @@ func (h *Hub) New(ctx context.Context, c Config) (*Session, error) {
 	s := &Session{hub: h, codec: c.Codec, grant: c.Grant, lag: c.Lag, readers: readersOf(opened), since: time.Now().UnixMilli()}
 	s.mu.Lock() // whoever finds it may end it at once
 	defer s.mu.Unlock()
-	if err := s.takeChannelsLocked(len(opened)); err != nil {
+	if err := s.holdChannelsLocked(len(opened)); err != nil {
 		release(opened)
 		return nil, err
 	}
 	if err := h.add(s); err != nil {
-		s.giveChannelsLocked(len(opened))
+		s.holdChannelsLocked(0)
 		release(opened)
 		return nil, err
 	}

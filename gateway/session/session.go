@@ -89,21 +89,22 @@ type Session struct {
 
 	index int // of the hub's entries; guarded by hub.mu
 
-	mu        sync.Mutex
-	grant     *auth.Grant
-	lag       Lag
-	blockedAt int64 // as Hub.now has it
-	slow      bool  // its peer didn't keep up, and it has not sent everything since
-	moved     bool  // the position moved over events that were left out
-	said      bool  // something was sent since the last heartbeat
-	ending    bool  // a bye is queued; nothing but control follows
-	over      bool  // the line is closed and everything is given back
-	unponged  uint8
-	readers   []cursor.Reader
-	control   [][]byte      // goes before any event
-	unread    int64         // bytes of control that were charged
-	token     *quota.Token  // whom; of the grant
-	durable   *durableState // nil: ephemeral; static
+	mu           sync.Mutex
+	grant        *auth.Grant
+	lag          Lag
+	blockedAt    int64 // as Hub.now has it
+	slow         bool  // its peer didn't keep up, and it has not sent everything since
+	moved        bool  // the position moved over events that were left out
+	said         bool  // something was sent since the last heartbeat
+	ending       bool  // a bye is queued; nothing but control follows
+	over         bool  // the line is closed and everything is given back
+	unponged     uint8
+	channelsHeld int32 // which the token is charged for
+	readers      []cursor.Reader
+	control      [][]byte      // goes before any event
+	unread       int64         // bytes of control that were charged
+	token        *quota.Token  // whom; of the grant
+	durable      *durableState // nil: ephemeral; static
 }
 
 // ID is the connection's id.
@@ -248,7 +249,7 @@ func (s *Session) Subscribe(ctx context.Context, channels []string, selected cur
 	if lag != nil {
 		s.lag = *lag
 	}
-	if err := s.takeChannelsLocked(len(fresh)); err != nil {
+	if err := s.holdChannelsLocked(len(s.readers) + len(fresh)); err != nil {
 		release(fresh)
 		return nil, err
 	}
@@ -297,7 +298,7 @@ func (s *Session) Unsubscribe(channels []string) error {
 		kept = append(kept, r)
 	}
 	clear(s.readers[len(kept):])
-	s.giveChannelsLocked(len(s.readers) - len(kept))
+	s.holdChannelsLocked(len(kept))
 	s.readers = kept
 	return nil
 }
@@ -444,4 +445,5 @@ func (s *Session) leaveLocked() {
 		s.movedLocked() // acks are taken until the line closes
 	}
 	s.leaveFeedsLocked()
+	s.holdChannelsLocked(0)
 }

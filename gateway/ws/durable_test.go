@@ -18,6 +18,7 @@ import (
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 	"github.com/longline-push/longline/gateway/ws"
@@ -36,6 +37,11 @@ type durables struct {
 
 func newDurables(t *testing.T) *durables {
 	t.Helper()
+	return newDurablesWithin(t, nil)
+}
+
+func newDurablesWithin(t *testing.T, budget *quota.Budget) *durables {
+	t.Helper()
 	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
 	d := &durables{broker: b, told: map[string]int{}}
@@ -44,7 +50,7 @@ func newDurables(t *testing.T) *durables {
 		defer d.mu.Unlock()
 		d.told[kind]++
 	}})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "n1", Manager: manager, Heartbeat: 200 * time.Millisecond})
+	hub := session.NewHub(session.Options{Budget: budget, Broker: b, Times: b, Node: "n1", Manager: manager, Heartbeat: 200 * time.Millisecond})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: verifier})
 	t.Cleanup(func() {
 		hub.Close()
