@@ -288,7 +288,7 @@ func (p *Puller) ServeRelease(w http.ResponseWriter, r *http.Request, g *auth.Gr
 		}
 		// Whoever holds it, here or elsewhere, is this consumer: attaching takes
 		// it over, and leaving gives it up for everybody.
-		l, err := p.attach(r.Context(), q)
+		l, err := p.attach(r.Context(), g, q)
 		if err != nil {
 			return err
 		}
