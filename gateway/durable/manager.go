@@ -497,8 +497,11 @@ func (k *Manager) Change(ctx context.Context, name string, rule func(s State, fo
 
 // Ack acknowledges for whoever owns the subscription, on whatever node. With a
 // connection it counts only while that one does: broker.ErrFenced if not. It
-// returns once that is as durable as a publish is. ErrGroup where it is shared.
-func (k *Manager) Ack(ctx context.Context, s State, to event.Position, connection string) error {
+// returns once that is as durable as a publish is. ErrGroup where it is shared. said
+// is the client's position, to what that is in the logs as they are now. The
+// owner is told what the client said: it may not have come to a fork yet, and
+// with its window full it never would, if it didn't know the cursor.
+func (k *Manager) Ack(ctx context.Context, s State, said, to event.Position, connection string) error {
 	if s.Definition.Group != nil {
 		return ErrGroup
 	}
@@ -513,7 +516,7 @@ func (k *Manager) Ack(ctx context.Context, s State, to event.Position, connectio
 		return broker.ErrFenced
 	}
 	if s.Owner != nil {
-		k.send(ctx, s.Owner.Node, Message{Op: OpAcked, Name: s.Name, Generation: s.Generation, Position: to.String()})
+		k.send(ctx, s.Owner.Node, Message{Op: OpAcked, Name: s.Name, Generation: s.Generation, Position: said.String()})
 	}
 	return nil
 }

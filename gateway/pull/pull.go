@@ -198,7 +198,7 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 		if err != nil {
 			return err
 		}
-		err = p.o.Manager.Ack(ctx, s, to, "")
+		err = p.o.Manager.Ack(ctx, s, q.ack, to, "")
 		if errors.Is(err, durable.ErrGroup) {
 			return wire.Conflict("subscription %q is shared by a group: it is acknowledged on the connections of its members", q.name)
 		}

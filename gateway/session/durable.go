@@ -134,7 +134,7 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 	if len(to) == 0 {
 		return nil
 	}
-	if err := h.opts.Manager.Ack(ctx, state, to, ""); !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) {
+	if err := h.opts.Manager.Ack(ctx, state, p, to, ""); !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) {
 		return err
 	}
 	return nil // somebody else took over since: it comes again

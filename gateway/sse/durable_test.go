@@ -134,14 +134,38 @@ func TestManualAcksAreByPostAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := manager.Ack(t.Context(), state, state.Position, "c-of-another"); err == nil {
+	if err := manager.Ack(t.Context(), state, state.Position, state.Position, "c-of-another"); err == nil {
 		t.Error("an acknowledgement for a connection that owns nothing counted")
 	}
 	to, err := event.ParsePosition(at(2))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := manager.Ack(t.Context(), state, to, state.Owner.Connection); err != nil {
+	if err := manager.Ack(t.Context(), state, to, to, state.Owner.Connection); err != nil {
+		t.Fatal(err)
+	}
+	wantBlock(t, s, "id: "+at(3))
+	wantBlock(t, s, "id: "+at(4))
+}
+
+// The log has forked, which a stream whose window is full doesn't come to
+// learn: it is told of acknowledgements in its own cursors, and goes on.
+func TestAnAckAfterAForkOpensAWindowThatWasFullBefore(t *testing.T) {
+	g, manager, at := newDurable(t, 4)
+	s := g.open(t, "subscription=crm&window=2&ack=manual")
+	wantBlock(t, s, "retry: ", "event: longline.hello")
+	wantBlock(t, s, "id: "+at(1))
+	wantBlock(t, s, "id: "+at(2))
+	state, err := manager.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := event.ParsePosition(at(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forked := event.Position{{Channel: "a", Epoch: "forked", Offset: 2}}
+	if err := manager.Ack(t.Context(), state, said, forked, state.Owner.Connection); err != nil {
 		t.Fatal(err)
 	}
 	wantBlock(t, s, "id: "+at(3))

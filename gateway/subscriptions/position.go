@@ -159,7 +159,7 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 			}
 			err = a.o.Manager.AckGroup(r.Context(), s, to, partition, in.Connection)
 		default:
-			err = a.o.Manager.Ack(r.Context(), s, to, in.Connection)
+			err = a.o.Manager.Ack(r.Context(), s, p, to, in.Connection)
 		}
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts
