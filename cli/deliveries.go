@@ -118,30 +118,6 @@ func (c *subResendCmd) Run(env *environment) error {
 	return c.ask(env, http.MethodPost, "/resend", map[string]any{"cursors": c.Cursor})
 }
 
-type subReplayCmd struct {
-	From     string   `required:"" placeholder:"SINCE" help:"After this: earliest, a cursor or an RFC 3339 time."`
-	To       string   `required:"" placeholder:"SINCE" help:"Up to and including this: latest, a cursor or an RFC 3339 time."`
-	Types    []string `placeholder:"PATTERN" help:"Only these types of event."`
-	Filter   string   `placeholder:"CEL" help:"Only events of which this is true."`
-	Callback bool     `help:"By the subscription's callback; without it, to whoever attaches to the replay."`
-
-	subName
-}
-
-func (c *subReplayCmd) Run(env *environment) error {
-	body := map[string]any{"from": c.From, "to": c.To}
-	if len(c.Types) > 0 {
-		body["types"] = c.Types
-	}
-	if c.Filter != "" {
-		body["filter"] = c.Filter
-	}
-	if c.Callback {
-		body["callback"] = true
-	}
-	return c.ask(env, http.MethodPost, "/replay", body)
-}
-
 // subDeadCmd is about dead letters.
 type subDeadCmd struct {
 	List subDeadListCmd `cmd:"" default:"withargs" help:"List them (what sub dead NAME does too)."`

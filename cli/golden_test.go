@@ -39,8 +39,7 @@ func canned(t *testing.T) (url string, asked *[]string) {
 		"POST /v1/subscriptions/crm-42/rotate-secret": `{"secret":"whsec_bmV3"}`,
 		"GET /v1/subscriptions/crm-42/attempts":       `{"attempts":[{"time":"2026-11-24T12:00:00Z","status":503,"latency_ms":15.2,"error":"","ids":["e1","e2"]},{"time":"2026-11-24T11:59:00Z","status":0,"latency_ms":5000,"error":"connection refused\u001b[2J","ids":["e1"]}]}`,
 		"GET /v1/subscriptions/crm-42/trace":          `{"cursor":"acct-42@k3f9zq-7","state":"dead","since":"2026-11-24T12:00:00Z","attempts":[{"time":"2026-11-24T12:00:00Z","status":422}]}`,
-		"POST /v1/subscriptions/crm-42/resend":        `{"redriven":2}`,
-		"POST /v1/subscriptions/crm-42/replay":        `{"name":"crm-42~r-1"}`,
+		"POST /v1/subscriptions/crm-42/resend":        `{"resent":2}`,
 		"GET /v1/subscriptions/crm-42/dead":           `{"dead":[{"event":{"id":"e9","type":"email.opened","cursor":"acct-42@k3f9zq-9"},"reason":"refused: 422","attempts":3,"time":"2026-11-24T12:00:00Z"}]}`,
 		"DELETE /v1/subscriptions/crm-42/dead":        ``,
 		"POST /v1/subscriptions/crm-42/dead/redrive":  `{"redriven":1}`,
@@ -86,7 +85,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 		"sub put crm-42 --channel acct-42 --window 256", `sub patch crm-42 {"window":256}`, "sub delete crm-42",
 		"sub seek crm-42 earliest", "sub pause crm-42", "sub resume crm-42", "sub test crm-42", "sub rotate-secret crm-42",
 		"sub attempts crm-42 --status 503", "sub trace crm-42 --id e9", "sub resend crm-42 acct-42@k3f9zq-7 acct-42@k3f9zq-8",
-		"sub replay crm-42 --from earliest --to latest --callback", "sub dead crm-42", "sub dead list crm-42", "sub dead rm crm-42",
+		"sub dead crm-42", "sub dead list crm-42", "sub dead rm crm-42",
 		"sub redrive crm-42 --all", "channels", "channels acct-42", "connections --sub customer-42", "connections close c1", "nodes",
 		"revoke --jti abc", "revoke --sub customer-42 --before 2026-11-24T12:00:00Z", "publish acct-42 --type t --id e1", "sub get nobody",
 		"token inspect eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIiwiZXhwIjoxLCJsb25nbGluZSI6eyJwdWJsaXNoIjpbImMiXX19.c2ln",
@@ -174,14 +173,13 @@ func TestContexts(t *testing.T) {
 	}
 	var out bytes.Buffer
 	for args, want := range map[string]string{
-		"nodes --context other":           "--url, LONGLINE_URL or --context",
-		"nodes --context third":           `["other" "prod"]`,
-		"context add x --url ftp://x":     "--url",
-		"nodes --token-file /none":        "--token-file",
-		"token inspect x":                 "not a JWT",
-		"revoke":                          "--jti, --sub",
-		"sub trace crm-42":                "--cursor, --id",
-		"sub replay crm-42 --from latest": "--to",
+		"nodes --context other":       "--url, LONGLINE_URL or --context",
+		"nodes --context third":       `["other" "prod"]`,
+		"context add x --url ftp://x": "--url",
+		"nodes --token-file /none":    "--token-file",
+		"token inspect x":             "not a JWT",
+		"revoke":                      "--jti, --sub",
+		"sub trace crm-42":            "--cursor, --id",
 	} {
 		if err := Run(t.Context(), strings.Fields(args), strings.NewReader(""), &out, &out); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want it to say %s", args, err, want)

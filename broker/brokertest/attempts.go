@@ -33,7 +33,7 @@ func attemptsNewestFirst(t *testing.T, b Durable) {
 		t.Errorf("got %v, %v, want the attempt of erp at %v", list, err, at)
 	}
 
-	if err := b.Delete(t.Context(), "crm", 1); err != nil {
+	if err := b.Delete(t.Context(), "crm", mustVersion(t, b, "crm")); err != nil {
 		t.Fatal(err)
 	}
 	wantAttempts(t, b, "crm", 0, 10, "")

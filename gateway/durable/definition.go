@@ -31,6 +31,10 @@ type Definition struct {
 	Group        *Group    `json:"group,omitempty"`
 	ExpiresAfter Duration  `json:"expires_after,omitempty"`
 	Callback     *Callback `json:"callback,omitempty"`
+
+	// For people; nothing depends on them.
+	Description string            `json:"description,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
 }
 
 // Callback says where events go while nobody is attached, and how.
@@ -114,6 +118,9 @@ const (
 	MaxName         = 128
 	MaxChannels     = 64
 	MaxTypes        = event.MaxPatterns
+	MaxDescription  = 1024
+	MaxLabels       = 16
+	MaxLabel        = 64 // bytes of a label's name, and of its value
 	minWindow       = 256 // where none is given
 	MaxWindow       = 10_000
 	MaxConcurrency  = 256
@@ -233,6 +240,17 @@ func (d *Definition) check() error {
 	if d.Filter != "" {
 		if _, err := expr.CompileFilter(d.Filter); err != nil {
 			return fmt.Errorf("filter: %w", err)
+		}
+	}
+	if len(d.Description) > MaxDescription {
+		return fmt.Errorf("description has %d bytes, want %d at most", len(d.Description), MaxDescription)
+	}
+	if len(d.Labels) > MaxLabels {
+		return fmt.Errorf("labels has %d, want %d at most", len(d.Labels), MaxLabels)
+	}
+	for name, value := range d.Labels {
+		if name == "" || strings.Contains(name, "=") || len(name) > MaxLabel || len(value) > MaxLabel {
+			return fmt.Errorf("labels: %.40q: %.40q; want a name without \"=\", and 1 to %d bytes each", name, value, MaxLabel)
 		}
 	}
 	if d.Window < 1 || d.Window > MaxWindow {

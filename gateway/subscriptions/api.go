@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -240,6 +241,14 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	if state != "" && !slices.Contains(states, state) {
 		return wire.BadRequest("state is %.40q; want one of %q", state, states)
 	}
+	label, value, labelled := strings.Cut(q.Get("label"), "=")
+	if q.Has("label") && !labelled {
+		return wire.BadRequest("label is %.80q; want NAME=VALUE", q.Get("label"))
+	}
+	wanted := func(s *durable.State) bool {
+		had, ok := s.Definition.Labels[label]
+		return (state == "" || s.Status() == state) && (!labelled || ok && had == value)
+	}
 	out := struct {
 		Subscriptions []view `json:"subscriptions"`
 		Next          string `json:"next,omitempty"`
@@ -254,7 +263,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 			if err != nil {
 				return err
 			}
-			if access.Subscription(g, s.Name, s.Definition.Channels) == nil && (state == "" || s.Status() == state) {
+			if access.Subscription(g, s.Name, s.Definition.Channels) == nil && wanted(&s) {
 				if len(out.Subscriptions) == limit {
 					out.Next = out.Subscriptions[limit-1].Name
 					return writeJSON(w, http.StatusOK, out)
