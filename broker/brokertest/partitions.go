@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
@@ -79,10 +80,25 @@ func partitionsGoWithTheirs(t *testing.T, b Durable) {
 	if got := mustLoad(t, b, "crm/2").Version; got <= version {
 		t.Errorf("a partition made anew has version %d, want one after %d", got, version)
 	}
+	version = mustLoad(t, b, "crm/2").Version
 	if err := b.Delete(ctx, "crm", mustLoad(t, b, "crm").Version); err != nil {
 		t.Fatalf("delete: %v", err)
 	}
 	wantNoPartitions(ctx, t, b)
+	defer func() {
+		// Made again it is whole: nothing of the old one stands in its place.
+		mustStore(t, b, broker.Update{Name: "crm", Generation: 20, Channels: []string{"a"}, Due: broker.Never})
+		divide()
+		if got := mustLoad(t, b, "crm/2").Version; got <= version {
+			t.Errorf("a partition of one made again has version %d, want one after %d", got, version)
+		}
+		if _, err := b.Bury(ctx, broker.Burial{Name: "crm", Generation: 20, Letters: []broker.Letter{{Cursor: "a@e-1", Time: time.Now(), Data: []byte("x")}}}); err != nil {
+			t.Fatalf("bury: %v", err)
+		}
+		if n, err := b.Redrive(ctx, "crm", nil); n != 1 || err != nil {
+			t.Errorf("redrive: %d, %v; want the one letter", n, err)
+		}
+	}()
 	if owned, err := b.Owned(ctx, "n1", "", 10); err != nil || len(owned) != 0 {
 		t.Errorf("n1 owns %v (%v) once all is deleted, want nothing", owned, err)
 	}

@@ -14,5 +14,5 @@ redis.call('ZREM', KEYS[3], ARGV[3])
 redis.call('ZREM', KEYS[4], '.' .. ARGV[3])
 redis.call('ZREM', KEYS[5], m[2] .. '\0' .. ARGV[3])
 local answer = {'OK', m[3], m[4]}
-for _, text in ipairs(prune(ARGV[3], {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[9]})) do answer[#answer + 1] = text end
+for _, text in ipairs(prune(ARGV[3], {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[10]})) do answer[#answer + 1] = text end
 return answer
