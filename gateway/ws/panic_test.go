@@ -25,10 +25,18 @@ func (broken) PublishJSON(context.Context, *auth.Grant, string, []byte) (json.Ra
 	panic("a mistake")
 }
 
+// lines hands over each line that is written to it.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
 func TestAPanicEndsTheSessionItIsIn(t *testing.T) {
-	var logged strings.Builder
+	logged := make(lines, 16)
 	log := feedtest.New()
-	hub := session.NewHub(session.Options{Broker: log, Times: log, Guard: guard.New(slog.New(slog.NewTextHandler(&logged, nil)), nil)})
+	hub := session.NewHub(session.Options{Broker: log, Times: log, Guard: guard.New(slog.New(slog.NewTextHandler(logged, nil)), nil)})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: authtest.Verifier(t, auth.Options{}), Publisher: broken{}})
 	t.Cleanup(func() { hub.Close(); server.Close() })
 	g := gateway{server, hub, log}
@@ -41,7 +49,7 @@ func TestAPanicEndsTheSessionItIsIn(t *testing.T) {
 	}
 	log.Append("a", "t", "", "1")
 	wantFrame(t, other, `"data":1`)
-	if got := logged.String(); !strings.Contains(got, "a mistake") || !strings.Contains(got, "PublishJSON") {
+	if got := <-logged; !strings.Contains(got, "a mistake") || !strings.Contains(got, "PublishJSON") {
 		t.Errorf("logged %s, want the panic with its stack", got)
 	}
 }
