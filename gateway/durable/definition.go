@@ -120,7 +120,7 @@ const (
 	MaxTypes        = event.MaxPatterns
 	MaxDescription  = 1024
 	MaxLabels       = 16
-	MaxLabel        = 64 // bytes of a label's name, and of its value
+	MaxLabel        = 64  // bytes of a label's name, and of its value
 	minWindow       = 256 // where none is given
 	MaxWindow       = 10_000
 	MaxConcurrency  = 256
