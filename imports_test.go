@@ -55,7 +55,7 @@ var imports = map[string]string{
 	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/cursor gateway/durable gateway/feed gateway/guard gateway/quota gateway/wire",
 	"gateway/shape":               "event gateway/expr gateway/webhook",
 	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
-	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/cursor gateway/durable gateway/feed gateway/webhook gateway/wire",
+	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/cursor gateway/durable gateway/feed gateway/quota gateway/webhook gateway/wire",
 	"gateway/webhook":             "event",
 	"gateway/wire":                "broker event",
 	"gateway/ws":                  "event gateway/access gateway/auth gateway/conn gateway/cursor gateway/feed gateway/session gateway/wire",

@@ -56,6 +56,11 @@ type Subscriptions interface {
 	// the page takes, however many there are.
 	List(ctx context.Context, prefix, after string, limit int) ([]Subscription, error)
 
+	// Created lists the names of subscriptions, not partitions, whose Creator is
+	// creator, in some order that lasts: those after the name after, limit at most. It costs what
+	// the page takes, however many there are of others.
+	Created(ctx context.Context, creator, after string, limit int) ([]string, error)
+
 	// Advance moves acknowledged positions forward and returns, in order, the
 	// indexes of the moves that were refused with the meaning of ErrFenced.
 	// This is the hot path: thousands of moves a second, hundreds in a call.
@@ -107,6 +112,8 @@ type Update struct {
 
 	// Channels are what the subscription follows.
 	Channels []string
+	// Creator is who made it, for Created; "" for nobody.
+	Creator string
 	// Node is the incarnation that owns it, for Owned; "" for none.
 	Node string
 	// Due says when the subscription becomes due, counted from now on the

@@ -40,21 +40,22 @@ type serveCmd struct {
 	WriteTimeout time.Duration `default:"30s" placeholder:"TIME" help:"How long a peer may take nothing before its connection ends."`
 	Drain        time.Duration `default:"30s" placeholder:"TIME" help:"How long shutting down may take."`
 
-	MaxSockets       int           `default:"0" placeholder:"N" help:"Accepted connections of any kind; 0 for as many as file descriptors allow."`
-	MaxConnections   int           `default:"0" placeholder:"N" help:"Live connections on this node; 0 for 15 of 16 sockets."`
-	ConnectRate      float64       `default:"10000" placeholder:"N" help:"New connections a second; 0 for any number."`
-	PublishRate      float64       `default:"0" placeholder:"N" help:"Events a second that one token may publish; 0 for any number."`
-	PublishBytes     byteCount     `default:"0" placeholder:"SIZE" help:"Bytes a second that one token may publish; 0 for any number."`
-	MaxEvent         byteCount     `default:"256KiB" placeholder:"SIZE" help:"The largest event."`
-	MaxBatch         int           `default:"1000" placeholder:"N" help:"The most events in one publish."`
-	MaxBody          byteCount     `default:"4MiB" placeholder:"SIZE" help:"The largest body of a publish."`
-	MaxTokenChannels int           `default:"50000" placeholder:"N" help:"Channels that the connections of one sub may have together."`
-	MaxUnread        byteCount     `default:"256KiB" placeholder:"SIZE" help:"Answers that may wait for a connection that doesn't read."`
-	MaxTokenUnread   byteCount     `default:"16MiB" placeholder:"SIZE" help:"The same for all connections of one sub."`
-	MaxNodeUnread    byteCount     `default:"0" placeholder:"SIZE" help:"The same for all connections; 0 for an eighth of --memory."`
-	Memory           byteCount     `default:"0" placeholder:"SIZE" help:"What the process should stay below; 0 for 80 % of the machine's or container's."`
-	MaxTotalBytes    byteCount     `default:"0" placeholder:"SIZE" help:"All logs together, about; 0 for as much as there is room."`
-	DedupeWindow     time.Duration `default:"10m" placeholder:"TIME" help:"How long event ids are remembered."`
+	MaxSockets            int           `default:"0" placeholder:"N" help:"Accepted connections of any kind; 0 for as many as file descriptors allow."`
+	MaxConnections        int           `default:"0" placeholder:"N" help:"Live connections on this node; 0 for 15 of 16 sockets."`
+	ConnectRate           float64       `default:"10000" placeholder:"N" help:"New connections a second; 0 for any number."`
+	PublishRate           float64       `default:"0" placeholder:"N" help:"Events a second that one token may publish; 0 for any number."`
+	PublishBytes          byteCount     `default:"0" placeholder:"SIZE" help:"Bytes a second that one token may publish; 0 for any number."`
+	MaxEvent              byteCount     `default:"256KiB" placeholder:"SIZE" help:"The largest event."`
+	MaxBatch              int           `default:"1000" placeholder:"N" help:"The most events in one publish."`
+	MaxBody               byteCount     `default:"4MiB" placeholder:"SIZE" help:"The largest body of a publish."`
+	MaxTokenChannels      int           `default:"50000" placeholder:"N" help:"Channels that the connections of one sub may have together."`
+	MaxTokenSubscriptions int           `default:"10000" placeholder:"N" help:"Durable subscriptions that one sub may have created."`
+	MaxUnread             byteCount     `default:"256KiB" placeholder:"SIZE" help:"Answers that may wait for a connection that doesn't read."`
+	MaxTokenUnread        byteCount     `default:"16MiB" placeholder:"SIZE" help:"The same for all connections of one sub."`
+	MaxNodeUnread         byteCount     `default:"0" placeholder:"SIZE" help:"The same for all connections; 0 for an eighth of --memory."`
+	Memory                byteCount     `default:"0" placeholder:"SIZE" help:"What the process should stay below; 0 for 80 % of the machine's or container's."`
+	MaxTotalBytes         byteCount     `default:"0" placeholder:"SIZE" help:"All logs together, about; 0 for as much as there is room."`
+	DedupeWindow          time.Duration `default:"10m" placeholder:"TIME" help:"How long event ids are remembered."`
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
@@ -106,7 +107,7 @@ func (c *serveCmd) check() (err error) {
 			return usage(flag, "%v; want 0 or more", n)
 		}
 	}
-	for flag, n := range map[string]int64{"--max-event": int64(c.MaxEvent), "--max-batch": int64(c.MaxBatch), "--max-body": int64(c.MaxBody), "--max-unread": int64(c.MaxUnread), "--max-token-unread": int64(c.MaxTokenUnread), "--max-token-channels": int64(c.MaxTokenChannels)} {
+	for flag, n := range map[string]int64{"--max-event": int64(c.MaxEvent), "--max-batch": int64(c.MaxBatch), "--max-body": int64(c.MaxBody), "--max-unread": int64(c.MaxUnread), "--max-token-unread": int64(c.MaxTokenUnread), "--max-token-channels": int64(c.MaxTokenChannels), "--max-token-subscriptions": int64(c.MaxTokenSubscriptions)} {
 		if n < 1 || n > 1<<30 {
 			return usage(flag, "%d; want 1 to 1GiB", n)
 		}
@@ -122,7 +123,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin,
 		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts, CallbackProxy: c.CallbackProxy,
 		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
-		MaxSockets: c.MaxSockets, MaxTokenChannels: c.MaxTokenChannels,
+		MaxSockets: c.MaxSockets, MaxTokenChannels: c.MaxTokenChannels, MaxTokenSubscriptions: c.MaxTokenSubscriptions,
 		MaxUnread: int64(c.MaxUnread), MaxTokenUnread: int64(c.MaxTokenUnread), MaxNodeUnread: int64(c.MaxNodeUnread),
 		MaxConnections: c.MaxConnections, ConnectRate: c.ConnectRate, PublishRate: c.PublishRate, PublishBytes: int64(c.PublishBytes),
 		MaxEvent: int(c.MaxEvent), MaxBatch: c.MaxBatch, MaxBody: int(c.MaxBody), Memory: int64(c.Memory),

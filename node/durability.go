@@ -13,6 +13,7 @@ import (
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/pull"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
 )
@@ -51,11 +52,11 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 }
 
 // routes makes what answers requests about durable subscriptions.
-func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, dialing callback.Dialing) []gateway.Route {
+func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, budget *quota.Budget, dialing callback.Dialing) []gateway.Route {
 	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager, Guard: d.contain})
 	d.api = subscriptions.New(subscriptions.Options{
 		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
-		Revocations: revocations,
+		Revocations: revocations, Budget: budget,
 	})
 	routes := []gateway.Route{
 		{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull},

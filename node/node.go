@@ -113,7 +113,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	})
 	n.budget = quota.New(quota.Limits{
 		Sockets: o.MaxSockets, Connections: o.MaxConnections, ConnectRate: o.ConnectRate,
-		TokenChannels: o.MaxTokenChannels, Unread: o.MaxUnread, TokenUnread: o.MaxTokenUnread, NodeUnread: o.MaxNodeUnread,
+		TokenChannels: o.MaxTokenChannels, TokenSubscriptions: o.MaxTokenSubscriptions, Unread: o.MaxUnread, TokenUnread: o.MaxTokenUnread, NodeUnread: o.MaxNodeUnread,
 		PublishEvents: o.PublishRate, PublishBytes: float64(o.PublishBytes), Memory: o.Memory,
 	}, registry)
 	n.hub = session.NewHub(session.Options{
@@ -135,7 +135,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
 		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
-	}, n.durable.routes(n.broker, n.hub, n.revocations, config.dialing)...)
+	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
 		n.admin = gateway.HTTPServer(gateway.Admin(registry, o.AdminListen), n.logger)

@@ -61,10 +61,11 @@ type Options struct {
 	MaxBody        int     // bytes of a publish; 0: 4 MiB
 	Memory         int64   // bytes; 0: most of the machine's
 
-	MaxTokenChannels int   // of the connections of one sub; 0: 50,000
-	MaxUnread        int64 // bytes of answers that a connection doesn't read; 0: 256 KiB
-	MaxTokenUnread   int64 // that the connections of one sub don't; 0: 16 MiB
-	MaxNodeUnread    int64 // that all connections don't; 0: an eighth of Memory
+	MaxTokenChannels      int   // of the connections of one sub; 0: 50,000
+	MaxTokenSubscriptions int   // durable, that one sub created; 0: 10,000
+	MaxUnread             int64 // bytes of answers that a connection doesn't read; 0: 256 KiB
+	MaxTokenUnread        int64 // that the connections of one sub don't; 0: 16 MiB
+	MaxNodeUnread         int64 // that all connections don't; 0: an eighth of Memory
 
 	Version string       // shown by /v1/nodes
 	Logger  *slog.Logger // nil: slog.Default()
@@ -94,6 +95,9 @@ func (o *Options) fillIn() {
 	}
 	if o.Memory == 0 {
 		o.Memory = quota.MemoryLimit()
+	}
+	if o.MaxTokenSubscriptions == 0 {
+		o.MaxTokenSubscriptions = 10_000
 	}
 	if o.MaxTokenChannels == 0 {
 		o.MaxTokenChannels = 50_000

@@ -45,6 +45,7 @@ func TestSubscriptions(t *testing.T, open func(t *testing.T) Durable) {
 		{"one event wakes many, in pieces", manyWait},
 		{"a change while many are woken wakes again", changedWhileWoken},
 		{"a node's subscriptions are known by the node", ownedByNode},
+		{"what somebody created is known by who did", createdBySomebody},
 		{"a dead letter is kept once, with the move", buryOnce},
 		{"dead letters are bounded", buryBounded},
 		{"dead letters are bounded in bytes", buryBytes},
@@ -107,8 +108,9 @@ func deleteBesideCreate(t *testing.T, b Durable) {
 	at := mustAppendCursor(t, b, "a")
 	for round := range 100 {
 		name := fmt.Sprint("crm-", round)
-		u := broker.Update{Name: name, Generation: 1, Channels: []string{"a"}, Set: event.Position{at}, Wait: event.Position{at}, Due: broker.Never}
+		u := broker.Update{Name: name, Generation: 1, Creator: "ann", Channels: []string{"a"}, Set: event.Position{at}, Wait: event.Position{at}, Due: broker.Never}
 		mustStore(t, b, u)
+		u.Creator = "bob"
 		old := mustLoad(t, b, name).Version
 		var both sync.WaitGroup
 		both.Go(func() {
@@ -129,6 +131,9 @@ func deleteBesideCreate(t *testing.T, b Durable) {
 			}
 		})
 		both.Wait()
+	}
+	if ann, bob := mustCreated(t, b, "ann"), mustCreated(t, b, "bob"); len(ann) != 0 || len(bob) != 100 {
+		t.Errorf("%d are listed as what the first created and %d as what the second did, want none and 100", len(ann), len(bob))
 	}
 	mustAppendCursor(t, b, "a")
 	due := make(map[string]bool)

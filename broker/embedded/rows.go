@@ -22,6 +22,7 @@ import (
 //	f <channel> 0 <name>      it follows the channel
 //	w <channel> 0 <name>      it waits for the channel to leave this cursor
 //	o <node> 0 <name>         the node owns it
+//	m <creator> 0 <name>      the creator made it
 //	c <name>                  counts of its dead letters
 //	l <name> 0 <seq:8>        a dead letter
 //	i <name> 0 <cursor>       the seq of the letter of that cursor
@@ -42,6 +43,7 @@ const (
 	rowFollows  = 'f'
 	rowWaits    = 'w'
 	rowOwner    = 'o'
+	rowCreator  = 'm'
 	rowLetters  = 'c'
 	rowLetter   = 'l'
 	rowLetterOf = 'i'
@@ -122,6 +124,7 @@ type subscription struct {
 	node     string
 	channels []string
 	waits    []string
+	creator  string
 }
 
 func (s *subscription) append(dst []byte) []byte {
@@ -130,7 +133,8 @@ func (s *subscription) append(dst []byte) []byte {
 	dst = appendText(dst, string(s.record))
 	dst = appendText(dst, s.node)
 	dst = appendTexts(dst, s.channels)
-	return appendTexts(dst, s.waits)
+	dst = appendTexts(dst, s.waits)
+	return appendText(dst, s.creator)
 }
 
 func (s *subscription) parse(b []byte) error {
@@ -139,6 +143,9 @@ func (s *subscription) parse(b []byte) error {
 		return errDamaged
 	}
 	*s = subscription{version: d.uvarint(), record: []byte(d.text()), node: d.text(), channels: d.texts(), waits: d.texts()}
+	if len(d.b) > 0 { // one that an older version wrote has none
+		s.creator = d.text()
+	}
 	return d.end()
 }
 

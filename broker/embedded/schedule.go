@@ -192,14 +192,24 @@ func (b *Broker) tellDue() {
 
 // Owned implements broker.Schedule.
 func (b *Broker) Owned(ctx context.Context, node, after string, limit int) ([]string, error) {
+	return b.namesOf(ctx, rowOwner, node, after, limit)
+}
+
+// Created implements broker.Subscriptions.
+func (b *Broker) Created(ctx context.Context, creator, after string, limit int) ([]string, error) {
+	return b.namesOf(ctx, rowCreator, creator, after, limit)
+}
+
+// namesOf lists the names that an index has for somebody.
+func (b *Broker) namesOf(ctx context.Context, row byte, who, after string, limit int) ([]string, error) {
 	if err := b.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer b.calls.leave()
-	prefix := rowKey(rowOwner, node, "")
+	prefix := rowKey(row, who, "")
 	from := prefix
 	if after != "" {
-		from = append(rowKey(rowOwner, node, after), 0)
+		from = append(rowKey(row, who, after), 0)
 	}
 	var names []string
 	err := b.scanFrom(prefix, from, func(key, _ []byte) (bool, error) {
@@ -210,7 +220,7 @@ func (b *Broker) Owned(ctx context.Context, node, after string, limit int) ([]st
 		return true, nil
 	})
 	if err != nil {
-		return nil, unavailable(fmt.Errorf("list what %s owns: %w", node, err))
+		return nil, unavailable(fmt.Errorf("list what is of %s: %w", who, err))
 	}
 	return names, nil
 }

@@ -336,6 +336,9 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 		s.place(c)
 	}
 	next := subscription{version: last + broker.VersionStep(), record: u.Record, node: u.Node, channels: u.Channels}
+	if !broker.IsPartition(u.Name) {
+		next.creator = u.Creator
+	}
 	for _, c := range u.Wait {
 		next.waits = append(next.waits, c.Channel)
 	}
@@ -387,12 +390,18 @@ func index(batch *pebble.Batch, name string, old, next *subscription) {
 			_ = batch.Delete(rowKey(rowWaits, channel, name), nil)
 		}
 	}
-	if old.node != next.node {
-		if old.node != "" {
-			_ = batch.Delete(rowKey(rowOwner, old.node, name), nil)
+	for _, of := range []struct {
+		row       byte
+		old, next string
+	}{{rowOwner, old.node, next.node}, {rowCreator, old.creator, next.creator}} {
+		if of.old == of.next {
+			continue
 		}
-		if next.node != "" {
-			_ = batch.Set(rowKey(rowOwner, next.node, name), nil, nil)
+		if of.old != "" {
+			_ = batch.Delete(rowKey(of.row, of.old, name), nil)
+		}
+		if of.next != "" {
+			_ = batch.Set(rowKey(of.row, of.next, name), nil, nil)
 		}
 	}
 }

@@ -121,6 +121,10 @@ func (k *keyspace) versions(b int) string { return k.tags[b] + "versions" }
 // byte and name, in byte order.
 func (k *keyspace) owned(b int) string { return k.tags[b] + "owned" }
 
+// created is a sorted set of a bucket's subscriptions that somebody created, in
+// byte order.
+func (k *keyspace) created(b int, creator string) string { return k.tags[b] + "b:" + creator }
+
 // leaseBuckets are the three buckets that each keep all nodes and leases. Their
 // slots lie a third of all slots apart, so that in a cluster whose slots are
 // spread as usual they are on three masters.

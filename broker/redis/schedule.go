@@ -153,7 +153,22 @@ func (b *Broker) OnDue(f func(part int)) (stop func()) {
 
 // Owned implements broker.Schedule. Their order is by bucket, then by name.
 func (b *Broker) Owned(ctx context.Context, node, after string, limit int) ([]string, error) {
-	const verb = "list what a node owns"
+	start := node + "\x00"
+	return b.namesOf(ctx, "list what a node owns", after, limit, start, func(bucket int) (string, *goredis.ZRangeBy) {
+		return b.keys.owned(bucket), &goredis.ZRangeBy{Min: "[" + start, Max: "(" + node + "\x01"}
+	})
+}
+
+// Created implements broker.Subscriptions.
+func (b *Broker) Created(ctx context.Context, creator, after string, limit int) ([]string, error) {
+	return b.namesOf(ctx, "list what somebody created", after, limit, "", func(bucket int) (string, *goredis.ZRangeBy) {
+		return b.keys.created(bucket, creator), &goredis.ZRangeBy{Min: "-", Max: "+"}
+	})
+}
+
+// namesOf lists the names of a set that each bucket has a part of, whose members
+// are the names after start: bucket by bucket.
+func (b *Broker) namesOf(ctx context.Context, verb, after string, limit int, start string, of func(bucket int) (key string, all *goredis.ZRangeBy)) ([]string, error) {
 	if err := b.usable(ctx); err != nil {
 		return nil, unavailable(verb, err)
 	}
@@ -161,21 +176,19 @@ func (b *Broker) Owned(ctx context.Context, node, after string, limit int) ([]st
 	if after != "" {
 		from = bucketOf(after)
 	}
-	start := node + "\x00"
 	pages := make([][]string, buckets)
 	err := b.eachServer(ctx, func(ctx context.Context, s *server, owned []int) error {
 		cmds := make(map[int]*goredis.StringSliceCmd)
 		_, err := s.client.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for _, bucket := range owned {
-				first := "[" + start
-				switch {
-				case bucket < from:
+				if bucket < from {
 					continue
-				case bucket == from && after != "":
-					first = "(" + start + after
 				}
-				cmds[bucket] = p.ZRangeByLex(ctx, b.keys.owned(bucket),
-					&goredis.ZRangeBy{Min: first, Max: "(" + node + "\x01", Count: int64(limit)})
+				key, r := of(bucket)
+				if r.Count = int64(limit); bucket == from && after != "" {
+					r.Min = "(" + start + after
+				}
+				cmds[bucket] = p.ZRangeByLex(ctx, key, r)
 			}
 			return nil
 		})

@@ -121,10 +121,14 @@ func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channel
 	for _, channel := range u.Forget {
 		args = append(args, channel)
 	}
-	list, err := b.doAs(ctx, u.Durable, bucket, storeScript, []string{
+	keys := []string{
 		k.subscription(bucket, u.Name), k.position(bucket, u.Name), k.subscriptions(bucket), k.due(bucket), k.owned(bucket),
 		k.versions(bucket),
-	}, args...)
+	}
+	if u.Creator != "" && !broker.IsPartition(u.Name) {
+		keys = append(keys, k.created(bucket, u.Creator))
+	}
+	list, err := b.doAs(ctx, u.Durable, bucket, storeScript, keys, args...)
 	if err != nil {
 		return nil, err
 	}

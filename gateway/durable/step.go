@@ -386,7 +386,7 @@ func (c *Change) tell(o *Owner, m Message) {
 // Update returns the change as what a broker stores in place of s.
 func (c Change) Update(s State, record []byte, now time.Time) broker.Update {
 	u := broker.Update{
-		Name: s.Name, Version: s.Version, Generation: c.Generation, Record: record,
+		Name: s.Name, Version: s.Version, Generation: c.Generation, Record: record, Creator: c.Record.Creator,
 		Set: c.Set, Forget: c.Forget, Channels: c.Record.Definition.Channels,
 		Due: broker.Never, Durable: c.Durable, Undivided: c.Undivided,
 	}

@@ -15,16 +15,17 @@ import (
 
 // Limits of a node. 0 is no limit, but for Unread.
 type Limits struct {
-	Sockets       int     // accepted and not closed yet
-	Connections   int     // live ones: WebSocket and SSE
-	ConnectRate   float64 // new ones a second
-	TokenChannels int     // of all connections of one sub
-	Unread        int64   // bytes of answers that wait for a peer; 0: 256 KiB
-	TokenUnread   int64   // of all connections of one sub
-	NodeUnread    int64   // of all connections
-	PublishEvents float64 // events a second and token (by sub, else jti)
-	PublishBytes  float64 // bytes a second and token
-	Memory        int64   // bytes; see Watch
+	Sockets            int     // accepted and not closed yet
+	Connections        int     // live ones: WebSocket and SSE
+	ConnectRate        float64 // new ones a second
+	TokenChannels      int     // of all connections of one sub
+	TokenSubscriptions int     // durable, that one sub created
+	Unread             int64   // bytes of answers that wait for a peer; 0: 256 KiB
+	TokenUnread        int64   // of all connections of one sub
+	NodeUnread         int64   // of all connections
+	PublishEvents      float64 // events a second and token (by sub, else jti)
+	PublishBytes       float64 // bytes a second and token
+	Memory             int64   // bytes; see Watch
 }
 
 const defaultUnread = 256 << 10
@@ -107,6 +108,26 @@ func (b *Budget) Publish(g *auth.Grant, events, bytes int) error {
 	}
 	return t.take(t.bytes, now, bytes, "publish-bytes", "bytes")
 }
+
+// Subscriptions is how many durable ones a grant's sub may have created, 0 for
+// any number: of an admin, and where there is no sub, whose tokens can't be told
+// from each other.
+func (b *Budget) Subscriptions(g *auth.Grant) int {
+	if g.Admin || g.Subject == "" {
+		return 0
+	}
+	return b.limits.TokenSubscriptions
+}
+
+// RefuseSubscription counts and makes the refusal of one more.
+func (b *Budget) RefuseSubscription() error {
+	const limit = "max-token-subscriptions"
+	b.refusedBy(limit)
+	return wire.RateLimited(subscriptionRetry, "this token's sub has created %d subscriptions, which is what it may have; delete some, or see --%s", b.limits.TokenSubscriptions, limit)
+}
+
+// subscriptionRetry is when it is worth asking again: somebody must delete some.
+const subscriptionRetry = time.Minute
 
 // TakeUnread takes n bytes of an answer that waits for a connection of the
 // token's, which has so many waiting already; false if that is too much.

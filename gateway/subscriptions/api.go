@@ -20,6 +20,7 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -39,6 +40,8 @@ type Options struct {
 	Engine *callback.Engine
 	// CheckURL refuses callback URLs that could never be called. nil: none.
 	CheckURL func(*url.URL) error
+	// Budget bounds what one sub creates. nil: nothing does.
+	Budget *quota.Budget
 	// Revocations are asked after a subscription was created. nil: nothing is
 	// ever revoked.
 	Revocations *auth.Revocations
@@ -201,16 +204,12 @@ func (a *API) PauseOf(ctx context.Context, r auth.Revocation) error {
 	}
 	covered := func(s *durable.State) bool { return r.CoversIssued(s.Creator, s.CreatorIssued) }
 	for after := ""; ; {
-		page, err := a.o.Broker.List(ctx, "", after, 200)
-		if err != nil || len(page) == 0 {
+		names, err := a.o.Broker.Created(ctx, r.Subject, after, 200)
+		if err != nil || len(names) == 0 {
 			return err
 		}
-		for _, one := range page {
-			after = one.Name
-			if s, err := durable.Decode(one); err != nil || !covered(&s) {
-				continue
-			}
-			if err := a.pauseIf(ctx, one.Name, covered); err != nil {
+		for _, after = range names {
+			if err := a.pauseIf(ctx, after, covered); err != nil {
 				return err
 			}
 		}

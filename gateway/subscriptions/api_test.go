@@ -22,6 +22,7 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/durable/durabletest"
+	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/subscriptions"
 	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
@@ -41,6 +42,11 @@ type api struct {
 
 func newAPI(t *testing.T) *api {
 	t.Helper()
+	return newAPIWithin(t, nil)
+}
+
+func newAPIWithin(t *testing.T, budget *quota.Budget) *api {
+	t.Helper()
 	b := durabletest.Open(t)
 	vault, err := durable.NewVault(authtest.Secret)
 	if err != nil {
@@ -50,7 +56,7 @@ func newAPI(t *testing.T) *api {
 	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "test"})
 	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}})
 	a := subscriptions.New(subscriptions.Options{
-		Broker: b, Manager: manager, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
+		Budget: budget, Broker: b, Manager: manager, Vault: vault, Engine: engine, CheckURL: callback.Dialing{Loopback: true}.CheckURL,
 	})
 	mux := http.NewServeMux()
 	for _, route := range a.Routes() {
@@ -616,4 +622,25 @@ func TestTestShowsTheRequest(t *testing.T) {
 	if _, password, _ := got.BasicAuth(); password != "hunter3" {
 		t.Error("a PATCH of something else lost the credentials")
 	}
+}
+
+// What one sub creates is bounded, and what it deletes makes room; admins and
+// other subs have nothing to do with it.
+func TestASubCreatesSoManySubscriptions(t *testing.T) {
+	a := newAPIWithin(t, quota.New(quota.Limits{TokenSubscriptions: 2}, nil))
+	me, channels := token(t, customer), `{"channels":["acct-42"]}`
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", channels)
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-2", channels)
+	if out := a.want(429, me, "PUT", "/v1/subscriptions/crm-3", channels); !strings.Contains(fmt.Sprint(out), "created 2 subscriptions") {
+		t.Errorf("got %v, want how many are taken", out)
+	}
+	a.want(200, me, "PUT", "/v1/subscriptions/crm-2", channels)
+	other, root := customer, auth.Mintage{Admin: true, Subject: "root"}
+	other.Subject = "other"
+	a.want(201, token(t, other), "PUT", "/v1/subscriptions/crm-4", channels)
+	for i := range 3 {
+		a.want(201, token(t, root), "PUT", fmt.Sprint("/v1/subscriptions/crm-r", i), channels)
+	}
+	a.want(204, me, "DELETE", "/v1/subscriptions/crm-1", "")
+	a.want(201, me, "PUT", "/v1/subscriptions/crm-3", channels)
 }

@@ -64,6 +64,26 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, g *auth.Grant) error
 	})
 }
 
+// mayCreate refuses one more subscription of a sub that has created what it may.
+// Those who create at once may each be the last.
+func (a *API) mayCreate(ctx context.Context, g *auth.Grant) error {
+	if a.o.Budget == nil {
+		return nil
+	}
+	most := a.o.Budget.Subscriptions(g)
+	if most == 0 {
+		return nil
+	}
+	names, err := a.o.Broker.Created(ctx, g.Subject, "", most)
+	if err != nil {
+		return err
+	}
+	if len(names) >= most {
+		return a.o.Budget.RefuseSubscription()
+	}
+	return nil
+}
+
 // define gives a subscription the definition that next makes of what it is.
 // enable says that its callback is given anew: a disabled one is enabled.
 func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, enable bool, next func(durable.State, durable.Private) (durable.Definition, error)) error {
@@ -101,6 +121,9 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, enab
 			return durable.Change{}, err
 		}
 		if created = s.Version == 0; created {
+			if err := a.mayCreate(r.Context(), g); err != nil {
+				return durable.Change{}, err
+			}
 			_, c := durable.Create(n, durable.Record{Definition: d, Creator: g.Subject, CreatorIssued: g.Issued(), Sealed: sealed}, added, env)
 			return c, nil
 		}
