@@ -35,7 +35,7 @@ var imports = map[string]string{
 	"docs/recipes":                "",
 	"e2e":                         "",
 	"event":                       "",
-	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",
+	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",
 	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",
@@ -49,6 +49,7 @@ var imports = map[string]string{
 	"gateway/feed":                "broker event gateway/guard gateway/wire",
 	"gateway/feed/feedtest":       "broker event",
 	"gateway/guard":               "",
+	"gateway/proxies":             "",
 	"gateway/publish":             "broker event gateway/access gateway/auth gateway/wire",
 	"gateway/pull":                "broker event gateway/auth gateway/cursor gateway/durable gateway/feed gateway/guard gateway/session gateway/wire",
 	"gateway/quota":               "gateway/auth gateway/wire",
@@ -76,7 +77,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/wire",
+	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -30,6 +30,8 @@ type serveCmd struct {
 	SecretKey     string   `name:"secret-key" placeholder:"SECRET" help:"That key itself, for the environment: on a command line others see it."`
 	CORSOrigin    []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
 
+	TrustedProxies []string `name:"trusted-proxies" placeholder:"CIDR" help:"Networks of the proxies whose X-Forwarded-For or Forwarded says who the client is."`
+
 	CallbackAllow []string `name:"callback-allow-cidr" placeholder:"CIDR" help:"Let callbacks connect to this network too, at any port."`
 	CallbackProxy string   `name:"callback-proxy" placeholder:"URL" help:"Connect to callbacks' endpoints through this HTTP proxy, by CONNECT."`
 	CallbackPorts []uint16 `name:"callback-ports" placeholder:"PORT" help:"Ports that callbacks may connect to; 80, 443, 8080 and 8443 if not given."`
@@ -42,6 +44,7 @@ type serveCmd struct {
 
 	MaxSockets            int           `default:"0" placeholder:"N" help:"Accepted connections of any kind; 0 for as many as file descriptors allow."`
 	MaxConnections        int           `default:"0" placeholder:"N" help:"Live connections on this node; 0 for 15 of 16 sockets."`
+	MaxAddressConnections int           `name:"max-address-connections" default:"0" placeholder:"N" help:"Live connections that one client's address may have; 0 for any number."`
 	ConnectRate           float64       `default:"10000" placeholder:"N" help:"New connections a second; 0 for any number."`
 	PublishRate           float64       `default:"0" placeholder:"N" help:"Events a second that one token may publish; 0 for any number."`
 	PublishBytes          byteCount     `default:"0" placeholder:"SIZE" help:"Bytes a second that one token may publish; 0 for any number."`
@@ -102,7 +105,7 @@ func (c *serveCmd) check() (err error) {
 			return usage(flag, "%v; want a time above 0, e.g. 30s", d)
 		}
 	}
-	for flag, n := range map[string]float64{"--max-sockets": float64(c.MaxSockets), "--max-connections": float64(c.MaxConnections), "--connect-rate": c.ConnectRate, "--publish-rate": c.PublishRate} {
+	for flag, n := range map[string]float64{"--max-sockets": float64(c.MaxSockets), "--max-connections": float64(c.MaxConnections), "--max-address-connections": float64(c.MaxAddressConnections), "--connect-rate": c.ConnectRate, "--publish-rate": c.PublishRate} {
 		if n < 0 {
 			return usage(flag, "%v; want 0 or more", n)
 		}
@@ -123,6 +126,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin,
 		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts, CallbackProxy: c.CallbackProxy,
 		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
+		TrustedProxies: c.TrustedProxies, MaxAddressConnections: c.MaxAddressConnections,
 		MaxSockets: c.MaxSockets, MaxTokenChannels: c.MaxTokenChannels, MaxTokenSubscriptions: c.MaxTokenSubscriptions,
 		MaxUnread: int64(c.MaxUnread), MaxTokenUnread: int64(c.MaxTokenUnread), MaxNodeUnread: int64(c.MaxNodeUnread),
 		MaxConnections: c.MaxConnections, ConnectRate: c.ConnectRate, PublishRate: c.PublishRate, PublishBytes: int64(c.PublishBytes),

@@ -22,6 +22,7 @@ import (
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/guard"
+	"github.com/longline-push/longline/gateway/proxies"
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
@@ -44,6 +45,8 @@ type Options struct {
 	Guard     *guard.Guard // nil: panics are logged only
 	// Origins whose pages may use the API; the zero value is the gateway's own.
 	Origins auth.Origins
+	// Proxies are believed when they say whom they ask for; the zero value: none.
+	Proxies proxies.Trusted
 	// LoopbackOnly refuses requests whose Host is not this machine, so that no
 	// web page reaches a gateway that trusts the machine by a name of its own.
 	LoopbackOnly bool
@@ -128,8 +131,8 @@ func (s *Server) checked(more []Route) (routes []route) {
 // ownRoutes is the table of what this package answers.
 func (s *Server) ownRoutes() []route {
 	shed := func(*auth.Grant) error { return s.o.Budget.Connection(s.o.Hub.Count()) }
-	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, MaxBody: s.o.Publisher.MaxBody(), Shed: shed}
-	streams := &sse.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Shed: shed}
+	sockets := &ws.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Origins: s.o.Origins, Publisher: s.o.Publisher, MaxBody: s.o.Publisher.MaxBody(), Shed: shed, Address: s.o.Proxies.Client}
+	streams := &sse.Handler{Hub: s.o.Hub, Verifier: s.o.Verifier, Shed: shed, Address: s.o.Proxies.Client}
 	return []route{
 		{"GET", "/v1/ws", own, plain(sockets)},
 		{"GET", "/v1/sse", own, plain(streams)},
@@ -238,9 +241,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case e.Code == wire.CodeInternal:
 		// The path, never the query: that may hold a token.
-		s.o.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		s.o.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
 	case e.Code == wire.CodeUnavailable && e.Unwrap() != nil:
-		s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
 	}
 	wire.WriteProblem(w, e)
 }

@@ -118,7 +118,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}, registry)
 	n.hub = session.NewHub(session.Options{
 		Budget: n.budget, Guard: contain,
-		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout,
+		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout, MaxAddress: o.MaxAddressConnections,
 		Metrics: session.NewMetrics(registry),
 	})
 	verifier, err := o.verifier(n.background, config, n.revocations, n.logger)
@@ -132,7 +132,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	})
 	n.server = gateway.New(gateway.Options{
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
-		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins,
+		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins, Proxies: config.proxies,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
 		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)

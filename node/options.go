@@ -18,6 +18,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
+	"github.com/longline-push/longline/gateway/proxies"
 	"github.com/longline-push/longline/gateway/quota"
 )
 
@@ -51,6 +52,8 @@ type Options struct {
 	WriteTimeout time.Duration // 0: the session's default
 	Drain        time.Duration // how long Shutdown may take; 0: 30 s
 
+	TrustedProxies []string // networks whose X-Forwarded-For and Forwarded count
+
 	MaxSockets     int     // accepted and not closed; 0: as file descriptors allow, see descriptors
 	MaxConnections int     // live ones; 0: 15/16 of MaxSockets
 	ConnectRate    float64 // a second; 0: any
@@ -61,6 +64,7 @@ type Options struct {
 	MaxBody        int     // bytes of a publish; 0: 4 MiB
 	Memory         int64   // bytes; 0: most of the machine's
 
+	MaxAddressConnections int   // live ones of a client's address; 0: any
 	MaxTokenChannels      int   // of the connections of one sub; 0: 50,000
 	MaxTokenSubscriptions int   // durable, that one sub created; 0: 10,000
 	MaxUnread             int64 // bytes of answers that a connection doesn't read; 0: 256 KiB
@@ -149,6 +153,7 @@ type checked struct {
 	store   store
 	origins auth.Origins
 	dialing callback.Dialing
+	proxies proxies.Trusted
 }
 
 // Check finds what is wrong with options that New would find, and makes
@@ -188,6 +193,9 @@ func (o *Options) check(keep func(file string) ([]byte, error)) (*checked, error
 		if _, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey); err != nil {
 			return nil, wrong("tls-cert, tls-key", "%w; want a PEM certificate and its key", err)
 		}
+	}
+	if out.proxies, err = proxies.Parse(o.TrustedProxies); err != nil {
+		return nil, wrong("trusted-proxies", "%w", err)
 	}
 	if out.dialing, err = o.checkDialing(); err != nil {
 		return nil, err

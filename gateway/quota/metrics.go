@@ -22,4 +22,8 @@ func (b *Budget) register(r prometheus.Registerer) {
 // Refused counts a refusal because the account is full.
 func (b *Budget) Refused(full *Account) { b.refusedBy(full.Name()) }
 
+// RefusedAddress counts a connection refused because its client's address has
+// as many as one may.
+func (b *Budget) RefusedAddress() { b.refusedBy("max-address-connections") }
+
 func (b *Budget) refusedBy(limit string) { b.refusals.WithLabelValues(limit).Inc() }

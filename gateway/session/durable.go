@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -18,6 +19,7 @@ import (
 // Attachment is what a durable session is to be.
 type Attachment struct {
 	Grant    *auth.Grant
+	Address  netip.Addr // of the client; zero: not known
 	Codec    Codec
 	Name     string // of the subscription
 	Consumer string // "": the grant's subject
@@ -75,7 +77,7 @@ func (h *Hub) Attach(ctx context.Context, a Attachment) (*Session, error) {
 	if err := checkGroup(state, a); err != nil {
 		return nil, err
 	}
-	s := &Session{hub: h, codec: a.Codec, grant: a.Grant, since: time.Now().UnixMilli()}
+	s := &Session{hub: h, codec: a.Codec, grant: a.Grant, address: a.Address, since: time.Now().UnixMilli()}
 	s.durable = &durableState{name: a.Name, consumer: a.Consumer, asked: a.Window, rounds: a.Rounds, window: a.Window}
 	s.durable.ctx, s.durable.cancel = context.WithCancel(h.ctx)
 	s.mu.Lock() // whoever finds it may end it at once

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -40,7 +41,9 @@ type Options struct {
 	MessageTimeout time.Duration
 	// MaxChannels (1,000) a session may have.
 	MaxChannels int
-	Metrics     *Metrics // nil: not registered
+	// MaxAddress is how many sessions an address may have; 0: any.
+	MaxAddress int
+	Metrics    *Metrics // nil: not registered
 	// Guard notes panics; nil: the default logger does.
 	Guard *guard.Guard
 	// Budget is what sessions are charged to; nil: one without limits.
@@ -94,6 +97,7 @@ type Hub struct {
 	sessions    map[uint64]*Session
 	entries     []entry            // dense, for the sweep
 	subjects    map[string]int     // connections
+	addresses   map[netip.Addr]int // connections, by what hostOf tells; empty without MaxAddress
 	watched     map[*Session]int64 // closed at that time, as now has it, unless they move
 	connects    int                // since memory was last given back
 	lastConnect int64              // as now has it
@@ -111,7 +115,7 @@ func NewHub(opts Options) *Hub {
 	opts = opts.withDefaults()
 	h := &Hub{
 		opts: opts, made: time.Now(), ready: feed.NewReady(),
-		sessions: make(map[uint64]*Session), subjects: make(map[string]int), watched: make(map[*Session]int64),
+		sessions: make(map[uint64]*Session), subjects: make(map[string]int), addresses: make(map[netip.Addr]int), watched: make(map[*Session]int64),
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
 	h.poller.MessageTimeout = opts.MessageTimeout
@@ -235,12 +239,20 @@ func (h *Hub) register(s *Session) error {
 	if g.MaxConnections > 0 && h.subjects[g.Subject] >= g.MaxConnections {
 		return wire.RateLimited(5*time.Second, "%d connections for this token's sub, which is what it may have", g.MaxConnections)
 	}
+	if limit := h.opts.MaxAddress; limit > 0 && s.address.IsValid() {
+		host := hostOf(s.address)
+		if h.addresses[host] >= limit {
+			h.opts.Budget.RefusedAddress()
+			return wire.RateLimited(5*time.Second, "%d connections from the address %s, which is what one may have", limit, s.address)
+		}
+		h.addresses[host]++
+	}
 	for s.id == 0 || h.sessions[s.id] != nil {
 		s.id = rand.Uint64()
 	}
 	h.sessions[s.id] = s
 	h.subjects[g.Subject]++
-	s.index = len(h.entries)
+	s.index = int32(len(h.entries))
 	now := h.now()
 	h.entries = append(h.entries, entry{
 		session: s,
@@ -253,6 +265,17 @@ func (h *Hub) register(s *Session) error {
 	return nil
 }
 
+// hostOf is what one client has addresses of: an IPv4 address, or the /64 of an
+// IPv6 one, in which a client takes whichever it likes.
+func hostOf(a netip.Addr) netip.Addr {
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
 func (h *Hub) remove(s *Session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -263,6 +286,11 @@ func (h *Hub) remove(s *Session) {
 	delete(h.watched, s)
 	if h.subjects[s.grant.Subject]--; h.subjects[s.grant.Subject] <= 0 {
 		delete(h.subjects, s.grant.Subject)
+	}
+	if host := hostOf(s.address); h.addresses[host] > 1 {
+		h.addresses[host]--
+	} else {
+		delete(h.addresses, host)
 	}
 	last := len(h.entries) - 1
 	h.entries[s.index] = h.entries[last]

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // Config is what a new session is to be.
 type Config struct {
 	Grant    *auth.Grant
+	Address  netip.Addr // of the client; zero: not known
 	Codec    Codec
 	Channels []string
 	Select   cursor.Selection
@@ -30,7 +32,7 @@ func (h *Hub) New(ctx context.Context, c Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{hub: h, codec: c.Codec, grant: c.Grant, lag: c.Lag, readers: readersOf(opened), since: time.Now().UnixMilli()}
+	s := &Session{hub: h, codec: c.Codec, grant: c.Grant, address: c.Address, lag: c.Lag, readers: readersOf(opened), since: time.Now().UnixMilli()}
 	s.mu.Lock() // whoever finds it may end it at once
 	defer s.mu.Unlock()
 	if err := s.holdChannelsLocked(len(opened)); err != nil {

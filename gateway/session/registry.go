@@ -14,6 +14,7 @@ import (
 type Info struct {
 	Connection string    `json:"connection"`
 	Subject    string    `json:"sub"`
+	Address    string    `json:"address,omitempty"` // the client's, if known
 	Transport  string    `json:"transport"`
 	Channels   []string  `json:"channels"`
 	Position   string    `json:"position"`
@@ -82,6 +83,9 @@ func (s *Session) Info() Info {
 		Connection: s.ID(), Subject: s.grant.Subject, Transport: s.codec.Traits().Name,
 		Channels: make([]string, 0, len(s.readers)), Position: string(s.appendPosition(nil)),
 		Since: time.UnixMilli(s.since).UTC(), Expires: s.grant.Expires().UTC(),
+	}
+	if s.address.IsValid() {
+		i.Address = s.address.String()
 	}
 	for j := range s.readers {
 		i.Channels = append(i.Channels, s.readers[j].Channel())

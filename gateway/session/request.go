@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -65,6 +66,17 @@ func AttachmentFromQuery(q url.Values, g *auth.Grant, codec Codec) (Attachment, 
 // Authorizer turns requests and tokens into grants; see auth.Verifier.
 type Authorizer interface {
 	FromRequest(r *http.Request) (*auth.Grant, auth.Source, error)
+}
+
+// Address tells which client a request comes from; nil: not known.
+type Address func(r *http.Request) netip.Addr
+
+// Of is the request's, the zero Addr if not known.
+func (a Address) Of(r *http.Request) netip.Addr {
+	if a == nil {
+		return netip.Addr{}
+	}
+	return a(r)
 }
 
 // Shed answers whether a new connection can be taken now; nil: yes. Its errors

@@ -6,6 +6,7 @@ package session
 
 import (
 	"context"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -77,27 +78,28 @@ func ParseLag(s string) (Lag, error) {
 // Session is one connection's progress. Its exported methods may be called by
 // any goroutine.
 type Session struct {
-	hub   *Hub
-	id    uint64
-	since int64 // Unix ms of the start
-	codec Codec
-	conn  conn.Conn // set by Start
+	hub     *Hub
+	id      uint64
+	since   int64 // Unix ms of the start
+	codec   Codec
+	address netip.Addr // of the client; zero: not known
+	conn    conn.Conn  // set by Start
 
 	queued  atomic.Bool // on the ready list, or about to be
 	blocked atomic.Bool // the peer takes nothing for now: a Wake follows
 	heard   atomic.Bool // something came from the peer since the last ping
 
-	index int // of the hub's entries; guarded by hub.mu
+	index int32 // of the hub's entries; guarded by hub.mu
 
 	mu           sync.Mutex
 	grant        *auth.Grant
-	lag          Lag
 	blockedAt    int64 // as Hub.now has it
-	slow         bool  // its peer didn't keep up, and it has not sent everything since
-	moved        bool  // the position moved over events that were left out
-	said         bool  // something was sent since the last heartbeat
-	ending       bool  // a bye is queued; nothing but control follows
-	over         bool  // the line is closed and everything is given back
+	lag          Lag
+	slow         bool // its peer didn't keep up, and it has not sent everything since
+	moved        bool // the position moved over events that were left out
+	said         bool // something was sent since the last heartbeat
+	ending       bool // a bye is queued; nothing but control follows
+	over         bool // the line is closed and everything is given back
 	unponged     uint8
 	channelsHeld int32 // which the token is charged for
 	readers      []cursor.Reader

@@ -24,7 +24,8 @@ import (
 type Handler struct {
 	Hub      *session.Hub
 	Verifier session.Authorizer
-	Shed     session.Shed // nil: never
+	Shed     session.Shed    // nil: never
+	Address  session.Address // nil: not known
 }
 
 // maxPosition bounds a position over SSE: it comes back in a header.
@@ -71,6 +72,7 @@ func (h *Handler) prepare(r *http.Request) (*session.Session, error) {
 	if err := fits(c.Channels); err != nil {
 		return nil, err
 	}
+	c.Address = h.Address.Of(r)
 	return h.Hub.New(r.Context(), c)
 }
 
@@ -113,6 +115,7 @@ func (h *Handler) attach(r *http.Request, g *auth.Grant, c codec) (*session.Sess
 	default:
 		return nil, wire.BadRequest("ack is %.40q: want \"manual\" or nothing", q.Get("ack"))
 	}
+	a.Address = h.Address.Of(r)
 	return h.Hub.Attach(r.Context(), a)
 }
 

@@ -49,8 +49,9 @@ type Handler struct {
 	Verifier  Verifier
 	Origins   auth.Origins
 	Publisher Publisher
-	MaxBody   int          // bytes of a publish's events; 0: 4 MiB
-	Shed      session.Shed // nil: never
+	MaxBody   int             // bytes of a publish's events; 0: 4 MiB
+	Shed      session.Shed    // nil: never
+	Address   session.Address // nil: not known
 }
 
 // Frames from clients hold so many bytes; where the token may publish, as many
@@ -113,6 +114,7 @@ func (h *Handler) prepare(r *http.Request, plain bool) (*auth.Grant, *session.Se
 		if err != nil {
 			return nil, nil, err
 		}
+		a.Address = h.Address.Of(r)
 		s, err := h.Hub.Attach(r.Context(), a)
 		return g, s, err
 	}
@@ -120,6 +122,7 @@ func (h *Handler) prepare(r *http.Request, plain bool) (*auth.Grant, *session.Se
 	if err != nil {
 		return nil, nil, err
 	}
+	c.Address = h.Address.Of(r)
 	s, err := h.Hub.New(r.Context(), c)
 	return g, s, err
 }
