@@ -26,12 +26,12 @@ type configuration struct {
 // retentionRule is an entry of retention: the first whose channels match
 // counts. What it leaves out is as by default.
 type retentionRule struct {
-	Channels     string     `yaml:"channels"`
-	Replay       *duration  `yaml:"replay"`
-	ReplayEvents *int       `yaml:"replay_events"`
-	MaxAge       *duration  `yaml:"max_age"`
-	MaxBytes     *byteCount `yaml:"max_bytes"`
-	None         bool       `yaml:"none"`
+	Channels     string     `yaml:"channels" help:"Channels that the rule is for, a pattern such as acct-42 or acct.**"`
+	Replay       *duration  `yaml:"replay" help:"Keep each event at least this long …"`
+	ReplayEvents *int       `yaml:"replay_events" help:"… and so many of the newest, whichever is more."`
+	MaxAge       *duration  `yaml:"max_age" help:"Keep what a subscription still needs up to this age …"`
+	MaxBytes     *byteCount `yaml:"max_bytes" help:"… and the channel up to this size."`
+	None         bool       `yaml:"none" help:"Keep nothing: live only."`
 
 	pattern   event.Pattern
 	retention broker.Retention

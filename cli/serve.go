@@ -76,14 +76,14 @@ func (c *serveCmd) Run(env *environment) error {
 	}
 	if c.Check {
 		if err := c.options(env).Check(env.ctx); err != nil {
-			return asUsage(err)
+			return asUsage(err, c.JWTSecretFile, c.SecretKeyFile)
 		}
 		_, err := fmt.Fprintln(env.stdout, "the configuration is right")
 		return err
 	}
 	n, err := node.New(env.ctx, c.options(env))
 	if err != nil {
-		return asUsage(err)
+		return asUsage(err, c.JWTSecretFile, c.SecretKeyFile)
 	}
 	warnOfSecrets(env.stderr, env.args) // of one that runs: what is wrong with another is one line
 	c.announce(env.stdout, n)
@@ -135,13 +135,20 @@ func (c *serveCmd) options(env *environment) node.Options {
 	}
 }
 
-// asUsage turns an option that the node doesn't take into the flag of its name.
-func asUsage(err error) error {
+// asUsage turns an option that the node doesn't take into the flag that gave it:
+// a secret's is its file's where that is given.
+func asUsage(err error, jwtSecretFile, secretKeyFile string) error {
 	var wrong *node.OptionError
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	return usage("--"+strings.Join(wrong.Options, ", --"), "%v", wrong.Err)
+	flags := "--" + strings.Join(wrong.Options, ", --")
+	for flag, file := range map[string]string{"--jwt-secret": jwtSecretFile, "--secret-key": secretKeyFile} {
+		if flags == flag && file != "" {
+			flags += "-file " + file
+		}
+	}
+	return usage(flags, "%v", wrong.Err)
 }
 
 func (c *serveCmd) logger(w io.Writer) *slog.Logger {

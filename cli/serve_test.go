@@ -294,8 +294,8 @@ func TestSecondGatewayOnTheSameDataIsRefused(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "--listen", "127.0.0.1:0", "--admin-listen", "", "--broker", "embedded:"+dir)
 	cmd.Env = append(os.Environ(), "LONGLINE_TEST_PROCESS=1")
 	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), dir) {
-		t.Errorf("got %v: %s; want an error that names the directory", err, out)
+	if text := string(out); err == nil || !strings.Contains(text, dir+" is in use") || !strings.Contains(text, "--broker embedded:"+dir+"-2") || strings.Count(text, "\n") != 1 {
+		t.Errorf("got %v: %s; want one line that names the directory and the way out", err, out)
 	}
 }
 
@@ -358,7 +358,9 @@ func TestWrongConfiguration(t *testing.T) {
 		{"secret twice", "--jwt-secret a --jwt-secret-file b", 2, []string{"--jwt-secret-file", "LONGLINE_JWT_SECRET", "one of them"}},
 		{"secret's file not there", "--jwt-secret-file " + filepath.Join(dir, "none"), 2, []string{"--jwt-secret-file", "no such file"}},
 		{"secret's file empty", "--secret-key-file " + file("empty", "\n"), 2, []string{"--secret-key-file", "empty"}},
-		{"short secret in a file", "--jwt-secret-file " + file("short", "short\n"), 2, []string{"--jwt-secret", "5 bytes", "32"}},
+		{"short secret in a file", "--jwt-secret-file " + file("short", "short\n"), 2, []string{"--jwt-secret-file " + filepath.Join(dir, "short"), "5 bytes", "32", "openssl"}},
+		{"short key in a file", "--secret-key-file " + file("short-key", "short"), 2, []string{"--secret-key-file " + filepath.Join(dir, "short-key"), "5 bytes", "32"}},
+		{"a folder as a file", "--secret-key-file " + dir, 2, []string{"--secret-key-file", "a file that holds the secret"}},
 		{"token without a key", "token --broker embedded:" + filepath.Join(dir, "nowhere"), 2, []string{"--jwt-secret", "required"}},
 		{"publishing to no channel", "publish a..b --type t", 2, []string{"<channel>", "empty segment", "A-Z"}},
 		{"publishing without a type", "publish a", 2, []string{"--type", "required"}},

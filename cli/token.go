@@ -65,12 +65,12 @@ func (c *tokenMintCmd) secret() ([]byte, error) {
 	}
 	if given != "" {
 		if err := auth.CheckSecret([]byte(given)); err != nil {
-			return nil, usage("--jwt-secret", "%v", err)
+			return nil, asUsage(&node.OptionError{Options: []string{"jwt-secret"}, Err: err}, c.JWTSecretFile, "")
 		}
 		return []byte(given), nil
 	}
 	secret, err := node.KeptSecret(c.Broker)
-	return secret, asUsage(err)
+	return secret, asUsage(err, "", "")
 }
 
 // tokenInspectCmd shows a token's claims. Only its key tells whether they are
