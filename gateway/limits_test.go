@@ -66,6 +66,23 @@ func decodeSegment(t testing.TB, segment string) (claims struct {
 	return claims
 }
 
+// wantRefused looks at what was counted under a limit's name.
+func (n *testNode) wantRefused(limit string) {
+	n.t.Helper()
+	families, err := n.registry.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			if family.GetName() == "longline_refused_total" && m.Label[0].GetValue() == limit && m.Counter.GetValue() > 0 {
+				return
+			}
+		}
+	}
+	n.t.Errorf("nothing was counted as refused by %s", limit)
+}
+
 const andProblems = "text/event-stream, application/problem+json"
 
 func TestNodeTakesOnlySoManyConnections(t *testing.T) {
@@ -75,6 +92,7 @@ func TestNodeTakesOnlySoManyConnections(t *testing.T) {
 	if r.status != 503 || r.header.Get("Retry-After") == "" || !strings.Contains(r.detail(t), "1 connections") {
 		t.Errorf("second connection: %d %s", r.status, r.body)
 	}
+	n.wantRefused("max-connections")
 }
 
 func TestNewConnectionsAreTakenAtARate(t *testing.T) {
@@ -84,6 +102,7 @@ func TestNewConnectionsAreTakenAtARate(t *testing.T) {
 	if r.status != 429 || r.header.Get("Retry-After") == "" {
 		t.Errorf("second connection within the second: %d %s", r.status, r.body)
 	}
+	n.wantRefused("connect-rate")
 }
 
 func TestTokenMayHaveOnlySoManyConnections(t *testing.T) {
@@ -94,6 +113,7 @@ func TestTokenMayHaveOnlySoManyConnections(t *testing.T) {
 	if r.status != 429 || !strings.Contains(r.detail(t), "1 connections") {
 		t.Errorf("second connection: %d %s", r.status, r.body)
 	}
+	n.wantRefused("max_connections")
 }
 
 func TestTokenMayPublishAtARate(t *testing.T) {
@@ -101,8 +121,8 @@ func TestTokenMayPublishAtARate(t *testing.T) {
 		limits quota.Limits
 		saying string
 	}{
-		"events": {quota.Limits{PublishEvents: 2}, "2 events a second"},
-		"bytes":  {quota.Limits{PublishBytes: 400}, "400 bytes a second"},
+		"publish-rate":  {quota.Limits{PublishEvents: 2}, "2 events a second"},
+		"publish-bytes": {quota.Limits{PublishBytes: 400}, "400 bytes a second"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newTestNode(t, setup{limits: tt.limits})
@@ -120,6 +140,7 @@ func TestTokenMayPublishAtARate(t *testing.T) {
 			if r := n.do("POST", "/v1/channels/c/events", mint(t, auth.Mintage{Subject: "b", Publish: []string{"c"}}), body); r.status != 200 {
 				t.Errorf("another's: %d %s", r.status, r.body)
 			}
+			n.wantRefused(name)
 		})
 	}
 }
@@ -140,6 +161,7 @@ func TestShortOfMemoryNothingNewIsTaken(t *testing.T) {
 		t.Errorf("new connection: %d %s", r.status, r.body)
 	}
 	kept.want("before") // those there are go on
+	n.wantRefused("memory")
 }
 
 func TestSlowHeaderEndsTheConnection(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/longline-push/longline/broker"
@@ -37,10 +38,11 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 // testNode is a node with its server, on a broker that may be shared.
 type testNode struct {
 	*gateway.Server
-	url    string
-	hub    *session.Hub
-	budget *quota.Budget
-	t      testing.TB
+	url      string
+	hub      *session.Hub
+	budget   *quota.Budget
+	registry *prometheus.Registry // the budget's
+	t        testing.TB
 }
 
 // setup is what a test wants otherwise.
@@ -80,7 +82,8 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	if s.name == "" {
 		s.name = t.Name()
 	}
-	budget := quota.New(s.limits, nil)
+	registry := prometheus.NewRegistry()
+	budget := quota.New(s.limits, registry)
 	var hub *session.Hub
 	revocations := auth.NewRevocations(s.broker, quiet, func(r auth.Revocation) {
 		hub.EndWhere(r.Covers, wire.CloseUnauthorized, "the token was revoked")
@@ -91,7 +94,7 @@ func newTestNode(t testing.TB, s setup) *testNode {
 		t.Fatal(err)
 	}
 	verifier := authtest.Verifier(t, auth.Options{Origins: origins, Revocations: revocations})
-	n := &testNode{t: t, hub: hub, budget: budget}
+	n := &testNode{t: t, hub: hub, budget: budget, registry: registry}
 	n.Server = gateway.New(gateway.Options{
 		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Budget: budget,
 		Publisher: publish.New(s.broker, publish.Options{Admit: budget.Publish}),

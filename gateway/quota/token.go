@@ -63,6 +63,16 @@ func (b *Budget) forgetLocked() {
 	}
 }
 
+// TokenConnection decides on a new live connection where the grant's sub has so
+// many on this node. What it may have is the token's own to say.
+func (b *Budget) TokenConnection(g *auth.Grant, there int) error {
+	if g.MaxConnections > 0 && there >= g.MaxConnections {
+		b.refusedBy("max_connections")
+		return wire.RateLimited(connectRetry, "%d connections for this token's sub, which is what it may have", g.MaxConnections)
+	}
+	return nil
+}
+
 // Channels takes n more channels for a connection of the token's. Admins may
 // have any number.
 func (t *Token) Channels(g *auth.Grant, n int) error {

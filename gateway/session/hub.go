@@ -236,8 +236,8 @@ func (h *Hub) register(s *Session) error {
 	if h.draining {
 		return wire.Unavailable(retrySpread(), "the node is draining")
 	}
-	if g.MaxConnections > 0 && h.subjects[g.Subject] >= g.MaxConnections {
-		return wire.RateLimited(5*time.Second, "%d connections for this token's sub, which is what it may have", g.MaxConnections)
+	if err := h.opts.Budget.TokenConnection(g, h.subjects[g.Subject]); err != nil {
+		return err
 	}
 	if limit := h.opts.MaxAddress; limit > 0 && s.address.IsValid() {
 		host := hostOf(s.address)
