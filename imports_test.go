@@ -35,7 +35,7 @@ var imports = map[string]string{
 	"docs/recipes":                "",
 	"e2e":                         "",
 	"event":                       "",
-	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/wire gateway/ws",
+	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/stats gateway/wire gateway/ws",
 	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",
@@ -56,6 +56,7 @@ var imports = map[string]string{
 	"gateway/session":             "broker event gateway/access gateway/auth gateway/conn gateway/cursor gateway/durable gateway/feed gateway/guard gateway/quota gateway/wire",
 	"gateway/shape":               "event gateway/expr gateway/webhook",
 	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
+	"gateway/stats":               "",
 	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/cursor gateway/durable gateway/feed gateway/quota gateway/webhook gateway/wire",
 	"gateway/webhook":             "event",
 	"gateway/wire":                "broker event",
@@ -77,7 +78,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/subscriptions gateway/wire",
+	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/stats gateway/subscriptions gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -16,18 +16,20 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/stats"
 )
 
 // NodesChannel is where each node sends itself an event every few seconds, to
 // see that what is published arrives. By the same events nodes know of each
-// other, and they tell each other there which connection to close. Its
-// retention should be short.
+// other and of what each did lately, and they tell each other there which
+// connection to close and which node to drain. Its retention should be short.
 const NodesChannel = "longline.nodes"
 
 // The types of its events.
 const (
 	typeProbe = "longline.node.probe"
 	typeClose = "longline.node.close"
+	typeDrain = "longline.node.drain"
 )
 
 // nodeInfo is what a node says of itself with each probe.
@@ -40,10 +42,17 @@ type nodeInfo struct {
 	Draining    bool      `json:"draining"`
 }
 
+// told is a probe's data.
+type told struct {
+	nodeInfo
+	Totals stats.Totals `json:"totals,omitzero"` // not of every probe
+}
+
 // probe is the node's own subscriber on NodesChannel.
 type probe struct {
 	server *Server
 	wake   chan struct{}
+	summed time.Time // when totals were told last; only run's
 
 	mu   sync.Mutex
 	err  error // why the node isn't ready, or nil
@@ -157,10 +166,14 @@ func (p *probe) once(ctx context.Context, r *cursor.Reader) error {
 
 func (p *probe) send(ctx context.Context, id string) error {
 	s := p.server
-	return p.tell(ctx, id, typeProbe, nodeInfo{
+	what := told{nodeInfo: nodeInfo{
 		Node: s.o.Hub.Node(), Version: s.o.Version, Started: s.started.UTC(),
 		Connections: s.o.Hub.Count(), Draining: s.draining.Load(),
-	})
+	}}
+	if now := time.Now(); s.o.Totals != nil && now.Sub(p.summed) >= stats.Every {
+		p.summed, what.Totals = now, s.o.Totals()
+	}
+	return p.tell(ctx, id, typeProbe, what)
 }
 
 // closing asks the other nodes to close a connection.
@@ -206,11 +219,15 @@ func (p *probe) note(item *feed.Item) {
 	}
 	switch e.Type {
 	case typeProbe:
-		var info nodeInfo
-		if e.DataAs(&info) != nil || info.Node == "" {
+		var t told
+		if e.DataAs(&t) != nil || t.Node == "" {
 			return
 		}
+		info := t.nodeInfo
 		info.Seen = item.Appended.UTC()
+		if t.Totals != nil {
+			p.server.stats.Note(stats.Sample{Node: info.Node, Started: info.Started, At: info.Seen, Totals: t.Totals})
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.seen[info.Node] = info
@@ -218,6 +235,11 @@ func (p *probe) note(item *feed.Item) {
 		var c closing
 		if e.DataAs(&c) == nil {
 			p.server.closeHere(c.Connection)
+		}
+	case typeDrain:
+		var d draining
+		if e.DataAs(&d) == nil && d.Node == p.server.o.Hub.Node() {
+			p.server.drainHere(d.Drain)
 		}
 	}
 }

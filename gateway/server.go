@@ -27,6 +27,7 @@ import (
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
+	"github.com/longline-push/longline/gateway/stats"
 	"github.com/longline-push/longline/gateway/wire"
 	"github.com/longline-push/longline/gateway/ws"
 )
@@ -54,10 +55,15 @@ type Options struct {
 	// fails then. nil: never.
 	Broken func() error
 	// Backup writes a copy of the data as a tar. nil: the data is elsewhere.
-	Backup     func(context.Context, io.Writer) error
+	Backup func(context.Context, io.Writer) error
+	// Mint makes a token by the gateway's own key. nil: tokens are made
+	// elsewhere.
+	Mint       func(auth.Mintage) (string, error)
 	Version    string                // shown by /v1/nodes
 	Registerer prometheus.Registerer // nil: no metrics
-	Logger     *slog.Logger          // nil: slog.Default()
+	// Totals are what the node's metrics say now, for /v1/stats. nil: nothing.
+	Totals func() stats.Totals
+	Logger *slog.Logger // nil: slog.Default()
 	// ProbeEvery is how often the node sends itself an event. 0: 2 s.
 	ProbeEvery time.Duration
 }
@@ -69,6 +75,8 @@ type Server struct {
 	mux      *http.ServeMux
 	routes   []route
 	probe    *probe
+	stats    *stats.Keeper
+	drains   drains
 	metrics  *metrics
 	draining atomic.Bool
 	started  time.Time
@@ -82,7 +90,7 @@ func New(o Options, more ...Route) *Server {
 	if o.ProbeEvery <= 0 {
 		o.ProbeEvery = 2 * time.Second
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now()}
+	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now(), stats: stats.New()}
 	s.metrics = newMetrics(o.Registerer, o.Hub)
 	s.probe = newProbe(s)
 	s.routes = append(s.ownRoutes(), s.checked(more)...)
@@ -90,8 +98,11 @@ func New(o Options, more ...Route) *Server {
 	return s
 }
 
-// Run keeps the probe going until ctx ends.
-func (s *Server) Run(ctx context.Context) { s.probe.run(ctx) }
+// Run keeps the probe going until ctx ends, and what drains the node meanwhile.
+func (s *Server) Run(ctx context.Context) {
+	s.probe.run(ctx)
+	s.drains.end()
+}
 
 // asks is what a route asks of a request's token.
 type asks int
@@ -140,13 +151,19 @@ func (s *Server) ownRoutes() []route {
 		{"POST", "/v1/events", bearer, s.o.Publisher.ServeSeveral},
 		{"POST", "/v1/channels/{channel}/events", bearer, s.publish},
 		{"GET", "/v1/channels/{channel}/events", bearer, s.readEvents},
+		{"GET", "/v1/channels/{channel}/types", bearer, s.listTypes},
 		{"GET", "/v1/channels/{channel}", bearer, s.showChannel},
 		{"DELETE", "/v1/channels/{channel}", admin, s.dropChannel},
 		{"GET", "/v1/channels", admin, s.listChannels},
 
+		{"GET", "/v1/token", bearer, s.showToken},
+		{"POST", "/v1/tokens", admin, s.mint},
 		{"POST", "/v1/tokens/revoke", admin, s.revoke},
 		{"POST", "/v1/backup", admin, s.backup},
+		{"GET", "/v1/stats", admin, s.showStats},
 		{"GET", "/v1/nodes", admin, s.listNodes},
+		{"POST", "/v1/nodes/{node}/drain", admin, s.drainNode},
+		{"DELETE", "/v1/nodes/{node}/drain", admin, s.undrainNode},
 		{"GET", "/v1/connections", admin, s.listConnections},
 		{"DELETE", "/v1/connections/{id}", admin, s.closeConnection},
 

@@ -27,6 +27,7 @@ import (
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/stats"
 	"github.com/longline-push/longline/gateway/subscriptions"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -53,6 +54,8 @@ type setup struct {
 	origins  []string
 	loopback bool
 	routes   []gateway.Route
+	mint     func(auth.Mintage) (string, error)
+	totals   func() stats.Totals
 }
 
 func openBroker(t testing.TB) gateway.Broker {
@@ -98,7 +101,7 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	n.Server = gateway.New(gateway.Options{
 		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Budget: budget,
 		Publisher: publish.New(s.broker, publish.Options{Admit: budget.Publish}),
-		Origins:   origins, LoopbackOnly: s.loopback, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
+		Origins:   origins, LoopbackOnly: s.loopback, Mint: s.mint, Totals: s.totals, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
 	}, s.routes...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)

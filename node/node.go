@@ -27,6 +27,7 @@ import (
 	"github.com/longline-push/longline/gateway/publish"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/stats"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -41,7 +42,7 @@ type Node struct {
 
 	listener, adminListener net.Listener // the latter nil if there is none
 
-	metrics     *prometheus.Registry
+	metrics     *prometheus.Registry // the gateway's own
 	broker      gateway.Broker
 	durable     *durability
 	hub         *session.Hub
@@ -96,7 +97,8 @@ func (n *Node) build(ctx context.Context) (err error) {
 
 	registry := prometheus.NewRegistry()
 	n.metrics = registry
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	process := prometheus.NewRegistry() // and the runtime's, which are dearer to gather
+	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	if n.broker, err = o.openBroker(ctx, config.store); err != nil {
 		return err
@@ -134,11 +136,11 @@ func (n *Node) build(ctx context.Context) (err error) {
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins, Proxies: config.proxies,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
-		LoopbackOnly: config.development, Version: o.Version, Registerer: registry, Logger: n.logger,
+		LoopbackOnly: config.development, Mint: n.mint(), Version: o.Version, Registerer: registry, Totals: n.totals, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
-		n.admin = gateway.HTTPServer(gateway.Admin(registry, o.AdminListen), n.logger)
+		n.admin = gateway.HTTPServer(gateway.Admin(prometheus.Gatherers{process, registry}, o.AdminListen), n.logger)
 		n.admin.WriteTimeout = 0 // profiles take their time
 	}
 	return nil
@@ -247,6 +249,20 @@ func (n *Node) Development() (file string, ok bool) {
 func (n *Node) Mint(m auth.Mintage) (string, error) {
 	m.Issuer, m.Audience = n.o.JWTIssuer, n.o.JWTAudience
 	return auth.Mint(n.config.secret, m, time.Now())
+}
+
+// mint makes tokens for admins that ask, in development mode; nil otherwise.
+func (n *Node) mint() func(auth.Mintage) (string, error) {
+	if !n.config.development {
+		return nil
+	}
+	return n.Mint
+}
+
+// totals are what the metrics say now. What can't be gathered is left out.
+func (n *Node) totals() stats.Totals {
+	families, _ := n.metrics.Gather()
+	return stats.TotalsOf(families)
 }
 
 // serve answers on a listener until the server is shut down.

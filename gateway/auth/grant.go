@@ -36,6 +36,12 @@ func (g *Grant) Expires() time.Time { return time.Unix(g.expires, 0) }
 // Ends is when the token stops to count: Expires and the leeway.
 func (g *Grant) Ends() time.Time { return g.Expires().Add(Leeway) }
 
+// Subscribe, Publish and Subscriptions are the patterns that the token says;
+// not to be changed.
+func (g *Grant) Subscribe() []string     { return g.subscribe.list() }
+func (g *Grant) Publish() []string       { return g.publish.list() }
+func (g *Grant) Subscriptions() []string { return g.subscriptions.list() }
+
 // MaySubscribe tells whether the bearer may read a channel.
 func (g *Grant) MaySubscribe(channel string) bool {
 	return g.Admin || g.subscribe.match(channel)

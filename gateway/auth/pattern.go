@@ -52,6 +52,19 @@ func (c *channels) match(name string) bool {
 	return false
 }
 
+// list returns the patterns, those without "*" first.
+func (c *channels) list() []string {
+	list := []string{}
+	if c == nil {
+		return list
+	}
+	list = append(list, c.exact...)
+	for _, p := range c.open {
+		list = append(list, p.String())
+	}
+	return list
+}
+
 func reserved(channel string) bool { return event.Reserved(channel) }
 
 // names is a list of subscription name patterns, in which "*" is any run of
@@ -71,6 +84,13 @@ func parseNames(list []string) (*names, error) {
 	}
 	n := names(list)
 	return &n, nil
+}
+
+func (n *names) list() []string {
+	if n == nil {
+		return []string{}
+	}
+	return *n
 }
 
 func (n *names) match(name string) bool {

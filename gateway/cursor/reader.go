@@ -81,6 +81,14 @@ func (r *Reader) Cursor() event.Cursor {
 // Offset is the offset of Cursor.
 func (r *Reader) Offset() uint64 { return r.offset }
 
+// Behind is how many events lie beyond the position, as far as the feed knows;
+// 0 where it isn't known.
+func (r *Reader) Behind() uint64 {
+	state := r.feed.State()
+	offset, _ := state.Locate(r.epoch, r.offset)
+	return state.Head - min(offset, state.Head)
+}
+
 // Match tells whether the reader takes an event: its filter does, and it is of
 // the partition that the reader is kept to.
 func (r *Reader) Match(item *feed.Item) bool {

@@ -12,14 +12,19 @@ import (
 
 // Info is a connection as an operator sees it.
 type Info struct {
-	Connection string    `json:"connection"`
-	Subject    string    `json:"sub"`
-	Address    string    `json:"address,omitempty"` // the client's, if known
-	Transport  string    `json:"transport"`
-	Channels   []string  `json:"channels"`
-	Position   string    `json:"position"`
-	Since      time.Time `json:"since"`
-	Expires    time.Time `json:"expires"`
+	Connection string `json:"connection"`
+	Subject    string `json:"sub"`
+	Address    string `json:"address,omitempty"` // the client's, if known
+	Transport  string `json:"transport"`
+	// Subscription is the durable one that is attached to; "": none.
+	Subscription string   `json:"subscription,omitempty"`
+	Channels     []string `json:"channels"`
+	Position     string   `json:"position"`
+	// Behind is how many events of the channels, of whatever type, lie beyond
+	// the position, as far as the node knows.
+	Behind  uint64    `json:"behind"`
+	Since   time.Time `json:"since"`
+	Expires time.Time `json:"expires"`
 }
 
 // Sessions returns the sessions there are, in no order.
@@ -89,6 +94,10 @@ func (s *Session) Info() Info {
 	}
 	for j := range s.readers {
 		i.Channels = append(i.Channels, s.readers[j].Channel())
+		i.Behind += s.readers[j].Behind()
+	}
+	if s.durable != nil {
+		i.Subscription = s.durable.name
 	}
 	return i
 }
@@ -134,6 +143,13 @@ func (h *Hub) Drain(ctx context.Context, over, retry time.Duration) {
 		case <-step.C:
 		}
 	}
+}
+
+// Reopen takes new sessions again after Drain has returned.
+func (h *Hub) Reopen() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.draining = false
 }
 
 // retrySpread is when those come back whom a node can't take now.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
@@ -244,9 +245,16 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	if q.Has("label") && !labelled {
 		return wire.BadRequest("label is %.80q; want NAME=VALUE", q.Get("label"))
 	}
+	channel := q.Get("channel")
+	if channel != "" {
+		if err := event.CheckChannel(channel); err != nil {
+			return wire.BadRequest("%v", err)
+		}
+	}
 	wanted := func(s *durable.State) bool {
 		had, ok := s.Definition.Labels[label]
-		return (state == "" || s.Status() == state) && (!labelled || ok && had == value)
+		return (state == "" || s.Status() == state) && (!labelled || ok && had == value) &&
+			(channel == "" || slices.Contains(s.Definition.Channels, channel))
 	}
 	out := struct {
 		Subscriptions []view `json:"subscriptions"`

@@ -393,18 +393,19 @@ func TestCreatedOnlyIfMissing(t *testing.T) {
 	}
 }
 
-// TestLabelsFind what people gave them, and nothing else.
+// TestLabelsFind what people gave them, and nothing else; so does a channel.
 func TestLabelsFind(t *testing.T) {
 	a := newAPI(t)
 	admin := authtest.Token(t, auth.Mintage{Admin: true})
 	a.want(http.StatusCreated, admin, "PUT", "/v1/subscriptions/crm-1", `{"channels":["a"],"description":"Ann's","labels":{"customer":"42","tier":"a=b"}}`)
 	a.want(http.StatusCreated, admin, "PUT", "/v1/subscriptions/crm-2", `{"channels":["a"],"labels":{"customer":"43"}}`)
-	for query, want := range map[string]int{"": 2, "?label=customer=42": 1, "?label=tier=a=b": 1, "?label=customer=": 0, "?label=tier=a": 0} {
+	for query, want := range map[string]int{"": 2, "?label=customer=42": 1, "?label=tier=a=b": 1, "?label=customer=": 0, "?label=tier=a": 0, "?channel=a": 2, "?channel=b": 0} {
 		if got := a.want(http.StatusOK, admin, "GET", "/v1/subscriptions"+query, "")["subscriptions"].([]any); len(got) != want {
 			t.Errorf("%s: %d subscriptions, want %d", query, len(got), want)
 		}
 	}
 	a.want(http.StatusBadRequest, admin, "GET", "/v1/subscriptions?label=customer", "")
+	a.want(http.StatusBadRequest, admin, "GET", "/v1/subscriptions?channel=a%20b", "")
 	a.want(http.StatusBadRequest, admin, "PUT", "/v1/subscriptions/crm-3", `{"channels":["a"],"labels":{"a=b":"c"}}`)
 }
 
