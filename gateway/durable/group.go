@@ -200,6 +200,16 @@ func (r *Record) member(connection string) *Owner {
 	return nil
 }
 
+// MemberOf is the member that a consumer is; nil if it is none.
+func (r *Record) MemberOf(consumer string) *Owner {
+	for i := range r.Members {
+		if r.Members[i].Consumer == consumer {
+			return &r.Members[i]
+		}
+	}
+	return nil
+}
+
 // PartitionsOf are those that a consumer is to have, in order.
 func (r *Record) PartitionsOf(consumer string) []int {
 	list := []int{}

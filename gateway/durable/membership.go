@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -203,6 +204,54 @@ func (k *Manager) acquirePart(ctx context.Context, group string, division uint64
 		if !errors.Is(err, broker.ErrConflict) {
 			return h, err
 		}
+	}
+}
+
+// Pursue acquires what the member is assigned and lacks, however long others
+// take to release it: missing says what that is, acquire acquires one of it. It
+// returns nil once nothing is missing, or the error of an acquire that waiting
+// won't cure. wake says that something else may be missing now.
+func (m *Membership) Pursue(ctx context.Context, wake <-chan struct{}, missing func() []int, acquire func(p int) error) error {
+	for {
+		list := missing()
+		if len(list) == 0 {
+			return nil
+		}
+		names := make([]string, len(list))
+		for i, p := range list {
+			names[i] = PartitionName(m.name, p)
+		}
+		freed, stop := m.k.Watch(names...)
+		held := false
+		for _, p := range list {
+			err := acquire(p)
+			switch e := wire.From(err); {
+			case err == nil:
+			case ctx.Err() != nil:
+				stop()
+				return nil
+			case errors.Is(err, ErrHeld):
+				held = true
+			case errors.Is(err, ErrNoGroup), errors.Is(err, broker.ErrNotFound), errors.Is(err, broker.ErrFenced),
+				e.Code == wire.CodeUnavailable, e.Code == wire.CodeRateLimited, e.Code == wire.CodeInternal:
+				held = true
+				m.Check()
+			default:
+				stop()
+				return err
+			}
+		}
+		if held {
+			timer := time.NewTimer(time.Second + rand.N(time.Second)) // whoever freed it may not be heard
+			select {
+			case <-freed:
+			case <-wake:
+			case <-ctx.Done():
+			case <-timer.C:
+			}
+			timer.Stop()
+		}
+		stop()
 	}
 }
 

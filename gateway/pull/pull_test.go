@@ -43,7 +43,35 @@ type gateway struct {
 
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
-	b := durabletest.Open(t)
+	g := &gateway{t: t, broker: durabletest.Open(t)}
+	g.serve()
+	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})
+	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.publish("before", 1)
+	err = g.manager.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: g.epoch, Offset: 1}}, env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// beside is another node on the same broker.
+func (g *gateway) beside() *gateway {
+	g.t.Helper()
+	other := &gateway{t: g.t, broker: g.broker, token: g.token, epoch: g.epoch}
+	other.serve()
+	return other
+}
+
+func (g *gateway) serve() {
+	t, b := g.t, g.broker
+	t.Helper()
 	var puller *pull.Puller
 	revoked := auth.NewRevocations(b, slog.New(slog.DiscardHandler), func(r auth.Revocation) { puller.EndWhere(r.Covers) })
 	ctx, cancel := context.WithCancel(context.Background())
@@ -54,24 +82,20 @@ func newGateway(t *testing.T) *gateway {
 	hub := session.NewHub(session.Options{Broker: b, Times: b, Manager: manager, Revocations: revoked})
 	puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: manager})
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
-		g, _, err := verifier.FromRequest(r)
-		if err == nil {
-			err = puller.ServePull(w, r, g)
-		}
-		if err != nil {
-			wire.WriteProblem(w, err)
-		}
-	})
-	mux.HandleFunc("DELETE /v1/subscriptions/{name}/events", func(w http.ResponseWriter, r *http.Request) {
-		g, _, err := verifier.FromRequest(r)
-		if err == nil {
-			err = puller.ServeRelease(w, r, g)
-		}
-		if err != nil {
-			wire.WriteProblem(w, err)
-		}
-	})
+	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, *auth.Grant) error{
+		"GET /v1/subscriptions/{name}/events":    puller.ServePull,
+		"DELETE /v1/subscriptions/{name}/events": puller.ServeRelease,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			g, _, err := verifier.FromRequest(r)
+			if err == nil {
+				err = serve(w, r, g)
+			}
+			if err != nil {
+				wire.WriteProblem(w, err)
+			}
+		})
+	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
@@ -81,21 +105,7 @@ func newGateway(t *testing.T) *gateway {
 		puller.Close()
 		hub.Close()
 	})
-	g := &gateway{Server: server, t: t, broker: b, manager: manager, revoked: revoked}
-	g.token = authtest.Token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm", "none"}})
-	def, err := durable.ParseDefinition([]byte(`{"channels":["a"],"types":["wanted"]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.publish("before", 1)
-	err = manager.Change(t.Context(), "crm", func(_ durable.State, _ bool, env durable.Env) (durable.Change, error) {
-		_, c := durable.Create("crm", durable.Record{Definition: def}, event.Position{{Channel: "a", Epoch: g.epoch, Offset: 1}}, env)
-		return c, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	g.Server, g.manager, g.revoked = server, manager, revoked
 }
 
 func (g *gateway) publish(typ string, n int) {

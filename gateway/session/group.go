@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -38,7 +36,13 @@ type group struct {
 	wake       chan struct{}       // ends its wait
 	sent       uint64              // how many events were delivered
 	turn       int                 // which reader comes first
-	moved      []event.Cursor      // delivered, and unacknowledged when their partition moved away
+	moved      []movedAway         // delivered, and unacknowledged when their partition moved away
+}
+
+// movedAway is an event whose partition is somebody else's now.
+type movedAway struct {
+	at        event.Cursor
+	partition int
 }
 
 // part is a partition as its manager knows it: its owner is the session.
@@ -238,54 +242,35 @@ func (s *Session) tellPartitionsLocked(mine []int, of int) {
 // take to release it. One runs for a session at a time.
 func (s *Session) acquireParts(context.Context) {
 	d := s.durable
-	g := d.group
-	for {
-		s.mu.Lock()
-		m := g.membership
-		var missing []int
+	s.mu.Lock()
+	m := d.group.membership
+	s.mu.Unlock()
+	err := m.Pursue(d.ctx, d.group.wake, func() []int { return s.missingParts(m) }, func(p int) error { return s.acquirePart(m, p) })
+	if e := wire.From(err); err != nil {
+		s.End(e.Close(), e.Detail, 0)
+	}
+}
+
+// missingParts are the partitions that are assigned to the session as that
+// member and not acquired. With none, whoever acquires them is done.
+func (s *Session) missingParts(m *durable.Membership) (missing []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.durable.group
+	if m != nil && g.membership == m && !s.over && !s.ending {
 		for _, p := range g.mine {
 			if g.parts[p] == nil {
 				missing = append(missing, p)
 			}
 		}
-		if m == nil || s.over || s.ending || len(missing) == 0 {
-			g.settling = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-
-		names := make([]string, len(missing))
-		for i, p := range missing {
-			names[i] = durable.PartitionName(d.name, p)
-		}
-		freed, stop := s.hub.opts.Manager.Watch(names...)
-		held := false
-		for _, p := range missing {
-			err := s.acquirePart(m, p)
-			switch e := wire.From(err); {
-			case err == nil:
-			case errors.Is(err, durable.ErrHeld):
-				held = true
-			case d.ctx.Err() != nil:
-			case errors.Is(err, durable.ErrNoGroup), errors.Is(err, broker.ErrNotFound), errors.Is(err, broker.ErrFenced), Overloaded(e):
-				held = true
-				m.Check()
-			default:
-				s.End(e.Close(), e.Detail, 0)
-			}
-		}
-
-		if held {
-			select {
-			case <-freed:
-			case <-g.wake:
-			case <-d.ctx.Done():
-			case <-time.After(time.Second + rand.N(time.Second)): // whoever freed it may not be heard
-			}
-		}
-		stop()
 	}
+	if len(missing) == 0 {
+		g.settling = false
+		if now := g.membership; now != nil && now != m && !s.over && !s.ending {
+			g.settling = s.hub.spawn(s.acquireParts) // it is a member anew
+		}
+	}
+	return missing
 }
 
 // acquirePart begins to deliver a partition.
@@ -313,6 +298,7 @@ func (s *Session) acquirePart(m *durable.Membership, number int) error {
 		return nil
 	}
 	p.ownership, g.parts[number] = h, p
+	g.moved = slices.DeleteFunc(g.moved, func(e movedAway) bool { return e.partition == number }) // it is back
 	from := len(s.readers)
 	for i := range opened {
 		c := s.trackFrom(&opened[i], h)
@@ -396,7 +382,7 @@ func (s *Session) dropPartLocked(p *part) {
 			continue
 		}
 		for _, offset := range c.unacked {
-			d.group.moved = append(d.group.moved, event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: offset})
+			d.group.moved = append(d.group.moved, movedAway{event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: offset}, p.partition})
 		}
 		d.outstanding -= len(c.unacked)
 		if i < len(s.readers) {
@@ -592,7 +578,7 @@ func (s *Session) ackGroupLocked(p event.Position, partition int) error {
 // somebody else's by now.
 func (s *Session) checkAckLocked(c event.Cursor, partition int) error {
 	d := s.durable
-	if slices.Contains(d.group.moved, c) || partition != AllPartitions && d.group.parts[partition] == nil {
+	if slices.ContainsFunc(d.group.moved, func(e movedAway) bool { return e.at == c }) || partition != AllPartitions && d.group.parts[partition] == nil {
 		return wire.Conflict("ack: %s is of a partition that moved to another consumer; nothing was acknowledged", c)
 	}
 	for i := range d.channels {

@@ -1,0 +1,131 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/wire"
+)
+
+// ack takes the acknowledgement that came with a pull.
+func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q request) error {
+	for {
+		to, err := s.Located(ctx, p.o.Log, q.ack)
+		if err != nil {
+			return err
+		}
+		if s.Definition.Group != nil {
+			err = p.ackGroup(ctx, s, to, q)
+		} else {
+			err = p.o.Manager.Ack(ctx, s, q.ack, to, "")
+		}
+		if !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) {
+			if err != nil {
+				return err
+			}
+			break
+		}
+		if s, err = p.o.Hub.Subscription(ctx, g, q.name); err != nil {
+			return err
+		}
+	}
+	if l := p.held(q.name, q.consumer); l != nil {
+		return l.ackedAgain(ctx, q.ack)
+	}
+	return nil
+}
+
+// ackGroup acknowledges what a member of a group was given, on whatever node.
+func (p *Puller) ackGroup(ctx context.Context, s durable.State, to event.Position, q request) error {
+	m := s.MemberOf(q.consumer)
+	if m == nil || m.Kind != durable.Pull {
+		return wire.Conflict("consumer %q does not pull of group %q any longer, and what it was given comes again, here or elsewhere; pull without ack, and with a longer hold", q.consumer, q.name)
+	}
+	return p.o.Manager.AckGroup(ctx, s, to, q.partition, m.Connection)
+}
+
+// AckAside implements durable.Acker: of each partition it acknowledges what was
+// given, up to the cursor.
+func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move, err error) {
+	l := (*lease)(m)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range p {
+		if err := l.checkAckLocked(c, partition); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range slices.Clone(l.shares) { // settling takes some off
+		if partition != durable.AllPartitions && s.partition != partition {
+			continue
+		}
+		for _, c := range p {
+			s.ackedLocked(l.hereLocked(c))
+		}
+		if len(s.at) > 0 {
+			moves = append(moves, broker.Move{Name: s.ownership.Name, Generation: s.ownership.Generation, Position: slices.Clone(s.at)})
+		}
+		s.settleLocked()
+	}
+	l.renewLocked()
+	return moves, nil
+}
+
+// checkAckLocked refuses an acknowledgement of what was not given, or is
+// somebody else's by now.
+func (l *lease) checkAckLocked(c event.Cursor, partition int) error {
+	covers := slices.ContainsFunc(l.shares, func(s *share) bool {
+		_, given := s.read.Of(c.Channel)
+		return given && (partition == durable.AllPartitions || s.partition == partition)
+	})
+	if slices.ContainsFunc(l.moved, func(e movedAway) bool { return e.at == c }) || !covers {
+		return wire.Conflict("ack: %s is of a partition that moved to another consumer; nothing was acknowledged", c)
+	}
+	if at, ok := l.answered.Of(c.Channel); !ok || at.Epoch == c.Epoch && c.Offset > at.Offset {
+		return wire.BadRequest("ack: %s was not given yet", c)
+	}
+	return nil
+}
+
+// ackedLocked acknowledges what was given of a partition up to a cursor.
+func (s *share) ackedLocked(c event.Cursor) {
+	read, ok := s.read.Of(c.Channel)
+	if !ok || c.Epoch == "" {
+		return
+	}
+	if read = s.l.hereLocked(read); read.Epoch == c.Epoch && read.Offset < c.Offset {
+		c = read
+	}
+	if at, had := s.at.Of(c.Channel); had {
+		if at = s.l.hereLocked(at); at.Epoch == c.Epoch && at.Offset >= c.Offset {
+			return
+		}
+	}
+	before := len(s.out)
+	s.out = slices.DeleteFunc(s.out, func(o event.Cursor) bool {
+		o = s.l.hereLocked(o)
+		return o.Channel == c.Channel && o.Epoch == c.Epoch && o.Offset <= c.Offset
+	})
+	s.at = put(slices.Clone(s.at), c)
+	s.ownership.Advance(c, max(before-len(s.out), 1))
+}
+
+// hereLocked is a cursor in the log as its channel's reader has it; of no
+// epoch where that doesn't know it.
+func (l *lease) hereLocked(c event.Cursor) event.Cursor {
+	for i := range l.readers {
+		if l.readers[i].Channel() == c.Channel {
+			at, _, ok := l.readers[i].Locator().Locate(c)
+			if !ok {
+				return event.Cursor{Channel: c.Channel}
+			}
+			return at
+		}
+	}
+	return c
+}
