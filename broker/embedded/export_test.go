@@ -1,6 +1,12 @@
 package embedded
 
-import "github.com/cockroachdb/pebble/v2/vfs"
+import (
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/longline-push/longline/broker"
+)
 
 // WithFS makes the broker use fs instead of the operating system's.
 func WithFS(o Options, fs vfs.FS) Options {
@@ -53,4 +59,58 @@ func (b *Broker) HoldSubscriptions() (release func()) {
 }
 
 // SetFormat makes the store look as if a longline of that format had written it.
-func (b *Broker) SetFormat(format uint64) error { return b.setFormat(b.db.NewBatch(), format) }
+func (b *Broker) SetFormat(format uint64) error { return b.setFormat(format, false) }
+
+// Letter1 is a dead letter of format 1.
+type Letter1 struct {
+	Name    string
+	Time    time.Time
+	Data    []byte
+	Redrive bool
+}
+
+// WriteFormat1 writes a subscription and its letters as format 1 had them: no
+// creator beside the record, letters by any name.
+func (b *Broker) WriteFormat1(name string, record []byte, letters []Letter1) error {
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	row := append([]byte{recordVersion}, 1) // version
+	row = appendText(row, string(record))
+	row = appendText(row, "")       // node
+	row = append(row, 1, 1, 'a', 0) // follows a, waits for nothing
+	_ = batch.Set(rowKey(rowRecord, name), row, nil)
+	_ = batch.Set(rowKey(rowStanding, name), []byte{1}, nil) // generation
+	_ = batch.Set(rowKey(rowFollows, "a", name), nil, nil)
+	counts := letterCounts{}
+	for _, l := range letters {
+		counts.dead++
+		counts.last++
+		_ = batch.Set(letterKey(name, counts.last), appendLetter(nil, &broker.Letter{Cursor: l.Name, Time: l.Time, Data: l.Data}), nil)
+		_ = batch.Set(rowKey(rowLetterOf, name, l.Name), appendUint64(nil, counts.last), nil)
+		if l.Redrive {
+			counts.redriving++
+			_ = batch.Set(markKey(name, counts.last), nil, nil)
+		}
+	}
+	if len(letters) > 0 {
+		_ = batch.Set(rowKey(rowLetters, name), counts.append(nil), nil)
+	}
+	return b.settle(batch)
+}
+
+// LeaveHalfMigrated copies the data to dir as a crash leaves it once the letters
+// of one subscription are migrated, and nothing else.
+func (b *Broker) LeaveHalfMigrated(name, dir string) error {
+	if err := b.setFormat(2, true); err != nil {
+		return err
+	}
+	batch := b.db.NewBatch()
+	defer batch.Close()
+	if err := b.nameLettersOf(batch, name); err != nil {
+		return err
+	}
+	if err := b.settle(batch); err != nil {
+		return err
+	}
+	return b.db.Checkpoint(dir)
+}

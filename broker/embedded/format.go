@@ -4,26 +4,26 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // Format is the version of what a data directory holds: keys, and the bytes of
 // records. Whoever changes either so that an older binary would misread it
 // raises it, and adds to migrations how the one before becomes it.
-const Format = 1
+//
+//	2  letters are named by cursors, what somebody created is indexed
+const Format = 2
 
-// migrations[n] makes format n+1 of format n. A store of before there was a
-// version is format 0; it holds the same as 1.
-var migrations = [Format]func(b *Broker, batch *pebble.Batch) error{
-	0: func(*Broker, *pebble.Batch) error { return nil },
-}
-
-var keyFormat = []byte("mformat")
+var (
+	keyFormat = []byte("mformat")
+	// keyMigrating is of which format there may still be something: a crash ended
+	// its migration.
+	keyMigrating = []byte("mmigrating")
+)
 
 // settleFormat refuses a store that a newer longline wrote, and migrates one of
-// an older one, a version at a time, so that what a crash leaves is one or the
-// other. Called before anything else is written.
+// an older one, a version at a time. From the first change on it has the newer
+// version, so that an older binary refuses what a crash leaves, and this one
+// finishes it. Called before anything else is written.
 func (b *Broker) settleFormat() error {
 	format, _, err := b.getUint64(keyFormat)
 	if err != nil {
@@ -34,29 +34,43 @@ func (b *Broker) settleFormat() error {
 		return err
 	}
 	if !existing {
-		return b.setFormat(b.db.NewBatch(), Format)
+		return b.setFormat(Format, false)
 	}
 	if format > Format {
 		return fmt.Errorf("%s has format %d, which a newer longline wrote; this one reads formats up to %d: start the newer one, or restore a backup made before", b.opt.Dir, format, Format)
 	}
-	for ; format < Format; format++ {
-		batch := b.db.NewBatch()
-		if err := migrations[format](b, batch); err != nil {
-			_ = batch.Close()
-			return fmt.Errorf("migrate %s from format %d to %d: %w", b.opt.Dir, format, format+1, err)
-		}
-		if err := b.setFormat(batch, format+1); err != nil {
+	from, unfinished, err := b.getUint64(keyMigrating)
+	if err != nil {
+		return err
+	}
+	if !unfinished {
+		from = format
+	}
+	for ; from < Format; from++ {
+		if err := b.setFormat(from+1, true); err != nil {
 			return err
 		}
-		b.opt.Logger.Info("data migrated", "dir", b.opt.Dir, "from", format, "to", format+1)
+		if err := migrations[from](b); err != nil {
+			return fmt.Errorf("migrate %s from format %d to %d: %w", b.opt.Dir, from, from+1, err)
+		}
+		if err := b.setFormat(from+1, false); err != nil {
+			return err
+		}
+		b.opt.Logger.Info("data migrated", "dir", b.opt.Dir, "from", from, "to", from+1)
 	}
 	return nil
 }
 
-// setFormat commits a batch together with the version that it makes.
-func (b *Broker) setFormat(batch *pebble.Batch, format uint64) error {
+// setFormat makes the store one of a format, or one that is becoming so.
+func (b *Broker) setFormat(format uint64, becoming bool) error {
+	batch := b.db.NewBatch()
 	defer batch.Close()
 	_ = batch.Set(keyFormat, appendUint64(nil, format), nil)
+	if becoming {
+		_ = batch.Set(keyMigrating, appendUint64(nil, format-1), nil)
+	} else {
+		_ = batch.Delete(keyMigrating, nil)
+	}
 	return b.settle(batch)
 }
 

@@ -143,7 +143,7 @@ func (s *subscription) parse(b []byte) error {
 		return errDamaged
 	}
 	*s = subscription{version: d.uvarint(), record: []byte(d.text()), node: d.text(), channels: d.texts(), waits: d.texts()}
-	if len(d.b) > 0 { // one that an older version wrote has none
+	if len(d.b) > 0 { // before format 2 there was none
 		s.creator = d.text()
 	}
 	return d.end()

@@ -125,6 +125,9 @@ func (k *keyspace) owned(b int) string { return k.tags[b] + "owned" }
 // byte order.
 func (k *keyspace) created(b int, creator string) string { return k.tags[b] + "b:" + creator }
 
+// format is the version of what a bucket's keys hold.
+func (k *keyspace) format(b int) string { return k.tags[b] + "format" }
+
 // leaseBuckets are the three buckets that each keep all nodes and leases. Their
 // slots lie a third of all slots apart, so that in a cluster whose slots are
 // spread as usual they are on three masters.

@@ -27,11 +27,17 @@ const (
 	leaseHeld  = 1
 )
 
+// node is what is told of a node.
+type node struct {
+	broker.Node
+	Format int `json:"format"` // that it writes
+}
+
 // Join implements broker.Leases.
 func (b *Broker) Join(ctx context.Context, n broker.Node, ttl time.Duration) error {
 	verb := "join as node " + n.ID
 	n.Alive = false
-	text, err := json.Marshal(n)
+	text, err := json.Marshal(node{n, Format})
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -167,7 +173,7 @@ func (b *Broker) Nodes(ctx context.Context) ([]broker.Node, error) {
 	}
 	all := make([]broker.Node, 0, len(nodes))
 	for _, n := range nodes {
-		all = append(all, n)
+		all = append(all, n.Node)
 	}
 	slices.SortFunc(all, func(x, y broker.Node) int { return strings.Compare(x.ID, y.ID) })
 	return all, nil
@@ -175,7 +181,7 @@ func (b *Broker) Nodes(ctx context.Context) ([]broker.Node, error) {
 
 // leaseCopies reads the copies, of which one may be out of reach, and returns
 // every node that one of them knows, and how many copies there were.
-func (b *Broker) leaseCopies(ctx context.Context) (map[string]broker.Node, int, error) {
+func (b *Broker) leaseCopies(ctx context.Context) (map[string]node, int, error) {
 	type copy struct {
 		list []any
 		err  error
@@ -190,7 +196,7 @@ func (b *Broker) leaseCopies(ctx context.Context) (map[string]broker.Node, int, 
 			read <- copy{list, err}
 		}()
 	}
-	nodes, alive, readable := map[string]broker.Node{}, map[string]int{}, 0
+	nodes, alive, readable := map[string]node{}, map[string]int{}, 0
 	var failure error
 	var patience <-chan time.Time // for the third
 	for range copies {
@@ -208,7 +214,7 @@ func (b *Broker) leaseCopies(ctx context.Context) (map[string]broker.Node, int, 
 			patience = time.After(copyPatience)
 		}
 		for i := 0; i+1 < len(c.list); i += 2 {
-			var n broker.Node
+			var n node
 			text, _ := c.list[i].(string)
 			if err := json.Unmarshal([]byte(text), &n); err != nil {
 				return nil, 0, err

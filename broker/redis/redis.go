@@ -114,7 +114,11 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.tail, b.janitor = newTail(b), newJanitor(b)
 	b.servers = newServers(b)
-	if err := b.start(ctx); err != nil {
+	err = b.start(ctx)
+	if err == nil {
+		err = b.settleFormat(ctx)
+	}
+	if err != nil {
 		_ = b.Close()
 		return nil, err
 	}

@@ -74,4 +74,6 @@ var (
 	repairedScript = newScript("repaired")
 	waitsScript    = newScript("waits")
 	needsScript    = newScript("needs")
+	renameScript   = newScript("rename")
+	creatorScript  = newScript("creator")
 )
