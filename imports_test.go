@@ -32,6 +32,7 @@ var imports = map[string]string{
 	"client/go":                   "event",
 	"client/js":                   "",
 	"deploy":                      "",
+	"docs":                        "",
 	"docs/recipes":                "",
 	"e2e":                         "",
 	"event":                       "",

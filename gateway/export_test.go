@@ -7,3 +7,8 @@ func (s *Server) Routes() (list []string) {
 	}
 	return list
 }
+
+// Complaints returns what tells whether to log that the broker failed.
+func Complaints() (may func() (more int64, ok bool)) {
+	return (&complaints{limit: newComplaintRate()}).may
+}

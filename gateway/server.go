@@ -80,6 +80,8 @@ type Server struct {
 	metrics  *metrics
 	draining atomic.Bool
 	started  time.Time
+
+	unavailable complaints // of the broker
 }
 
 // New makes a Server. Further routes come with the packages that have them.
@@ -90,7 +92,7 @@ func New(o Options, more ...Route) *Server {
 	if o.ProbeEvery <= 0 {
 		o.ProbeEvery = 2 * time.Second
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now(), stats: stats.New()}
+	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now(), stats: stats.New(), unavailable: complaints{limit: newComplaintRate()}}
 	s.metrics = newMetrics(o.Registerer, o.Hub)
 	s.probe = newProbe(s)
 	s.routes = append(s.ownRoutes(), s.checked(more)...)
@@ -260,7 +262,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		// The path, never the query: that may hold a token.
 		s.o.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
 	case e.Code == wire.CodeUnavailable && e.Unwrap() != nil:
-		s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
+		// One for each request would be a flood while the broker is away.
+		if more, ok := s.unavailable.may(); ok {
+			s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err, "more", more)
+		}
 	}
 	wire.WriteProblem(w, e)
 }

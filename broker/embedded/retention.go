@@ -85,7 +85,7 @@ func (j *janitor) run() {
 			return
 		case <-tick.C:
 			if err := j.work(); err != nil {
-				j.b.opt.Logger.Warn("could not apply retention, will try again", "err", err)
+				j.b.opt.Logger.Warn("could not apply retention, will try again", "error", err)
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func (t *trouble) full(err error) {
 	defer t.mu.Unlock()
 	t.stuck++
 	if t.stuck == 1 {
-		t.log.Error("no room for the broker's data, waiting for some", "err", err.Error())
+		t.log.Error("no room for the broker's data, waiting for some", "error", err)
 		t.noRoom = fmt.Errorf("%w: no room for its data: %w", broker.ErrUnavailable, err)
 		t.settleLocked()
 	}
@@ -81,7 +81,7 @@ func (t *trouble) lowOn(err error) {
 		t.log.Info("there is enough room for the broker's data again")
 	default:
 		t.low = fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
-		t.log.Error("appends are refused", "err", err.Error())
+		t.log.Error("appends are refused", "error", err)
 	}
 	t.settleLocked()
 }
@@ -93,7 +93,7 @@ func (t *trouble) fail(err error) {
 	if t.failed != nil {
 		return
 	}
-	t.log.Error("the broker's store failed, a restart is needed", "err", err.Error())
+	t.log.Error("the broker's store failed, a restart is needed", "error", err)
 	t.failed = fmt.Errorf("%w: its store failed, a restart is needed: %w", broker.ErrUnavailable, err)
 	close(t.broken)
 	t.settleLocked()
@@ -132,7 +132,7 @@ func (t *trouble) background(err error) {
 	switch {
 	case errors.Is(err, pebble.ErrCancelledCompaction) || noRoom(err):
 	case errors.Is(err, pebble.ErrCorruption):
-		t.corrupt.Do(func() { t.log.Error("the broker's store is damaged", "err", err.Error()) })
+		t.corrupt.Do(func() { t.log.Error("the broker's store is damaged", "error", err) })
 	default:
 		t.fail(fmt.Errorf("tidy up: %w", err))
 	}
@@ -144,7 +144,7 @@ type logger struct{ *trouble }
 func (l logger) Infof(string, ...any) {}
 
 func (l logger) Errorf(format string, args ...any) {
-	l.log.Error("the broker's store", "err", fmt.Sprintf(format, args...))
+	l.log.Error("the broker's store", "error", fmt.Sprintf(format, args...))
 }
 
 // Fatalf is where pebble expects the process to end; it must not return. The

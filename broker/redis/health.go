@@ -36,7 +36,7 @@ func (h *health) failed(err error) {
 	now := time.Now()
 	if h.err == nil {
 		h.since, h.delay = now, firstRetry
-		h.log.Warn(h.what+" lost", "error", err)
+		h.log.Warn("redis lost", "what", h.what, "error", err)
 	} else {
 		h.delay = min(2*h.delay, lastRetry)
 	}
@@ -48,7 +48,7 @@ func (h *health) worked() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err != nil {
-		h.log.Info(h.what+" back", "after", time.Since(h.since).Round(time.Millisecond))
+		h.log.Info("redis back", "what", h.what, "after", time.Since(h.since).Round(time.Millisecond))
 		h.err = nil
 	}
 }

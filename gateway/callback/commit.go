@@ -92,7 +92,7 @@ func (w *Worker) commitLocked(ctx context.Context) bool {
 	if errors.Is(err, broker.ErrFenced) {
 		w.finishAs(Fenced, 0)
 	} else if err != nil && ctx.Err() == nil {
-		w.e.opt.Logger.Warn("commit acknowledged events of callback", "subscription", w.sub.Name, "err", err)
+		w.e.opt.Logger.Warn("commit acknowledged events of callback", "subscription", w.sub.Name, "error", err)
 	}
 	w.mu.Lock()
 	c.busy = false

@@ -80,7 +80,7 @@ func (w *Worker) settle(u *unit, a *answer) {
 
 	tell, s := w.place(u, a, v, mixed, refusedByAnswer)
 	for _, kind := range tell {
-		w.e.opt.Logger.Info("callback", "subscription", w.sub.Name, "what", kind.String(), "status", s.LastStatus, "err", s.LastError)
+		w.e.opt.Logger.Info("callback", "subscription", w.sub.Name, "what", kind.String(), "status", s.LastStatus, "error", s.LastError)
 		w.progress.Notify(Notice{Kind: kind, Status: s})
 	}
 	if v == gone {
@@ -216,7 +216,7 @@ func (w *Worker) removeRedriven(u *unit, said []string) {
 		return
 	}
 	if err := w.progress.Redriven(w.ctx, cursors); err != nil {
-		w.e.opt.Logger.Warn("remove redriven dead letters", "subscription", w.sub.Name, "err", err)
+		w.e.opt.Logger.Warn("remove redriven dead letters", "subscription", w.sub.Name, "error", err)
 	}
 }
 
@@ -293,7 +293,7 @@ func (w *Worker) bury(u *unit) {
 	s := w.buried(u, err == nil)
 	if err != nil {
 		if w.ctx.Err() == nil {
-			w.e.opt.Logger.Warn("bury dead letters", "subscription", w.sub.Name, "err", err)
+			w.e.opt.Logger.Warn("bury dead letters", "subscription", w.sub.Name, "error", err)
 		}
 		return
 	}

@@ -300,7 +300,7 @@ func (w *Worker) read() {
 		return
 	case err != nil:
 		if w.ctx.Err() == nil {
-			w.e.opt.Logger.Warn("read events for callback", "subscription", w.sub.Name, "err", err)
+			w.e.opt.Logger.Warn("read events for callback", "subscription", w.sub.Name, "error", err)
 		}
 		w.readAfter = time.Now().Add(time.Second/2 + rand.N(time.Second))
 		return
