@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -157,7 +158,7 @@ func (s *site) join(t *testing.T, n int) *crowd {
 	t.Cleanup(c.leave)
 	client := func(transport longline.Transport, h *http.Client) *longline.Client {
 		t.Helper()
-		c, err := longline.New(s.url, longline.Options{Token: s.token, Transport: transport, HTTPClient: h, MaxBackoff: time.Second})
+		c, err := longline.New(s.url, longline.Options{Token: s.token, Transport: transport, HTTPClient: h, MaxBackoff: time.Second, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
