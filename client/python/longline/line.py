@@ -1,0 +1,459 @@
+"""What brings a subscription's events, by whichever engine they are handled:
+connects, comes back, acknowledges. Its threads are the one that reads and, on
+a durable subscription, the one that acknowledges."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from . import errors
+from .access import Access, expiry, query, quote, told
+from .backoff import jitter
+from .connection import Connection, Control
+from .dispatcher import Dispatcher
+from .event import Cursor, Event, Gap, Partitions, parse_position, partition_of
+from .options import Options, Rarely, Selection, State, check, log
+from .retry import Retry
+from .tracker import AckTracker, TrackedEvent
+
+ACK_EVERY = 0.05
+STEADY = 5.0
+"""A connection that lasted so long was a good one: waiting starts over."""
+SLOW = 10.0
+"""How long a full window is waited for before hanging up: what waits is kept in
+the log."""
+MALFORMED = 3
+"""So many connections in a row that end by what can't be read, and no more."""
+
+
+class Line:
+    """Base of the subscriptions of threads and of asyncio."""
+
+    def __init__(self, access: Access, name: str, selection: Selection | None, options: Options) -> None:
+        check(options)
+        if not name and not (selection and selection.channels):
+            raise TypeError("no name of a subscription and no channels")
+        if selection and isinstance(selection.channels, str):
+            raise TypeError(f"channels is {selection.channels!r}, want a list")
+        self.name = name
+        self.options = options
+        self._access = access
+        self._selection = selection
+        self._consumer = options.get("consumer") or uuid.uuid4().hex
+        self._window = options.get("window") or (1024 if selection else 0)
+        batch, concurrency = options.get("batch", 0), options.get("concurrency") or 1
+        if not self._window and batch:
+            self._window = 2 * batch * concurrency
+        self.concurrency = concurrency
+        self.trouble = Rarely(name or ",".join(selection.channels if selection else ()))
+        self.dispatcher = Dispatcher(
+            concurrency=concurrency,
+            rate=options.get("rate", 0),
+            batch=batch,
+            batch_wait=options.get("batch_wait", 0),
+            retry=options.get("retry", Retry()),
+            remember=options.get("remember", 0 if selection else 10_000),
+            warn=self.trouble.warn,
+        )
+        self.dispatcher.unacknowledged = lambda: self._tracker.unacknowledged
+        self.over = threading.Event()
+        self.error: errors.LonglineError | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards what close and end share with the reader
+        self._reader: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._id = ""  # the gateway's name for the connection
+        self._acks = threading.Event()  # there is something to acknowledge
+        self._many = threading.Event()  # so much that it should not wait
+        self._ended = threading.Event()  # the present connection is over
+        self._acking = threading.Lock()  # one acknowledges at a time
+        self._sure: dict[str, Cursor] = {}  # acknowledged, and answered
+        self._tracker = AckTracker(mute=bool(selection), changed=self._done)
+        # Owned by the reader.
+        self._again: dict[str, Cursor] = {}
+        self._greeted = False
+        self._hello: Control = {}
+        self._of = 0
+        self._partitions: list[int] = []
+        self._restarted = False  # the gateway ended the last one by "restart", as it does when the cursor is moved
+        self._goodbye = False
+        self._delivered = False
+        self._renewal: threading.Timer | None = None
+
+    @property
+    def position(self) -> str:
+        """Everything up to here was handled: a ``since`` to go on from. In a
+        group, ask the gateway."""
+        return self._tracker.done()
+
+    def emit(self, name: str, *details: Any) -> None:
+        """Calls one of the ``on_…``; an engine may have its own way."""
+        call: Callable[..., Any] | None = self.options.get(name)  # type: ignore[assignment]
+        if call:
+            try:
+                call(*details)
+            except Exception:
+                log.exception("%s failed", name)
+
+    def begin(self) -> None:
+        """Starts the reader, once."""
+        with self._lock:
+            if self._reader or self._stop.is_set():
+                return
+            label = self.name or "ephemeral"
+            self._reader = threading.Thread(target=self._read, name=f"longline {label}", daemon=True)
+            self._reader.start()
+        if self.name:
+            threading.Thread(target=self._acknowledge, name=f"longline {label} acks", daemon=True).start()
+
+    def finish(self) -> bool:
+        """Takes no more events, lets running calls end, acknowledges what they
+        did and leaves. Says whether the calls ended within ``grace``."""
+        first = not self._stop.is_set()
+        self._stop.set()
+        self.dispatcher.close()
+        quiet = self.dispatcher.idle(self.options.get("grace", 10.0))
+        if first:
+            self._flush()
+            with self._lock:
+                connection, reader = self._connection, self._reader
+            if connection:
+                connection.end(errors.ConnectionError("closed"))
+            if not reader:
+                self.over.set()
+        return quiet
+
+    # The reader.
+
+    def _read(self) -> None:
+        error: BaseException | None = None
+        try:
+            error = self._keep()
+        except BaseException as failed:  # ours; it must not end in silence
+            log.exception("the reader failed")
+            error = errors.LonglineError(f"the reader failed: {told(failed)}")
+        finally:
+            if not self._stop.is_set():
+                self._stop.set()
+                self.dispatcher.close()
+                self.dispatcher.idle(self.options.get("grace", 10.0))
+                self._flush()
+            self.error = error if isinstance(error, errors.LonglineError) else None
+            self._tell(State("closed", error=self.error))
+            self.over.set()
+            self._acks.set()
+            self.ended()
+
+    def ended(self) -> None:
+        """Called by the reader at its end; an engine may have something to do."""
+
+    def _keep(self) -> errors.LonglineError | None:
+        """Connects, over and over, until it is closed or there is no use."""
+        attempt = refused = malformed = 0
+        first = True
+        while not self._stop.is_set():
+            if self._selection:
+                if self.dispatcher.size > self._window:
+                    self.dispatcher.until(self._window // 2)
+            self._tell(State("connecting"))
+            began = time.monotonic()
+            self._greeted = self._goodbye = False
+            error = self._once()
+            if self._stop.is_set():
+                return None
+            if self._greeted:
+                refused = 0
+                if time.monotonic() - began > STEADY:
+                    attempt = malformed = 0
+            elif first and self.options.get("fail_fast"):
+                return error
+            first = False
+            wait = error.retry_after
+            if isinstance(error, errors.UnauthorizedError) and self._access.renewable and not refused:
+                refused += 1  # a token may have run out since: another one, once
+                wait = 0.0
+            elif not error.retry:
+                return error
+            elif isinstance(error, errors.ProtocolError):
+                malformed += 1
+                if malformed >= MALFORMED:
+                    return error
+            if wait is None:
+                wait = jitter(self._access.min_backoff, self._access.max_backoff, attempt)
+                attempt += 1
+            # A gateway that says goodbye is no trouble.
+            if wait > 0 and not self._goodbye:
+                self.trouble.warn("no connection to the gateway, will try again", error)
+            self._tell(State("waiting", error=error, retry=wait))
+            self._stop.wait(wait)
+        return None
+
+    def _once(self) -> errors.LonglineError:
+        """One connection; returns how it ended."""
+        connection = None
+        try:
+            try:
+                connection = Connection(self._access, self._query())
+            except errors.LonglineError as error:
+                return error
+            except Exception as error:
+                return errors.ConnectionError(f"no connection: {told(error)}")
+            with self._lock:
+                self._connection = connection
+            self._ended.clear()
+            if self._stop.is_set():
+                return errors.ConnectionError("closed")
+            for frames in connection.chunks():
+                for frame in frames:
+                    if isinstance(frame, Event):
+                        self._take(frame)
+                    else:
+                        self._control(frame, connection)
+                if self._selection and self.dispatcher.size > self._window:
+                    if not self.dispatcher.until(self._window, SLOW):
+                        raise errors.ConnectionError("the handler is slower than the events come", retry_after=0)
+            raise AssertionError("unreachable")
+        except errors.LonglineError as error:
+            return error
+        finally:
+            if self._renewal:
+                self._renewal.cancel()
+            with self._lock:
+                self._connection = None
+            self._ended.set()  # whoever still acknowledges for it tries no more
+            if connection:
+                if self.name and not self._stop.is_set():
+                    self._flush(last=True)
+                    self.dispatcher.drop(orphan=True)
+                connection.close()
+
+    def _query(self) -> str:
+        if self.name:
+            # Received isn't done: a reconnect must acknowledge nothing.
+            return query(subscription=self.name, consumer=self._consumer, window=self._window or "", ack="manual")
+        s = self._selection
+        assert s
+        text = query(types=",".join(s.types), filter=s.filter, lag=s.lag, since=self._since())
+        channels = "&".join("channel=" + quote(c) for c in s.channels)
+        return f"?{channels}{text.replace('?', '&', 1)}"
+
+    def _since(self) -> str:
+        assert self._selection
+        received, since = self._tracker.received(), self._selection.since_text()
+        if not received or "@" not in since:
+            return received or since
+        # Channels that nothing is known of yet begin where the selection says.
+        known = {c.channel for c in parse_position(received)}
+        return ",".join([received, *(str(c) for c in parse_position(since) if c.channel not in known)])
+
+    def _take(self, event: Event) -> None:
+        if self._stop.is_set():
+            return
+        self._delivered = True
+        entry = self._tracker.add(event.cursor, partition_of(event, self._of) if self._of else None)
+        # A dead letter was put back to be handled, whatever became of it before.
+        again = not entry.late and bool(self._again) and self._twice(event, entry)
+        self.dispatcher.add(event, entry, again, "sse", bool(self._hello.get("replay")))
+
+    def _twice(self, event: Event, entry: TrackedEvent) -> bool:
+        until, at = self._again.get(event.channel), entry.cursor
+        if not until:
+            return False
+        if at.epoch != until.epoch:
+            return True
+        if at.offset >= until.offset and not self._of:  # partitions have an order each
+            del self._again[event.channel]
+        return at.offset <= until.offset
+
+    def _may_come_twice(self, position: str) -> None:
+        for c in parse_position(position):
+            had = self._again.get(c.channel)
+            if not had or had.epoch != c.epoch or had.offset < c.offset:
+                self._again[c.channel] = c
+
+    def _control(self, frame: Control, connection: Connection) -> None:
+        op = frame["op"]
+        if op == "hello":
+            self._greet(frame, connection)
+        elif op == "standby":
+            self._greeted = True
+            connection.greeted(frame)
+            self._tell(State("standby"))
+        elif op == "gap":
+            gap = Gap(frame.get("channel", ""), frame.get("from", ""), frame.get("to", ""), frame.get("reason", ""))
+            self.trouble.warn("events were missed", gap)
+            if not self._of:
+                self._tracker.step(gap.to)
+            self.emit("on_gap", gap)
+        elif op == "position":
+            if not self.name:
+                self._tracker.step(frame.get("cursor", ""))
+        elif op == "redelivery":
+            self._may_come_twice(frame.get("cursor", ""))
+            if self.name and self._delivered and not self._of:
+                # The gateway lost hold of the subscription and has it again:
+                # what is not acknowledged comes another time.
+                self._begin("")
+        elif op == "partitions" and self._of:
+            self._assigned(frame)
+        elif op == "bye":
+            self._goodbye = True
+            self._restarted = frame.get("code") == 1012
+            wait = frame.get("retry_ms")
+            raise errors.for_close(
+                int(frame.get("code") or 0), str(frame.get("reason", "")), frame.get("reconnect"),
+                None if wait is None else wait / 1000,
+            )  # fmt: skip
+
+    def _greet(self, hello: Control, connection: Connection) -> None:
+        before, cursor = self._tracker.received(), str(hello.get("cursor", ""))
+        self._greeted, self._hello, self._id = True, hello, str(hello.get("connection", ""))
+        self._of, self._partitions = int(hello.get("of") or 0), list(hello.get("partitions") or [])
+        connection.greeted(hello)
+        if not self.name:
+            self._tracker.step(cursor)
+        else:
+            if self._moved(cursor):
+                self.dispatcher.forget()
+                self._again = {}
+            elif not self._of:
+                # What the last connection brought may come again, whether the
+                # gateway knows or was killed.
+                self._may_come_twice(before)
+            self._begin("" if self._of else cursor)
+            self.dispatcher.window = int(hello.get("window") or 0)
+        self._restarted = False
+        self._renew_later(hello)
+        self._live()
+
+    def _moved(self, cursor: str) -> bool:
+        """Whether somebody moved the cursor back, to have the events again:
+        else none that is acknowledged would come. A group's partitions have a
+        cursor each, which it doesn't tell."""
+        now = {c.channel: c for c in parse_position(cursor)}
+        sure, self._sure = self._sure, now
+        if self._of:
+            return self._restarted
+        return any(c.channel in sure and sure[c.channel].epoch == c.epoch and c.offset < sure[c.channel].offset for c in now.values())
+
+    def _live(self) -> None:
+        h = self._hello
+        self._tell(State("live", self._id, bool(h.get("recovered")), partitions=self._partitions, of=self._of))
+        if self._of:
+            self.emit("on_partitions", Partitions(self._partitions, self._of, int(h.get("members") or 0)))
+
+    def _assigned(self, frame: Control) -> None:
+        """Has a group's partitions come and go: of those that went nothing more
+        is begun, those that came begin anew."""
+        before, mine = self._partitions, list(frame.get("partitions") or [])
+        self._partitions = mine
+        self._hello = {**self._hello, "members": frame.get("members")}
+        self.dispatcher.drop(which=lambda e: isinstance(e, TrackedEvent) and e.track.partition not in mine)
+        for p in mine:
+            if p not in before:
+                self._tracker.gain(p)
+        self._live()
+
+    def _begin(self, position: str) -> None:
+        """Has what is delivered from now on acknowledged by itself."""
+        self._flush(last=True)
+        self.dispatcher.drop(orphan=True)
+        with self._acking:
+            self._tracker = AckTracker(changed=self._done)
+        self._tracker.step(position)
+        self._delivered = False
+
+    def _tell(self, state: State) -> None:
+        log.info("%s: %s", self.name or "ephemeral", state.phase)
+        self.emit("on_state", state)
+
+    # Tokens.
+
+    def _renew_later(self, hello: Control, wait: float | None = None) -> None:
+        if self._renewal:
+            self._renewal.cancel()
+        ends = expiry(self._access.token()) if self._access.renewable else None
+        if ends is None:
+            return
+        left = ends - time.time()
+        if wait is None:
+            wait = max(left - min(max(left / 10, 10), 300), left / 2, 0.2)
+        self._renewal = threading.Timer(wait, self._renew, (hello, left - wait))
+        self._renewal.daemon = True
+        self._renewal.start()
+
+    def _renew(self, hello: Control, left: float) -> None:
+        """Gets another token; a stream can't be told, so another takes its place."""
+        before = self._access.token()
+        try:
+            after = self._access.token(fresh=True)
+        except Exception as error:
+            self.trouble.warn("no new token, will try again", error)
+            after = before
+        with self._lock:
+            connection = self._connection
+        if after == before:
+            self._renew_later(hello, max(left / 2, 1.0))
+        elif connection and self._hello is hello:
+            self._goodbye = True
+            connection.end(errors.ConnectionError("token renewed", retry_after=0))
+
+    # Acknowledging.
+
+    def _done(self, many: bool) -> None:
+        self._acks.set()
+        if many:
+            self._many.set()
+
+    def _acknowledge(self) -> None:
+        while not self.over.is_set():
+            self._acks.wait()
+            self._acks.clear()
+            self._many.clear()
+            self._flush()
+            self._many.wait(ACK_EVERY)
+
+    def _flush(self, last: bool = False) -> None:
+        """Says what is done. ``last``: the connection is gone, or has begun
+        anew, so one try is enough."""
+        if not self.name:
+            return
+        with self._acking:
+            tracker, of = self._tracker, self._of
+            refusals, acks = tracker.due()
+            for r in refusals:
+                body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts, "connection": self._id}
+                self._post("reject", body, last)
+            for a in acks:
+                body = {"cursor": a.position, "connection": self._id}
+                if a.partition is not None:
+                    body["partition"] = a.partition
+                if self._post("ack", body, last) and not of:
+                    for c in parse_position(a.position):
+                        had = self._sure.get(c.channel)
+                        if not had or had.epoch != c.epoch or had.offset < c.offset:
+                            self._sure[c.channel] = c
+
+    def _post(self, op: str, body: dict[str, Any], last: bool) -> bool:
+        once = last or self._stop.is_set() or self._ended.is_set()
+        try:
+            path = f"/v1/subscriptions/{quote(self.name)}/{op}"
+            self._access.request("POST", path, body, attempts=1 if once else 0, repeatable=True, stop=self._ended)
+            return True
+        except errors.ConflictError:
+            pass  # who doesn't own it any longer will hear of it
+        except errors.LonglineError as error:
+            if op == "reject":
+                self.trouble.warn("the dead letter was not taken", error)
+            with self._lock:
+                connection = self._connection
+            if not once and connection:
+                self.trouble.warn("an acknowledgement was refused, connecting again", error)
+                connection.end(errors.ConnectionError("an acknowledgement was refused"))
+        except Exception as error:  # a token that can't be had
+            self.trouble.warn("an acknowledgement was not sent", error)
+        return False

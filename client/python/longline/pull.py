@@ -1,0 +1,180 @@
+"""Pull: for those who can hold no connection and take no callback. The same
+dispatcher, retry and dead letters as by a connection; a page is acknowledged by
+the next question, once all of it is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import Any
+
+from . import errors
+from .access import Access, query, quote
+from .backoff import jitter
+from .dispatcher import Dispatcher
+from .event import Event, Gap, parse_event, parse_position
+from .options import BatchHandler, Handler, Options, Rarely, check, log
+from .retry import Retry
+from .subscription import Workers
+from .tracker import AckTracker
+
+
+class Pulled:
+    """A page of a subscription's events. ``cursor`` is what acknowledges it."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.events: list[Event] = [parse_event(e) for e in answer["events"]]
+        self.cursor: str = answer["cursor"]
+        self.gaps = [Gap(g["channel"], g["from"], g["to"], g["reason"]) for g in answer.get("gaps", ())]
+        self.redelivery: str = (answer.get("redelivery") or {}).get("cursor", "")
+        self.held_until: str = answer.get("held_until", "")
+
+
+def pull(
+    access: Access, name: str, *, max: int = 100, wait: float = 0, ack: str = "", consumer: str = "", hold: float = 30
+) -> Pulled:
+    """One question: acknowledges ``ack``, waits up to ``wait`` seconds for
+    events and holds the subscription for ``hold``. ConflictError: another
+    consumer has it."""
+    q = query(max=max, wait=f"{wait:g}s", ack=ack, consumer=consumer, hold=f"{hold:g}s")
+    return Pulled(
+        access.request("GET", f"/v1/subscriptions/{quote(name)}/events{q}", timeout=wait + access.timeout, repeatable=not ack)
+    )
+
+
+class Puller:
+    """A worker that pulls until it is closed. Make one by ``Client.pull``."""
+
+    def __init__(
+        self, access: Access, name: str, handler: Handler | BatchHandler, options: Options, *, page: int, wait: float, hold: float
+    ) -> None:
+        check(options)
+        self.name = name
+        self.options = options
+        self._access = access
+        self._page, self._wait, self._hold = page, wait, hold
+        self._consumer = options.get("consumer") or uuid.uuid4().hex
+        self.trouble = Rarely(name)
+        self.dispatcher = Dispatcher(
+            concurrency=options.get("concurrency") or 1, rate=options.get("rate", 0), batch=options.get("batch", 0),
+            batch_wait=options.get("batch_wait", 0), retry=options.get("retry", Retry()),
+            remember=options.get("remember", 10_000), warn=self.trouble.warn,
+        )  # fmt: skip
+        self.workers = Workers(self.dispatcher, handler, options.get("concurrency") or 1, bool(options.get("batch")))
+        self.workers.rejected = self._rejected
+        self._stop = threading.Event()
+        self._running = threading.Lock()
+
+    def run(self, *, until_empty: bool = False) -> int:
+        """Works until it is closed, or with ``until_empty`` until there is
+        nothing more, as a job of cron's does. Returns how many events it took
+        off the subscription's hands; raises the LonglineError that ended it."""
+        with self._running:
+            try:
+                return self._work(until_empty)
+            except BaseException:
+                self._stop.set()
+                raise
+            finally:
+                self.dispatcher.close()
+                self.workers.stop()
+
+    def close(self) -> None:
+        """Takes no more events, lets calls in progress end and gives the
+        subscription up."""
+        self._stop.set()
+        self.dispatcher.close()
+        if not self.workers.am_i():
+            with self._running:
+                pass
+
+    def _work(self, until_empty: bool) -> int:
+        done, failed, ack = 0, 0, ""
+        while not self._stop.is_set():
+            try:
+                page = pull(
+                    self._access, self.name, max=self._page, wait=0 if until_empty else self._wait, ack=ack,
+                    consumer=self._consumer, hold=self._hold,
+                )  # fmt: skip
+                failed = 0
+            except errors.LonglineError as error:
+                taken = isinstance(error, errors.ConflictError)
+                if not error.retry and not taken or taken and until_empty and error.retry_after is None:
+                    raise
+                self.trouble.warn("another consumer has it, will try again" if taken else "the pull failed, will try again", error)
+                wait = error.retry_after
+                self._stop.wait(jitter(self._access.min_backoff, self._access.max_backoff, failed) if wait is None else wait)
+                failed += 1
+                ack = ""
+                continue
+            ack = self._handle(page)
+            done += len(page.events) if ack == page.cursor else 0
+            if until_empty and not page.events and not page.gaps:
+                break
+        self._leave(ack)
+        return done
+
+    def _handle(self, page: Pulled) -> str:
+        """Has a page handled; returns what to acknowledge."""
+        for gap in page.gaps:
+            self.trouble.warn("events were missed", gap)
+            call = self.options.get("on_gap")
+            if call:
+                call(gap)
+        tracker = AckTracker()
+        again = {c.channel: c for c in parse_position(page.redelivery)}
+        for event in page.events:
+            entry = tracker.add(event.cursor, None)
+            until = again.get(event.channel)
+            twice = until is not None and (until.epoch != entry.cursor.epoch or entry.cursor.offset <= until.offset)
+            self.dispatcher.add(event, entry, twice and not entry.late, "pull")
+        renewed = time.monotonic()
+        while not self.dispatcher.until(0, 0.2):
+            if self._stop.is_set():
+                self.dispatcher.idle(self.options.get("grace", 10.0))
+                break
+            if time.monotonic() - renewed > self._hold / 3:
+                # What is done so far; and it stays ours.
+                renewed = time.monotonic()
+                self._say(tracker)
+        self._refuse(tracker)
+        if not tracker.unacknowledged:
+            return page.cursor
+        return tracker.done()
+
+    def _refuse(self, tracker: AckTracker) -> None:
+        for r in tracker.due()[0]:
+            body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts}
+            try:
+                self._access.request(
+                    "POST", f"/v1/subscriptions/{quote(self.name)}/reject", body, attempts=6, stop=self._stop
+                )
+            except errors.LonglineError as error:
+                self.trouble.warn("the dead letter was not taken", error)
+
+    def _say(self, tracker: AckTracker) -> None:
+        self._refuse(tracker)
+        position = tracker.done()
+        try:
+            if position:
+                self._access.request("POST", f"/v1/subscriptions/{quote(self.name)}/ack", {"cursor": position}, repeatable=True)
+        except errors.LonglineError as error:
+            self.trouble.warn("an acknowledgement was refused", error)
+
+    def _leave(self, ack: str) -> None:
+        """Acknowledges the rest and lets the subscription go."""
+        path = f"/v1/subscriptions/{quote(self.name)}"
+        try:
+            if ack:
+                self._access.request("POST", path + "/ack", {"cursor": ack}, attempts=3)
+            self._access.request("DELETE", path + "/events" + query(consumer=self._consumer))
+        except errors.LonglineError as error:
+            log.info("%s: not given up, it ends by itself: %s", self.name, error)
+
+    def _rejected(self, event: Event, error: BaseException) -> None:
+        call = self.options.get("on_reject")
+        if call:
+            call(event, error)
+        else:
+            self.trouble.warn(f"an event was set aside ({event.id})", error)
