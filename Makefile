@@ -17,7 +17,7 @@ HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
 # node_modules carries npm's own mark of what it was made from.
 MODULES := $(JS)/node_modules/.package-lock.json
 
-.PHONY: build run run-cluster test test-go test-js deps lint fmt bench fuzz chaos clean
+.PHONY: build run run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
 
 build: ## the one binary
 	go build -o longline .
@@ -28,7 +28,7 @@ run: ## the gateway on this machine, keeping its data in ./longline-data
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster
 
-test: deps lint test-go test-js ## everything that must pass
+test: deps lint test-go test-js test-python ## everything that must pass
 
 test-go:
 	go build ./...
@@ -36,6 +36,10 @@ test-go:
 
 test-js: $(MODULES)
 	cd $(JS) && npm test --silent
+
+# Debian's Python, which is the one that the package says it works with.
+test-python: build
+	cd client/python && LONGLINE_BINARY=$(CURDIR)/longline /usr/bin/python3 -m unittest -q
 
 # Debian's packages, only if they are missing; npm's, only if the lock changed.
 deps: $(MODULES) $(TOOLS)/helm

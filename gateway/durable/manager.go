@@ -524,22 +524,52 @@ func (k *Manager) Ack(ctx context.Context, s State, said, to event.Position, con
 // ErrUnattached: no connection is attached, so nothing is being delivered.
 var ErrUnattached = errors.New("no connection is attached")
 
-// Reject makes a dead letter of an event, at c, for the connection that owns
-// the subscription on whatever node, which goes on without it: ErrUnattached
-// if none does. connection is as for Ack.
+// Reject makes a dead letter of an event, at c, for the consumer that owns the
+// subscription on whatever node, which goes on without it: ErrUnattached if
+// none does. connection is as for Ack; of a group it says which member is
+// meant. Who pulls is given the event until it is acknowledged.
 func (k *Manager) Reject(ctx context.Context, s State, c event.Cursor, dead DeadLetter, connection string) error {
+	owner := s.Owner
+	if s.Definition.Group != nil {
+		owner = s.member(connection)
+	}
 	switch {
-	case connection != "" && (s.Owner == nil || s.Owner.Connection != connection):
+	case connection != "" && (owner == nil || owner.Connection != connection):
 		return broker.ErrFenced
-	case s.Owner == nil || s.Owner.Kind != Live:
+	case owner == nil || owner.Kind != Live && owner.Kind != Pull:
 		return ErrUnattached
 	}
 	// A letter that is there already takes its place: rejecting twice is once.
 	if err := k.bury(ctx, s.Name, s.Generation, []DeadLetter{dead}); err != nil {
 		return err
 	}
-	k.send(ctx, s.Owner.Node, Message{Op: OpRejected, Name: s.Name, Generation: s.Generation, Position: c.String()})
+	k.send(ctx, owner.Node, Message{Op: OpRejected, Name: s.Name, Generation: s.Generation, Connection: owner.Connection, Position: c.String()})
 	return nil
+}
+
+// rejected tells whoever holds the subscription that an event is a dead letter
+// now: of a group the member by that connection.
+func (k *Manager) rejected(m Message) {
+	c, err := event.ParseCursor(m.Position)
+	if err != nil {
+		return
+	}
+	var holder any
+	k.mu.Lock()
+	if h := k.ownerships[m.Name]; h != nil && h.Generation == m.Generation {
+		holder = h.holder
+	}
+	if g := k.groups[m.Name]; g != nil {
+		for _, one := range g.members {
+			if one.owner.Connection == m.Connection {
+				holder = one.member
+			}
+		}
+	}
+	k.mu.Unlock()
+	if s, ok := holder.(Settler); ok {
+		s.Rejected(c)
+	}
 }
 
 // Redriven tells a subscription's owner that dead letters were put back. Where
@@ -637,6 +667,9 @@ func (k *Manager) receive(m Message) {
 	case OpAnswer:
 		k.answered(m)
 		return
+	case OpRejected:
+		k.rejected(m)
+		return
 	}
 	k.mu.Lock()
 	h := k.ownerships[m.Name]
@@ -664,11 +697,6 @@ func (k *Manager) receive(m Message) {
 				s.Settled(p)
 			}
 			h.holder.Acked(p)
-		}
-	case OpRejected:
-		c, err := event.ParseCursor(m.Position)
-		if s, ok := h.holder.(Settler); ok && err == nil {
-			s.Rejected(c)
 		}
 	case OpChanged:
 		k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })

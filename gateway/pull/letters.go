@@ -46,6 +46,34 @@ func (l *lease) lettersLocked(limit int) []durable.Redriven {
 	return l.again[:min(limit, len(l.again))]
 }
 
+// Rejected implements durable.Settler: a dead letter that was put back and is
+// rejected once more is one again, whatever is acknowledged. Other events come
+// until they are acknowledged.
+func (m *member) Rejected(c event.Cursor) { (*lease)(m).buried(c) }
+
+// Settled implements durable.Settler: of a group nobody is told so.
+func (m *member) Settled(event.Position) {}
+
+// Rejected implements durable.Settler.
+func (s *share) Rejected(c event.Cursor) { s.l.buried(c) }
+
+// Settled implements durable.Settler: ackedAgain does that.
+func (s *share) Settled(event.Position) {}
+
+func (l *lease) buried(c event.Cursor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range l.again {
+		if r.Cursor == c.String() {
+			l.again = slices.Delete(slices.Clone(l.again), i, i+1)
+			if i < l.told {
+				l.told--
+			}
+			return
+		}
+	}
+}
+
 // ackedAgain removes those of the dead letters given with the last pull that an
 // acknowledgement covers: it is of their own cursor, or of the position that
 // they came with, or a later one. Whoever acknowledges less than that may not

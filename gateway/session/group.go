@@ -146,6 +146,12 @@ func (m *member) Suspended() {
 	s.push()
 }
 
+// Rejected implements durable.Settler, as for who has a subscription alone.
+func (m *member) Rejected(c event.Cursor) { (*holder)(m).Rejected(c) }
+
+// Settled implements durable.Settler: of a group nobody is told so.
+func (m *member) Settled(p event.Position) { (*holder)(m).Settled(p) }
+
 // AckAside implements durable.Acker.
 func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move, err error) {
 	s := (*Session)(m)

@@ -21,9 +21,10 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		Cursor     string `json:"cursor"`
 		Reason     string `json:"reason"`
 		Connection string `json:"connection"`
+		Consumer   string `json:"consumer"`
 		Attempts   int    `json:"attempts"`
 	}
-	const want = `{"cursor":"…","reason":"…","attempts":1,"connection":"…"}, of which only cursor is needed`
+	const want = `{"cursor":"…","reason":"…","attempts":1,"connection":"…"}, of which only cursor is needed, and for a group connection or, where it pulls, consumer`
 	if err := decode(r, &in, want); err != nil {
 		return err
 	}
@@ -47,6 +48,13 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 			return err
 		}
 		dead := durable.DeadLetter{Event: text, Reason: in.Reason, Attempts: max(in.Attempts, 1), Time: time.Now().UTC()}
+		if s.Definition.Group != nil && in.Connection == "" {
+			m := s.MemberOf(in.Consumer)
+			if m == nil {
+				return wire.BadRequest("subscription %q is shared by a group: the body lacks connection, as hello names it, or the consumer of who pulls, since that is what says whose event it is", s.Name)
+			}
+			in.Connection = m.Connection
+		}
 		err = a.o.Manager.Reject(r.Context(), s, at, dead, in.Connection)
 		switch {
 		case errors.Is(err, broker.ErrFenced) && in.Connection == "":
@@ -54,7 +62,7 @@ func (a *API) reject(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		case errors.Is(err, broker.ErrFenced):
 			return wire.Conflict("connection %.80q does not own subscription %q any longer", in.Connection, s.Name)
 		case errors.Is(err, durable.ErrUnattached):
-			return wire.Conflict("no connection is attached to subscription %q, so no event of it can be rejected", s.Name)
+			return wire.Conflict("nobody is attached to subscription %q or pulls of it, so no event of it can be rejected", s.Name)
 		case err != nil:
 			return err
 		}

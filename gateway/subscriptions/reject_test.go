@@ -277,3 +277,37 @@ func TestDeadLettersOfAChannelThatIsGone(t *testing.T) {
 		t.Errorf("dead letters are %q, want the three of acct-43", got)
 	}
 }
+
+// A member of a group that listens rejects by its connection, and its window
+// and position go on without the event.
+func TestAGroupsMemberRejectsByItsConnection(t *testing.T) {
+	for _, where := range []string{"on its own node", "on another node"} {
+		t.Run(where, func(t *testing.T) {
+			a, me := newAPI(t), token(t, customer)
+			manager := a.manager
+			if where == "on another node" {
+				manager = a.otherNode()
+			}
+			a.append("acct-42", 2)
+			a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"start":"earliest","group":{"partitions":1}}`)
+			next := a.listen(a.streams(manager), me, "&ack=manual&consumer=w1")
+			connection := next(`"connection":"([^"]+)"`)
+			first, second := next(`^id: (acct-42@\w+-1)$`), next(`^id: (acct-42@\w+-2)$`)
+			reject := func(status int, more string) {
+				t.Helper()
+				a.want(status, me, "POST", "/v1/subscriptions/crm-1/reject", fmt.Sprintf(`{"cursor":%q%s}`, first, more))
+			}
+			reject(400, "")
+			reject(409, `,"connection":"c-of-another"`)
+			reject(200, fmt.Sprintf(`,"connection":%q,"attempts":3`, connection))
+			list, _ := a.want(200, me, "GET", "/v1/subscriptions/crm-1/dead", "")["dead"].([]any)
+			if len(list) != 1 || at(list[0].(map[string]any), "event", "cursor") != first {
+				t.Fatalf("dead letters are %v, want %s", list, first)
+			}
+			position := func() any { return a.want(200, me, "GET", "/v1/subscriptions/crm-1", "")["cursor"] }
+			a.becomes("position", position, first)
+			a.want(200, me, "POST", "/v1/subscriptions/crm-1/ack", fmt.Sprintf(`{"cursor":%q,"connection":%q}`, second, connection))
+			a.becomes("position", position, second)
+		})
+	}
+}

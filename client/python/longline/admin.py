@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, TypedDict
 
 from .access import Access, query, quote
@@ -218,11 +218,17 @@ class Subscriptions:
             body["partition"] = partition
         return str(self._call("POST", name, "/ack", body, repeatable=True)["cursor"])
 
-    def reject(self, name: str, cursor: str, reason: str = "", *, attempts: int = 1, connection: str = "") -> None:
-        """Makes a dead letter of an event that was delivered and is unacknowledged."""
+    def reject(
+        self, name: str, cursor: str, reason: str = "", *, attempts: int = 1, connection: str = "", consumer: str = ""
+    ) -> None:
+        """Makes a dead letter of an event that was delivered and is
+        unacknowledged. Of a group it needs the connection, or the consumer of
+        who pulls."""
         body: dict[str, Any] = {"cursor": cursor, "reason": reason[:1000], "attempts": attempts}
         if connection:
             body["connection"] = connection
+        if consumer:
+            body["consumer"] = consumer
         self._call("POST", name, "/reject", body, repeatable=True)
 
     def test(self, name: str, event: Mapping[str, Any] | None = None) -> Test:
@@ -332,7 +338,7 @@ class Tokens:
 
     def revoke(self, *, jti: str = "", sub: str = "", before: str | datetime = "") -> None:
         """Ends a token, or those of ``sub`` that were issued before then (now)."""
-        body: dict[str, Any] = {"jti": jti} if jti else {"sub": sub}
-        if before:
-            body["before"] = since_text(before)
+        body: dict[str, Any] = {"jti": jti}
+        if not jti:
+            body = {"sub": sub, "before": since_text(before or datetime.now(timezone.utc))}
         self._access.request("POST", "/v1/tokens/revoke", body, repeatable=True)

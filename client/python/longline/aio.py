@@ -223,6 +223,7 @@ class Subscription(Line):
         otherwise."""
         if self._handler is None:
             raise TypeError("there is no handler: iterate over the subscription")
+        self.awaited = True
         self.start()
         await self.wait()
 
@@ -252,8 +253,6 @@ class Subscription(Line):
         await self._over.wait()
 
     def ended(self) -> None:
-        if self.error:
-            log.error("%s: ended: %s", self.name or "ephemeral", self.error)
         self._in_loop(self._at_end)
 
     def _at_end(self) -> None:
@@ -271,6 +270,7 @@ class Subscription(Line):
     async def __aiter__(self) -> AsyncIterator[Any]:
         if self._handler is not None:
             raise TypeError("there is a handler: nothing is left to iterate over")
+        self.awaited = True
         self.start()
         try:
             while not self._stop.is_set():

@@ -62,6 +62,7 @@ class Line:
         self.dispatcher.unacknowledged = lambda: self._tracker.unacknowledged
         self.over = threading.Event()
         self.error: errors.LonglineError | None = None
+        self.awaited = False  # somebody is there to raise the error to
         self._stop = threading.Event()
         self._lock = threading.Lock()  # guards what close and end share with the reader
         self._reader: threading.Thread | None = None
@@ -144,6 +145,8 @@ class Line:
                 self._flush()
             self.error = error if isinstance(error, errors.LonglineError) else None
             self._tell(State("closed", error=self.error))
+            if self.error and not self.awaited:
+                log.error("%s: ended: %s", self.name or "ephemeral", self.error)
             self.over.set()
             self._acks.set()
             self.ended()

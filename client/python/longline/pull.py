@@ -145,7 +145,7 @@ class Puller:
 
     def _refuse(self, tracker: AckTracker) -> None:
         for r in tracker.due()[0]:
-            body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts}
+            body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts, "consumer": self._consumer}
             try:
                 self._access.request(
                     "POST", f"/v1/subscriptions/{quote(self.name)}/reject", body, attempts=6, stop=self._stop

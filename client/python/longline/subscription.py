@@ -126,6 +126,7 @@ class Subscription(Line):
     def run(self) -> None:
         """Works until it is closed, then returns; raises the LonglineError that
         ended it otherwise. KeyboardInterrupt closes it."""
+        self.awaited = True
         self.start()
         self.wait()
 
@@ -158,8 +159,6 @@ class Subscription(Line):
             self.workers.stop()
         with self.dispatcher.lock:
             self._arrived.notify_all()
-        if self.error:
-            log.error("%s: ended: %s", self.name or "ephemeral", self.error)
 
     def __enter__(self) -> Subscription:
         if self.workers:
@@ -172,6 +171,7 @@ class Subscription(Line):
     def __iter__(self) -> Iterator[Any]:
         if self.workers:
             raise TypeError("there is a handler: nothing is left to iterate over")
+        self.awaited = True
         self.begin()
         try:
             while True:

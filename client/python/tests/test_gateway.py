@@ -6,6 +6,8 @@ import json
 import logging
 import threading
 import unittest
+import urllib.error
+import urllib.request
 import wsgiref.simple_server
 
 import longline
@@ -159,20 +161,35 @@ class Callbacks(Case):
         seen = []
 
         def handler(event, delivery):
-            seen.append((event.data, delivery.transport))
-            if event.data == 2:
-                raise Reject("two")
+            seen.append((event.data, delivery.transport, delivery.redelivered))
+            if event.data == "bad":
+                raise Reject("bad")
+            if event.data == "busy":
+                raise longline.RetryAfter(7)
 
         secret = "whsec_" + "c2VjcmV0" * 4
-        app = longline.wsgi_callback(handler, secret, path="/hook")
-        url = self.serve(app)
-        self.subscription("wsgi", callback={"url": url, "secret": secret, "grace": "0s"})
+        url = self.serve(longline.wsgi_callback(handler, secret, path="/hook"))
+        self.subscription("wsgi", callback={"url": url, "secret": secret})
         self.assertEqual(self.client.subscriptions.test("wsgi")["status"], 204)
-        self.fill("wsgi", 3)
-        until(lambda: self.client.subscriptions.get("wsgi")["cursor"].endswith("-3"), "all is acknowledged")
-        self.assertEqual({d for d, _ in seen}, {1, 2, 3})
-        self.assertEqual(seen[0][1], "callback")
-        self.assertEqual([d.event.data for d in self.client.subscriptions.dead("wsgi")], [2])
+
+        def call(*data, batch=False, **more):
+            events = [{"specversion": "1.0", "id": d, "source": "/s", "type": "t", "channel": "a", "cursor": "a@k-1", "data": d} for d in data]
+            body = json.dumps(events if batch else events[0]).encode()
+            request = urllib.request.Request(url, body, {**sign(secret, body), **more})
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.headers.get("retry-after")
+
+        self.assertEqual(call("good"), (204, b""))
+        self.assertEqual(call("bad")[0], 422)
+        self.assertEqual(call("busy"), (503, "7"))
+        self.assertEqual(call("one", "bad", batch=True), (200, b'{"rejected": ["bad"]}'))
+        self.assertEqual(call("good", **{"longline-attempt": "2"}), (204, b""))  # known as handled
+        self.assertEqual([s for s in seen if s[0] == "good"], [("good", "callback", False)])
+        self.assertEqual(call("good", **{"webhook-signature": "v1,bm8="})[0], 401)
 
     def test_asgi(self):
         seen = []
