@@ -28,6 +28,7 @@ import (
 type numbered struct {
 	Op, Reason, From, To string
 	Code                 int
+	RetryMS              int `json:"retry_ms"`
 	SpecVersion, Cursor  string
 	Data                 struct{ N int }
 }
@@ -43,6 +44,20 @@ func (a announced) covers(c event.Cursor) bool {
 // attach is a WebSocket consumer: it takes events, acknowledges one by one or
 // every few, until ctx ends or the line does.
 func attach(ctx context.Context, n *node, book *ledger.Ledger, name, consumer string, each int) error {
+	return attachTold(ctx, n, book, name, consumer, each, func() {})
+}
+
+// bye is how a gateway ended a line, and when to come back.
+type bye struct {
+	code   int
+	reason string
+	retry  time.Duration
+}
+
+func (b bye) Error() string { return fmt.Sprintf("bye %d: %s", b.code, b.reason) }
+
+// attachTold is attach that calls greeted at hello.
+func attachTold(ctx context.Context, n *node, book *ledger.Ledger, name, consumer string, each int, greeted func()) error {
 	q := url.Values{"subscription": {name}, "consumer": {consumer}, "access_token": {token()}}
 	c, _, err := websocket.Dial(ctx, strings.Replace(n.base, "http", "ws", 1)+"/v1/ws?"+q.Encode(), &websocket.DialOptions{Subprotocols: []string{"longline.v1"}})
 	if err != nil {
@@ -62,6 +77,8 @@ func attach(ctx context.Context, n *node, book *ledger.Ledger, name, consumer st
 			return err
 		}
 		switch {
+		case e.Op == "hello":
+			greeted()
 		case e.Op == "redelivery":
 			p, err := event.ParsePosition(e.Cursor)
 			if err != nil {
@@ -71,7 +88,7 @@ func attach(ctx context.Context, n *node, book *ledger.Ledger, name, consumer st
 		case e.Op == "gap":
 			book.Gap(e.From, e.To)
 		case e.Op == "bye":
-			return fmt.Errorf("bye %d: %s", e.Code, e.Reason)
+			return bye{e.Code, e.Reason, time.Duration(e.RetryMS) * time.Millisecond}
 		case e.Op == "error":
 			return fmt.Errorf("error: %s", text)
 		case e.SpecVersion != "":

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type node struct {
 	listen string
 	broker string
 	name   string
+	binary string // what it runs
 	cmd    *exec.Cmd
 	log    *os.File
 	wait   sync.WaitGroup
@@ -62,11 +64,16 @@ func brokers(t *testing.T, test func(t *testing.T, url string)) {
 
 func startNode(t testing.TB, broker, name string) *node {
 	t.Helper()
+	return startNodeOf(t, binary, broker, name)
+}
+
+func startNodeOf(t testing.TB, binary, broker, name string) *node {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, listen: l.Addr().String(), broker: broker, name: name}
+	n := &node{t: t, listen: l.Addr().String(), broker: broker, name: name, binary: binary}
 	l.Close()
 	n.base = "http://" + n.listen
 	if n.log, err = os.CreateTemp(t.TempDir(), "gateway-*.log"); err != nil {
@@ -86,7 +93,7 @@ func startNode(t testing.TB, broker, name string) *node {
 
 func (n *node) start() {
 	n.t.Helper()
-	n.cmd = exec.Command(binary, "serve", "--listen", n.listen, "--admin-listen", os.Getenv("ADMIN"), "--broker", n.broker, "--node", n.name,
+	n.cmd = exec.Command(n.binary, "serve", "--listen", n.listen, "--admin-listen", os.Getenv("ADMIN"), "--broker", n.broker, "--node", n.name,
 		"--jwt-secret", secret, "--secret-key", secret, "--callback-allow-cidr", "127.0.0.0/8", "--log-level", "warn")
 	n.cmd.Stderr, n.cmd.Stdout = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
@@ -108,6 +115,16 @@ func (n *node) start() {
 func (n *node) kill() {
 	n.cmd.Process.Kill()
 	n.wait.Wait()
+}
+
+// end has the process shut down, and waits for it.
+func (n *node) end() {
+	n.t.Helper()
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	n.wait.Wait()
+	if code := n.cmd.ProcessState.ExitCode(); code != 0 {
+		n.t.Errorf("%s ended with status %d", n.name, code)
+	}
 }
 
 var token = sync.OnceValue(func() string {
