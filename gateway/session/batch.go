@@ -77,28 +77,18 @@ func (s *Session) send(b *batch) (more bool) {
 		b.appendControl(frame, stride, mark{reader: ofControl})
 		size += len(frame)
 	}
-	if b.room = s.room(); s.durable != nil {
-		size += s.fillRedrives(b)
-	}
 	for i := range s.readers {
 		b.scanned = append(b.scanned, s.readers[i].Offset())
 	}
-	first := s.firstReader()
-	for n := range s.readers {
-		i := n + first
-		if i >= len(s.readers) {
-			i -= len(s.readers)
-		}
-		if size < batchBytes && len(b.bufs)+stride <= batchBuffers {
-			n, again := s.fill(b, i, batchBytes-size)
-			size += n
-			more = more || again
-		} else {
-			more = true
-		}
-		if s.ending {
-			return true // the bye goes by itself
-		}
+	// What has nothing to do with the peer, such as a heartbeat, brings a session
+	// here whose line is blocked. The line is asked, but nothing is looked for that
+	// it won't take: that may be a page of the log each time.
+	resting, ending := s.blocked.Load(), s.ending
+	if !resting {
+		more = s.fillAll(b, size)
+	}
+	if s.ending && !ending {
+		return true // the bye goes by itself
 	}
 	if len(s.control) != queued {
 		return true // a gap was found: it goes before what follows it
@@ -109,7 +99,9 @@ func (s *Session) send(b *batch) (more bool) {
 	if b.sends++; b.sends%latencySample == 0 {
 		s.observeLatency(b, frames)
 	}
-	s.slow = frames < len(b.marks) || more && s.slow
+	if !resting {
+		s.slow = frames < len(b.marks) || more && s.slow
+	}
 	switch {
 	case err != nil:
 		s.goneLocked()
@@ -130,6 +122,34 @@ func (s *Session) send(b *batch) (more bool) {
 	if s.ending && len(s.control) == 0 {
 		s.conn.Finish()
 		return false
+	}
+	return more
+}
+
+// fillAll appends what is pending besides size bytes of control messages, as much
+// as a batch takes, and says whether that is not all. It stops where the session
+// ends by it.
+func (s *Session) fillAll(b *batch, size int) (more bool) {
+	stride := s.codec.Traits().Stride
+	if b.room = s.room(); s.durable != nil {
+		size += s.fillRedrives(b)
+	}
+	first := s.firstReader()
+	for n := range s.readers {
+		i := n + first
+		if i >= len(s.readers) {
+			i -= len(s.readers)
+		}
+		if size < batchBytes && len(b.bufs)+stride <= batchBuffers {
+			n, again := s.fill(b, i, batchBytes-size)
+			size += n
+			more = more || again
+		} else {
+			more = true
+		}
+		if s.ending {
+			break
+		}
 	}
 	return more
 }

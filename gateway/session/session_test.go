@@ -30,7 +30,8 @@ type peer struct {
 
 	mu     sync.Mutex
 	got    []string
-	room   int // frames that it still takes
+	room   int  // frames that it still takes
+	full   bool // it didn't take all, and nothing since
 	closed bool
 }
 
@@ -40,12 +41,16 @@ func (p *peer) Send(bufs [][]byte, stride int) (int, bool, error) {
 	if p.closed {
 		return 0, false, errors.New("closed")
 	}
+	if p.full {
+		return 0, true, nil
+	}
 	n := min(len(bufs)/stride, p.room)
 	for i := range n {
 		p.got = append(p.got, string(bufs[i*stride]))
 	}
 	p.room -= n
-	return n, n < len(bufs)/stride, nil
+	p.full = n < len(bufs)/stride
+	return n, p.full, nil
 }
 
 func (p *peer) Finish()      { p.Close() }
@@ -53,7 +58,7 @@ func (p *peer) Close() error { p.mu.Lock(); defer p.mu.Unlock(); p.closed = true
 
 func (p *peer) takes(frames int) {
 	p.mu.Lock()
-	p.room = frames
+	p.room, p.full = frames, false
 	p.mu.Unlock()
 	p.wake()
 }
@@ -285,6 +290,39 @@ func TestASlowPeerReadsOnFromTheLog(t *testing.T) {
 		slow.takes(plenty)
 		n.log.Append("a", "t", "", `"live"`)
 		slow.wants(t, strings.Join(want[1:], " ")+` "live"`)
+	})
+}
+
+// Whoever takes nothing costs nothing but its place: neither heartbeats nor what
+// it asks have the log read for it.
+func TestAPeerThatTakesNothingHasNothingRead(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newNode(t, session.Options{Feeds: feed.Options{RingEvents: 4}, WriteTimeout: time.Hour})
+		deaf, p := n.attach(t, asks{channels: "a"}, 2)
+		for i := range 600 {
+			n.log.Append("a", "t", "", fmt.Sprint(i))
+			synctest.Wait()
+		}
+		p.wants(t, "hello:a@e1-0:false 0")
+		before := n.log.Reads()
+		for range 8 {
+			time.Sleep(25 * time.Second)
+			deaf.Say(wire.Control{Op: wire.OpOK})
+			n.log.Append("a", "t", "", `"live"`)
+			synctest.Wait()
+		}
+		if reads := n.log.Reads() - before; reads > 0 {
+			t.Errorf("the log was read %d times for a peer that takes nothing", reads)
+		}
+		p.takes(plenty)
+		want := strings.Repeat("ok ", 8)
+		for i := range 599 {
+			want += fmt.Sprint(i+1, " ")
+		}
+		got := strings.ReplaceAll(p.told(t), "beat: ", "")
+		if want += strings.TrimSpace(strings.Repeat(`"live" `, 8)); got != want {
+			t.Errorf("once it reads again it got %.80q… of %d bytes, want %d", got, len(got), len(want))
+		}
 	})
 }
 
