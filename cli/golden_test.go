@@ -26,7 +26,9 @@ func canned(t *testing.T) (url string, asked *[]string) {
 	t.Helper()
 	const sub = `{"name":"crm-42","channels":["acct-42","news"],"types":["email.*"],"window":256,"cursor":"acct-42@k3f9zq-7","callback":{"url":"https://crm.example.com/longline"},"status":{"state":"live","consumer":"worker-1","node":"n1","transport":"websocket","lag":{"events":120,"seconds":14},"dead":1,"callback":{"breaker":"closed"}}}`
 	const quiet = `{"name":"crm-43","channels":["acct-43"],"cursor":"acct-43@p2-0","status":{"state":"offline","lag":{"events":0,"seconds":0},"dead":0}}`
+	const shared = `{"name":"crm-44","channels":["acct-44"],"group":{"partitions":2},"cursor":"acct-44@p2-5","status":{"state":"live","lag":{"events":4,"seconds":3},"dead":0,"members":[{"consumer":"worker-1","node":"n1","transport":"websocket","partitions":[0,1],"since":"2026-11-24T12:00:00Z"},{"consumer":"worker-2","node":"n2","transport":"pull","partitions":[],"since":"2026-11-24T12:00:01Z"}],"partitions":[{"partition":0,"consumer":"worker-1","cursor":"acct-44@p2-5","lag":{"events":4,"seconds":3}},{"partition":1,"consumer":"worker-1","cursor":"acct-44@p2-9","lag":{"events":0,"seconds":0}}]}}`
 	answers := map[string]string{
+		"GET /v1/subscriptions/crm-44":                shared,
 		"GET /v1/subscriptions":                       `{"subscriptions":[` + sub + `,` + quiet + `]}`,
 		"GET /v1/subscriptions/crm-42":                sub,
 		"PUT /v1/subscriptions/crm-42":                sub,
@@ -81,7 +83,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 	url, asked := canned(t)
 	var got strings.Builder
 	for _, line := range []string{
-		"sub list", "sub list --prefix crm- --state live --label customer=42", "sub get crm-42",
+		"sub list", "sub list --prefix crm- --state live --label customer=42", "sub get crm-42", "sub get crm-44",
 		"sub put crm-42 --channel acct-42 --window 256", `sub patch crm-42 {"window":256}`, "sub delete crm-42",
 		"sub seek crm-42 earliest", "sub pause crm-42", "sub resume crm-42", "sub test crm-42", "sub rotate-secret crm-42",
 		"sub attempts crm-42 --status 503", "sub trace crm-42 --id e9", "sub resend crm-42 acct-42@k3f9zq-7 acct-42@k3f9zq-8",

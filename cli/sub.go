@@ -63,10 +63,39 @@ func describeSubscription(env *environment, f fields) error {
 	if breaker := f.at("status.callback.breaker"); breaker != "" {
 		callback += " (breaker " + breaker + ")"
 	}
-	return facts(env, "name", f.at("name"), "state", stateOf(f), "channels", f.at("channels"), "types", f.at("types"), "filter", f.at("filter"),
+	if err := facts(env, "name", f.at("name"), "state", stateOf(f), "channels", f.at("channels"), "types", f.at("types"), "filter", f.at("filter"),
 		"cursor", f.at("cursor"), "behind", behindOf(f), "window", f.at("window"), "partitions", f.at("group.partitions"),
 		"callback", callback, "last error", f.at("status.callback.last_error"), "secret", f.at("secret"),
-		"dead letters", f.at("status.dead"), "description", f.at("description"), "labels", f.at("labels"))
+		"dead letters", f.at("status.dead"), "description", f.at("description"), "labels", f.at("labels")); err != nil {
+		return err
+	}
+	return describeGroup(env, f)
+}
+
+// describeGroup prints who shares a subscription, and how far each partition is.
+func describeGroup(env *environment, f fields) error {
+	status, _ := f["status"].(map[string]any)
+	for _, list := range []struct {
+		name    string
+		columns []column
+	}{
+		{"members", []column{field("MEMBER", "consumer"), field("BY", "transport"), field("NODE", "node"), field("PARTITIONS", "partitions"), field("SINCE", "since")}},
+		{"partitions", []column{field("PARTITION", "partition"), field("MEMBER", "consumer"), field("CURSOR", "cursor"), {"BEHIND", behindIn("lag")}}},
+	} {
+		all, _ := status[list.name].([]any)
+		if len(all) == 0 {
+			continue
+		}
+		rows := make([]json.RawMessage, len(all))
+		for i := range all {
+			rows[i], _ = json.Marshal(all[i]) // it was JSON a moment ago
+		}
+		fmt.Fprintln(env.stdout)
+		if err := table(env, list.columns, rows, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stateOf says how a subscription is and who has it.
@@ -78,12 +107,18 @@ func stateOf(f fields) string {
 	return state
 }
 
-func behindOf(f fields) string {
-	events, seconds := f.at("status.lag.events"), f.at("status.lag.seconds")
-	if events == "" || events == "0" {
-		return events
+// behindOf says how far a subscription is behind.
+func behindOf(f fields) string { return behindIn("status.lag")(f) }
+
+// behindIn says how far behind the lag at a path is.
+func behindIn(path string) func(f fields) string {
+	return func(f fields) string {
+		events, seconds := f.at(path+".events"), f.at(path+".seconds")
+		if events == "" || events == "0" {
+			return events
+		}
+		return events + " events, " + seconds + " s"
 	}
-	return events + " events, " + seconds + " s"
 }
 
 type subListCmd struct {

@@ -168,7 +168,7 @@ func (d *Definition) fill() {
 		d.Start = "latest"
 	}
 	if d.Callback != nil {
-		if d.Group != nil {
+		if d.Group != nil && d.Callback.Order == "" {
 			d.Callback.Order = ByKey // what a group keeps, whoever delivers
 		}
 		d.Callback.fill()
@@ -263,6 +263,9 @@ func (d *Definition) check() error {
 		if err := d.Group.check(); err != nil {
 			return err
 		}
+		if d.Callback != nil && d.Callback.Order == ByChannel {
+			return errors.New("callback.order is \"channel\", but a group keeps the order of each key and no other; want \"key\", or none, which is that")
+		}
 		if d.Callback != nil && d.Callback.Mode == Always {
 			return errors.New("group and callback.mode \"always\" exclude each other: nobody can attach where the callback is always called")
 		}
@@ -308,6 +311,11 @@ func (d Definition) Patch(patch []byte) (Definition, error) {
 	}
 	if d.Window == d.defaultWindow() {
 		d.Window = 0 // it goes on following the callback, unless the patch names it
+	}
+	if cb := d.Callback; cb != nil && d.Group == nil && cb.Order == ByChannel {
+		c := *cb
+		c.Order = "" // likewise, of whether there is a group
+		d.Callback = &c
 	}
 	var doc any
 	text, err := json.Marshal(d)

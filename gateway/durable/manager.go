@@ -662,7 +662,7 @@ func (k *Manager) receive(m Message) {
 		k.freed(m.Name)
 		return
 	case OpAck:
-		k.running.Go(func() { k.answerAck(m) })
+		k.running.Go(func() { k.o.Guard.Do("aside", func() { k.answer(m) }) })
 		return
 	case OpAnswer:
 		k.answered(m)

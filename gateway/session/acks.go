@@ -209,6 +209,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 		return wire.BadRequest("reject is for durable sessions; this one is ephemeral")
 	}
 	ownership, letter := d.ownership, d.redriven(c)
+	lost := d.group != nil && d.group.lost(c)
 	var at event.Cursor
 	var reader *cursor.Reader
 	if i := d.trackOf(c); i >= 0 && i < len(s.readers) {
@@ -220,6 +221,8 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	}
 	s.mu.Unlock()
 	switch {
+	case lost:
+		return wire.Conflict("reject: %s is of a partition that moved to another consumer", c)
 	case ownership == nil || reader == nil:
 		return wire.Unavailable(time.Second, "the subscription is not attached at present")
 	case letter == nil && at.Offset == 0:

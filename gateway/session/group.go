@@ -45,6 +45,11 @@ type movedAway struct {
 	partition int
 }
 
+// lost tells whether an event was out when its partition moved away.
+func (g *group) lost(c event.Cursor) bool {
+	return slices.ContainsFunc(g.moved, func(e movedAway) bool { return e.at == c })
+}
+
 // part is a partition as its manager knows it: its owner is the session.
 type part struct {
 	s         *Session
@@ -61,6 +66,7 @@ type part struct {
 var (
 	_ durable.Member    = (*member)(nil)
 	_ durable.Acker     = (*member)(nil)
+	_ durable.Settler   = (*member)(nil)
 	_ durable.Holder    = (*part)(nil)
 	_ durable.Deliverer = (*part)(nil)
 )
@@ -584,7 +590,7 @@ func (s *Session) ackGroupLocked(p event.Position, partition int) error {
 // somebody else's by now.
 func (s *Session) checkAckLocked(c event.Cursor, partition int) error {
 	d := s.durable
-	if slices.ContainsFunc(d.group.moved, func(e movedAway) bool { return e.at == c }) || partition != AllPartitions && d.group.parts[partition] == nil {
+	if d.group.lost(c) || partition != AllPartitions && d.group.parts[partition] == nil {
 		return wire.Conflict("ack: %s is of a partition that moved to another consumer; nothing was acknowledged", c)
 	}
 	for i := range d.channels {

@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -20,7 +21,7 @@ type Acker interface {
 	AckAside(p event.Position, partition int) ([]broker.Move, error)
 }
 
-// answerWait is how long another node may take to acknowledge.
+// answerWait is how long another node may take to answer.
 const answerWait = 2 * time.Second
 
 // AckGroup acknowledges for a member's connection, on whatever node that is: what
@@ -31,8 +32,13 @@ func (k *Manager) AckGroup(ctx context.Context, s State, to event.Position, part
 	if m == nil {
 		return broker.ErrFenced
 	}
-	question := Message{Op: OpAck, Name: s.Name, Connection: connection, Position: to.String(), Partition: partition, From: k.Node()}
-	if m.Node == question.From {
+	return k.ask(ctx, m.Node, Message{Op: OpAck, Name: s.Name, Connection: connection, Position: to.String(), Partition: partition})
+}
+
+// ask has a member's node acknowledge, this one or another, and returns what came
+// of it.
+func (k *Manager) ask(ctx context.Context, node string, question Message) error {
+	if question.From = k.Node(); node == question.From {
 		return k.ackHere(ctx, question)
 	}
 	question.Ref = rand.Text()
@@ -45,14 +51,14 @@ func (k *Manager) AckGroup(ctx context.Context, s State, to event.Position, part
 		delete(k.asked, question.Ref)
 		k.mu.Unlock()
 	}()
-	k.send(ctx, m.Node, question)
+	k.send(ctx, node, question)
 	timer := time.NewTimer(answerWait)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-		return wire.Unavailable(time.Second, "the node of connection %.80q doesn't answer", connection)
+		return wire.Unavailable(time.Second, "the node of connection %.80q doesn't answer", question.Connection)
 	case a := <-answer:
 		if a.Reason == "" {
 			return nil
@@ -77,11 +83,11 @@ func (k *Manager) ackHere(ctx context.Context, m Message) error {
 		}
 	}
 	k.mu.Unlock()
-	acker, ok := member.(Acker)
+	a, ok := member.(Acker)
 	if !ok {
 		return broker.ErrFenced
 	}
-	moves, err := acker.AckAside(p, m.Partition)
+	moves, err := a.AckAside(p, m.Partition)
 	if err != nil || len(moves) == 0 {
 		return err
 	}
@@ -95,14 +101,14 @@ func (k *Manager) ackHere(ctx context.Context, m Message) error {
 	return err
 }
 
-// answerAck acknowledges for a connection of this node and tells who asked.
-func (k *Manager) answerAck(m Message) {
+// answer acknowledges for a connection of this node and tells who asked.
+func (k *Manager) answer(m Message) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
 	defer cancel()
 	answer := Message{Op: OpAnswer, Ref: m.Ref}
 	if err := k.ackHere(ctx, m); err != nil {
 		e := wire.From(err)
-		if err == broker.ErrFenced {
+		if errors.Is(err, broker.ErrFenced) {
 			e = wire.From(wire.Conflict("connection %.80q is no member of subscription %q any longer", m.Connection, m.Name))
 		}
 		answer.Failed, answer.Reason = e.Code, e.Detail
