@@ -2,10 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/longline-push/longline/broker/embedded"
 )
 
 // TestBackupIsStartedAnew: what was published is there in a gateway that is
@@ -20,7 +23,7 @@ func TestBackupIsStartedAnew(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "copy")
 	mustRun(t, "backup", dir)
 	mustRun(t, "publish", "c", "--type", "t", "--id", "after")
-	for _, want := range []string{`"format":1`, `"restored":true`} {
+	for _, want := range []string{fmt.Sprintf(`"format":%d`, embedded.Format), `"restored":true`} {
 		if got := mustRun(t, "check", dir); !strings.Contains(got, want) {
 			t.Errorf("check printed %s, want %s", got, want)
 		}
