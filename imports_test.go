@@ -44,7 +44,7 @@ var imports = map[string]string{
 	"gateway/conn":                "",
 	"gateway/console":             "",
 	"gateway/cursor":              "broker event gateway/expr gateway/feed gateway/wire",
-	"gateway/durable":             "broker event gateway/cursor gateway/expr gateway/guard gateway/shape gateway/webhook gateway/wire",
+	"gateway/durable":             "broker event gateway/access gateway/cursor gateway/expr gateway/guard gateway/shape gateway/webhook gateway/wire",
 	"gateway/durable/durabletest": "broker/embedded gateway/durable",
 	"gateway/expr":                "",
 	"gateway/feed":                "broker event gateway/guard gateway/wire",

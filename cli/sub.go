@@ -23,6 +23,7 @@ type subCmd struct {
 	Attempts     subAttemptsCmd     `cmd:"" help:"List what its callback was sent, the newest first."`
 	Trace        subTraceCmd        `cmd:"" help:"Print what became of an event."`
 	Resend       subResendCmd       `cmd:"" help:"Deliver single events again."`
+	Replay       subReplayCmd       `cmd:"" help:"Deliver a range of its events again, and print how that goes on."`
 	Dead         subDeadCmd         `cmd:"" help:"Dead letters: list or remove them."`
 	Redrive      subRedriveCmd      `cmd:"" help:"Deliver dead letters again."`
 }

@@ -120,7 +120,7 @@ func (s *Subscription) serveCallback(w http.ResponseWriter, r *http.Request) {
 	if n, err := strconv.Atoi(r.Header.Get("longline-attempt")); err == nil && n > 1 {
 		again = true // our answer may have been lost
 	}
-	rejected, refusal, err := s.process(r.Context(), events, again)
+	rejected, refusal, err := s.process(r.Context(), events, again, r.Header.Get("longline-replay") != "")
 	switch {
 	case err != nil:
 		// What went wrong is for our log, not for theirs.
@@ -152,7 +152,7 @@ func parseCallback(contentType string, body []byte) (events []Event, batch bool,
 }
 
 // process has the events handled and waits for it.
-func (s *Subscription) process(ctx context.Context, events []Event, again bool) (rejected []string, refusal, err error) {
+func (s *Subscription) process(ctx context.Context, events []Event, again, replay bool) (rejected []string, refusal, err error) {
 	verdicts := make([]chan verdict, len(events))
 	for i, e := range events {
 		verdicts[i] = make(chan verdict, 1)
@@ -160,7 +160,7 @@ func (s *Subscription) process(ctx context.Context, events []Event, again bool) 
 			verdicts[i] <- verdict{handled: true}
 			continue
 		}
-		s.dispatcher.addCall(e, again, verdicts[i])
+		s.dispatcher.addCall(e, again, replay, verdicts[i])
 	}
 	for i, e := range events {
 		select {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,5 +196,25 @@ func TestCallbackWithoutSecrets(t *testing.T) {
 	defer server.Close()
 	if status, _ := callback(t, server.URL, nil, testEvent(1, "")); status != 401 {
 		t.Errorf("got %d, want 401", status)
+	}
+}
+
+// A handler learns from a callback, as from a connection, that the event is one
+// that somebody asked for once more.
+func TestCallbackOfAReplay(t *testing.T) {
+	var replay atomic.Bool
+	server := newCallbackSubscription(t, SubscriptionOptions{Handler: func(ctx context.Context, _ Event) error {
+		replay.Store(DeliveryOf(ctx).Replay)
+		return nil
+	}})
+	for n, want := range []bool{false, true} {
+		status, _ := callback(t, server.URL, func(h http.Header) {
+			if want {
+				h.Set("longline-replay", "crm-42")
+			}
+		}, testEvent(n+1, ""))
+		if status != 204 || replay.Load() != want {
+			t.Errorf("got %d, replay %v; want 204, %v", status, replay.Load(), want)
+		}
 	}
 }

@@ -111,7 +111,7 @@ func (d *dispatcher) addLive(e Event, en *entry, again bool, from origin) {
 
 // addCall takes an event from a callback; verdicts gets what became of it.
 // There must be room in it.
-func (d *dispatcher) addCall(e Event, again bool, verdicts chan<- verdict) {
+func (d *dispatcher) addCall(e Event, again, replay bool, verdicts chan<- verdict) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if rest := d.health.pause(time.Now()); rest > 0 {
@@ -119,7 +119,7 @@ func (d *dispatcher) addCall(e Event, again bool, verdicts chan<- verdict) {
 		verdicts <- verdict{failed: RetryAfter(errPausing, rest)}
 		return
 	}
-	j, p := d.admitLocked(e, again, origin{transport: Callback})
+	j, p := d.admitLocked(e, again, origin{transport: Callback, replay: replay})
 	switch {
 	case p.handled:
 		verdicts <- verdict{handled: true}

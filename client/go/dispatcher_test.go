@@ -337,12 +337,12 @@ func TestAnnouncedRedeliveryIsHandledOnce(t *testing.T) {
 		feed(d, testEvent(1, ""))
 		synctest.Wait()
 		verdicts := make(chan verdict, 1)
-		d.addCall(testEvent(1, ""), true, verdicts)
+		d.addCall(testEvent(1, ""), true, false, verdicts)
 		if v := <-verdicts; !v.handled {
 			t.Errorf("got %+v, want handled", v)
 		}
 		wantEqual(t, "announced as possibly coming twice", r.got(), []string{"1"})
-		d.addCall(testEvent(1, ""), false, verdicts)
+		d.addCall(testEvent(1, ""), false, false, verdicts)
 		<-verdicts
 		wantEqual(t, "a replay, which nobody announces so", r.got(), []string{"1", "1"})
 	})
@@ -380,7 +380,7 @@ func TestCallbackFailuresAreTheGatewaysToRetry(t *testing.T) {
 		d := newTestDispatcher(SubscriptionOptions{Retry: Retry{Attempts: 2}}, r.handle)
 		for range 5 {
 			verdicts := make(chan verdict, 1)
-			d.addCall(testEvent(1, ""), false, verdicts)
+			d.addCall(testEvent(1, ""), false, false, verdicts)
 			if v := <-verdicts; !errors.Is(v.failed, errBroken) {
 				t.Fatalf("got %+v, want the failure", v)
 			}

@@ -11,7 +11,7 @@ import (
 // Run connects, and again whenever the connection is lost, and hands events
 // to the handler. It returns nil when ctx has ended: then no new events are
 // handled, those in progress get Grace to end, and what is done is
-// acknowledged. It returns an error only if trying again is no use:
+// acknowledged. A replay that is complete ends it too. It returns an error only if trying again is no use:
 // ErrForbidden, ErrNotFound, ErrTakenOver and the like; with FailFast, if the
 // first attempt to connect failed; or ErrTimeout if a handler went on for
 // another Grace after its context had ended, and was left behind.
@@ -155,6 +155,8 @@ func (s *Subscription) keep(ctx context.Context, r *drainer) error {
 			if malformed++; malformed >= maxMalformed {
 				return err
 			}
+		case errors.As(err, &e) && e.Status == closeComplete:
+			return nil
 		case isFinal(err):
 			return err
 		}

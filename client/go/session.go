@@ -366,6 +366,9 @@ func (s *session) refused(f frame) error {
 // subscription whose cursor somebody moved.
 const closeRestart = 1012
 
+// closeComplete is the close code of a replay that has come to its end.
+const closeComplete = 1000
+
 func byeError(c control) *Error {
 	var code int
 	_ = json.Unmarshal(c.Code, &code) // not a number: 0

@@ -59,10 +59,22 @@ func Read(g *auth.Grant, channel string) error {
 	return nil
 }
 
-// Name asks whether g may use a durable subscription of that name. Once its
-// channels are known, Subscription is to be asked.
+// ReplayMark stands between the name of a subscription and the rest of that of
+// its replays. No other name has it.
+const ReplayMark = "~r-"
+
+// Base is the subscription that a name is about: of a replay, the one whose
+// events it delivers again.
+func Base(name string) string {
+	of, _, _ := strings.Cut(name, ReplayMark)
+	return of
+}
+
+// Name asks whether g may use a durable subscription of that name; a replay is
+// used by whoever may use what it replays. Once its channels are known,
+// Subscription is to be asked.
 func Name(g *auth.Grant, name string) error {
-	if !g.MaySubscription(name) {
+	if !g.MaySubscription(Base(name)) {
 		return wire.Forbidden("token may not use subscription %.128q", name)
 	}
 	return nil

@@ -71,7 +71,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Second)
 		return
 	}
-	filter, err := p.d.o.Filters.Get(def.Selection())
+	filter, err := p.d.o.Filters.Get(h.State.Selection())
 	if err != nil { // it was checked when it was defined
 		p.d.o.Logger.Error("compile a callback's filter", "subscription", p.name, "error", err)
 		h.Release(nil, time.Minute)
@@ -93,9 +93,13 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Minute)
 		return
 	}
+	again := ""
+	if replay := h.State.Replay; replay != nil {
+		again = replay.Of
+	}
 	worker, err := p.d.o.Engine.Deliver(Subscription{
 		Name: p.name, Position: position, Window: def.Window,
-		Target: Target{URL: cb.URL, Headers: private.Headers, Secrets: private.Secrets, Shape: form, Auth: private.Auth},
+		Target: Target{URL: cb.URL, Headers: private.Headers, Secrets: private.Secrets, Shape: form, Auth: private.Auth, Replay: again},
 		Rate:   cb.Rate, ByKey: cb.Order == durable.ByKey, Concurrency: cb.Concurrency,
 		MaxEvents: cb.Batch.MaxEvents, MaxWait: time.Duration(cb.Batch.MaxWait), Timeout: time.Duration(cb.Timeout),
 	}, p.source, p, p.end)

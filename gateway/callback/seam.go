@@ -142,4 +142,5 @@ type Attempt struct {
 	URL       string    `json:"url,omitempty"`
 	Cursors   []string  `json:"cursors,omitempty"` // of the events
 	IDs       []string  `json:"ids,omitempty"`     // likewise
+	Replay    string    `json:"replay,omitempty"`  // the replay that it was part of
 }

@@ -171,7 +171,11 @@ func (w *Worker) note(u *unit, a *answer) {
 	for i, it := range u.items {
 		t.Cursors[i], t.IDs[i] = it.ev.Cursor.String(), it.ev.ID
 	}
-	w.e.opt.History.add(w.sub.Name, t)
+	name := w.sub.Name
+	if w.sub.Replay != "" { // where it is found when the replay is gone
+		name, t.Replay = w.sub.Replay, w.sub.Name
+	}
+	w.e.opt.History.add(name, t)
 }
 
 func (w *Worker) landedLocked() {

@@ -23,6 +23,7 @@ type Target struct {
 	Secrets []webhook.Secret  // the newest first
 	Shape   *shape.Shape      // nil: a CloudEvent by POST
 	Auth    *shape.Auth       // nil: none
+	Replay  string            // the subscription whose events come again; "": none do
 }
 
 // receiver is a Target made ready. It is static.
@@ -45,6 +46,9 @@ func (e *Engine) receiver(t *Target) (*receiver, error) {
 	to := &receiver{url: u, text: u.String(), hides: hiding(t), headers: make(http.Header, len(t.Headers)+1), secrets: t.Secrets, shape: t.Shape, via: e.via}
 	for name, value := range t.Headers {
 		to.headers.Set(name, value)
+	}
+	if t.Replay != "" {
+		to.headers.Set("Longline-Replay", t.Replay)
 	}
 	if t.Auth == nil {
 		return to, nil

@@ -18,6 +18,7 @@ import (
 type Selection struct {
 	Types  string // comma list of patterns; "": all types
 	Filter string // an expression over event (see package expr); "": all events
+	Until  string // a position: of a channel that it names, no event beyond; "": no end
 }
 
 // Filter says which events a subscriber gets. It is compiled once and shared by
@@ -27,6 +28,7 @@ type Filter struct {
 	selection Selection
 	patterns  []event.Pattern // none: all types
 	where     *expr.Filter    // nil: no expression
+	until     event.Position  // for readers, who know where it is in their logs
 	filters   *Filters
 
 	mu    sync.RWMutex
@@ -40,7 +42,7 @@ type Filter struct {
 // maxKnown bounds what a filter remembers; a channel has few types.
 const maxKnown = 256
 
-// Match tells whether an event is taken. An expression is evaluated once for
+// Match tells whether an event is taken, but for where the selection ends. An expression is evaluated once for
 // all readers that are told of the event at about the same time; where it errs,
 // the event is not taken.
 func (f *Filter) Match(item *feed.Item) bool {
@@ -132,6 +134,9 @@ func (fs *Filters) Get(s Selection) (*Filter, error) {
 			return nil, wire.BadRequest("filter: %v", err)
 		}
 		fresh.said = new([64]atomic.Uint64)
+	}
+	if fresh.until, err = event.ParsePosition(s.Until); err != nil {
+		return nil, wire.BadRequest("until: %v", err)
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

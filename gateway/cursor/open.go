@@ -24,6 +24,9 @@ func Open(ctx context.Context, feeds *feed.Feeds, channel string, filter *Filter
 	}
 	r := Reader{feed: f, filter: filter}
 	m, err := r.place(ctx, since, times)
+	if err == nil {
+		err = r.endAt(ctx)
+	}
 	if err != nil {
 		f.Release()
 		return Reader{}, nil, err
@@ -60,6 +63,29 @@ func (r *Reader) place(ctx context.Context, since Since, times Times) (*Move, er
 	}
 	r.epoch, r.offset = state.Epoch, min(max(at, max(state.First, 1)-1), state.Head)
 	return nil, nil
+}
+
+// endAt gives the reader the end that its filter has for the channel. An epoch
+// that the node doesn't know may be newer than what it knows, so the log is asked.
+func (r *Reader) endAt(ctx context.Context) error {
+	if r.filter == nil {
+		return nil
+	}
+	end, ok := r.filter.until.Of(r.Channel())
+	if !ok {
+		return nil
+	}
+	state := r.feed.State()
+	offset, place := state.Locate(end.Epoch, end.Offset)
+	if place != broker.Here {
+		var err error
+		if state, err = r.feed.Fresh(ctx); err != nil {
+			return err
+		}
+		offset, _ = state.Locate(end.Epoch, end.Offset)
+	}
+	r.end = &event.Cursor{Channel: end.Channel, Epoch: state.Epoch, Offset: offset}
+	return nil
 }
 
 // Ahead returns the cursor of the n-th event after the reader's position that

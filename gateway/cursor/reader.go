@@ -25,12 +25,13 @@ import (
 type Reader struct {
 	feed   *feed.Feed
 	filter *Filter
-	part   int // of those of a group, which the reader is kept to
-	of     int // how many there are; 0: it takes all
+	part   int32 // of those of a group, which the reader is kept to
+	of     int32 // how many there are; 0: it takes all
 	epoch  string
-	offset uint64     // everything up to here was handed over or left out
-	page   *feed.Page // of the log, while behind the ring
-	asked  *Question  // of the log, or nil
+	offset uint64        // everything up to here was handed over or left out
+	end    *event.Cursor // what lies beyond is left out; nil: nothing is. Never written to
+	page   *feed.Page    // of the log, while behind the ring
+	asked  *Question     // of the log, or nil
 	// followed: it has been at the head, so that being behind now is lagging.
 	followed bool
 }
@@ -89,14 +90,25 @@ func (r *Reader) Behind() uint64 {
 	return state.Head - min(offset, state.Head)
 }
 
-// Match tells whether the reader takes an event: its filter does, and it is of
-// the partition that the reader is kept to.
+// Match tells whether the reader takes an event: its filter does, it is of the
+// partition that the reader is kept to, and not beyond the reader's end.
 func (r *Reader) Match(item *feed.Item) bool {
-	return (r.of == 0 || item.Partition(r.of) == r.part) && r.filter.Match(item)
+	return (r.of == 0 || item.Partition(int(r.of)) == int(r.part)) && (r.end == nil || item.Offset <= r.end.Offset) && r.filter.Match(item)
 }
 
 // Keep keeps the reader to one partition of a group that has so many.
-func (r *Reader) Keep(partition, of int) { r.part, r.of = partition, of }
+func (r *Reader) Keep(partition, of int) { r.part, r.of = int32(partition), int32(of) }
+
+// bound says where the reader's end is in the log that the reader is in, whose
+// state is given: where the log was forked before it, and where another log took
+// the place of the whole, what is there now lies beyond it.
+func (r *Reader) bound(state broker.State) {
+	if r.end == nil || r.end.Epoch == state.Epoch || state.Epoch != r.epoch {
+		return
+	}
+	offset, _ := state.Locate(r.end.Epoch, r.end.Offset)
+	r.end = &event.Cursor{Channel: r.end.Channel, Epoch: state.Epoch, Offset: offset}
+}
 
 // Advance moves the reader forward to an offset: what lies before it was
 // handed over or left out.
@@ -152,6 +164,7 @@ func (r *Reader) Next(into *[]*feed.Item, events, bytes int) Step {
 		return Step{Behind: true, Head: view.State.Head}
 	}
 	r.followed = true
+	r.bound(view.State)
 	if len(items) == 0 {
 		if view.Corrupt > 0 {
 			return Step{Move: r.pass(r.offset+view.Corrupt, wire.GapCorrupt)}
@@ -194,6 +207,7 @@ func (r *Reader) relocate(state broker.State) *Move {
 		return nil
 	}
 	r.epoch, r.offset, r.page = state.Epoch, offset, nil
+	r.bound(state)
 	return &Move{From: from, To: r.Cursor(), Reason: reason, Forks: state.Forks}
 }
 
@@ -253,6 +267,7 @@ func (r *Reader) Settle(q *Question, page *feed.Page) *Move {
 	case page.State.Epoch != r.epoch || page.State.Head < r.offset:
 		return r.relocate(page.State)
 	}
+	r.bound(page.State)
 	next := page.Next(r.offset)
 	if len(page.Items) == 0 {
 		// A live-only channel's log is empty: what there is is in the ring.

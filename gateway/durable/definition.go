@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
-	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/expr"
 	"github.com/longline-push/longline/gateway/shape"
 )
@@ -281,10 +280,9 @@ func (d *Definition) check() error {
 	return nil
 }
 
-// Selection is which events of the channels the subscription is about.
-func (d *Definition) Selection() cursor.Selection {
-	return cursor.Selection{Types: strings.Join(d.Types, ","), Filter: d.Filter}
-}
+// Check returns the first thing that is wrong, named as in the JSON. Errors are
+// for the user.
+func (d *Definition) Check() error { return d.check() }
 
 // CheckName returns nil if name can be a subscription's.
 func CheckName(name string) error {

@@ -393,6 +393,9 @@ func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 			k.o.Tell("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
 		}
 		k.freed(d.h.Name)
+		if d.h.State.Replay != nil {
+			k.replayMoved(d.h.Name)
+		}
 	}
 	return err
 }

@@ -421,6 +421,9 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 		return nil, ErrSuspended
 	}
 	h.stored = true
+	if s.Replay != nil {
+		k.replayMoved(s.Name) // whoever had it may have died before that was seen to
+	}
 	return h, nil
 }
 
@@ -430,6 +433,9 @@ func (k *Manager) Store(ctx context.Context, s State, c Change) error {
 	if c.Delete {
 		if err := k.o.Broker.Delete(ctx, s.Name, s.Version); err != nil && !errors.Is(err, broker.ErrNotFound) {
 			return err
+		}
+		if s.Replay == nil {
+			k.dropReplays(ctx, s.Name)
 		}
 	} else {
 		record, err := json.Marshal(c.Record)
@@ -517,6 +523,11 @@ func (k *Manager) Ack(ctx context.Context, s State, said, to event.Position, con
 	}
 	if s.Owner != nil {
 		k.send(ctx, s.Owner.Node, Message{Op: OpAcked, Name: s.Name, Generation: s.Generation, Position: said.String()})
+	}
+	if s.reaches(to) {
+		if err := k.endReplay(ctx, s.Name); err != nil && !errors.Is(err, ErrNotDue) && !errors.Is(err, broker.ErrNotFound) {
+			k.o.Logger.Debug("end a replay", "subscription", s.Name, "error", err)
+		}
 	}
 	return nil
 }

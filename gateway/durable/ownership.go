@@ -105,6 +105,11 @@ func (k *Manager) flush(ctx context.Context) {
 		for _, i := range fenced {
 			k.running.Go(owners[i].reload)
 		}
+		for i, h := range owners[:n] {
+			if h.State.reaches(moves[i].Position) {
+				k.replayMoved(h.Name)
+			}
+		}
 		moves, owners = moves[n:], owners[n:]
 	}
 }
@@ -136,6 +141,9 @@ func (h *Ownership) Commit(ctx context.Context, to event.Position) error {
 	fenced, err := h.k.o.Broker.Advance(ctx, h.moves(to))
 	if err == nil && len(fenced) > 0 {
 		return broker.ErrFenced
+	}
+	if err == nil && h.State.reaches(to) {
+		h.k.replayMoved(h.Name)
 	}
 	return err
 }

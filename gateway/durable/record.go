@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/gateway/cursor"
 )
 
 // Kind says by what an owner moves the cursor.
@@ -33,7 +35,9 @@ type Owner struct {
 // but its position and generation.
 type Record struct {
 	Definition Definition `json:"definition"`
-	Creator    string     `json:"creator"` // the sub whose token created it
+	// Replay makes it one that delivers a range of another's events again.
+	Replay  *Replay `json:"replay,omitempty"`
+	Creator string  `json:"creator"` // the sub whose token created it
 	// CreatorIssued is when that token was issued, in Unix seconds: 0 where it
 	// didn't say.
 	CreatorIssued int64     `json:"creator_issued,omitempty"`
@@ -90,6 +94,15 @@ func Decode(s broker.Subscription) (State, error) {
 		return state, fmt.Errorf("decode subscription %s: %w", s.Name, err)
 	}
 	return state, nil
+}
+
+// Selection is which events of its channels the subscription is about.
+func (r *Record) Selection() cursor.Selection {
+	s := cursor.Selection{Types: strings.Join(r.Definition.Types, ","), Filter: r.Definition.Filter}
+	if r.Replay != nil {
+		s.Until = r.Replay.To
+	}
+	return s
 }
 
 // held tells whether somebody has the right to deliver.

@@ -97,7 +97,7 @@ func (l *lease) acquire(ctx context.Context) error {
 		l.mu.Lock()
 		s.ownership, l.whole, l.shares = h, h, []*share{s}
 		l.mu.Unlock()
-		if err := l.open(ctx, h.State.Definition); err != nil {
+		if err := l.open(ctx, &h.State.Record); err != nil {
 			return err
 		}
 		at, given, err := l.begin(ctx, h, 0, 0)
@@ -115,12 +115,12 @@ func (l *lease) acquire(ctx context.Context) error {
 }
 
 // open opens the subscription's channels.
-func (l *lease) open(ctx context.Context, def durable.Definition) error {
-	filter, err := l.p.o.Hub.Filters().Get(def.Selection())
+func (l *lease) open(ctx context.Context, of *durable.Record) error {
+	filter, err := l.p.o.Hub.Filters().Get(of.Selection())
 	if err != nil {
 		return err
 	}
-	for _, channel := range def.Channels {
+	for _, channel := range of.Definition.Channels {
 		r, _, err := cursor.Open(ctx, l.p.o.Hub.Feeds(), channel, filter, cursor.Since{}, nil)
 		if err != nil {
 			return err

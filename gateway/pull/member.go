@@ -58,7 +58,7 @@ func (l *lease) join(ctx context.Context) error {
 	l.mu.Lock()
 	l.membership, l.whole = m, m.Group
 	l.mu.Unlock()
-	if err := l.open(ctx, m.Group.State.Definition); err != nil {
+	if err := l.open(ctx, &m.Group.State.Record); err != nil {
 		return err
 	}
 	l.mu.Lock()

@@ -109,6 +109,11 @@ func (p *Puller) ServePull(w http.ResponseWriter, r *http.Request, g *auth.Grant
 		if err := p.ack(r.Context(), g, state, q); err != nil {
 			return err
 		}
+		if state.Replay != nil { // it may have ended by that
+			if _, err := p.o.Hub.Subscription(r.Context(), g, q.name); err != nil {
+				return err
+			}
+		}
 	}
 	l, err := p.attach(r.Context(), g, q)
 	if err != nil {

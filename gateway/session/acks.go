@@ -288,6 +288,14 @@ func (s *Session) movedLocked() {
 	}
 }
 
+// replayedLocked is movedLocked for a channel of a replay, which doesn't wait for
+// a heartbeat: this may be its end.
+func (s *Session) replayedLocked(i int) {
+	if h := s.durable.ownership; h != nil && h.State.Replay != nil && i >= 0 {
+		s.advanceLocked(i, 0)
+	}
+}
+
 // placedLocked follows a reader that has moved: into another epoch, or over a
 // gap, which is told of. What was delivered before a fork is still to be
 // acknowledged; what the fork forgot can't be.

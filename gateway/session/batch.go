@@ -185,8 +185,9 @@ func (s *Session) handedOver(b *batch, frames int) {
 		if offset > s.readers[i].Offset() {
 			s.readers[i].Advance(offset)
 			s.moved = true
-			if s.durable != nil {
-				s.durable.channels[i].deliveredUpTo = offset
+			if d := s.durable; d != nil {
+				d.channels[i].deliveredUpTo = offset
+				s.replayedLocked(i)
 			}
 		}
 	}

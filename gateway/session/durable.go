@@ -102,10 +102,16 @@ func (h *Hub) Subscription(ctx context.Context, g *auth.Grant, name string) (dur
 	if h.opts.Manager == nil {
 		return durable.State{}, wire.NotFound("this gateway has no durable subscriptions")
 	}
+	if err := durable.CheckUsed(name); err != nil {
+		return durable.State{}, wire.BadRequest("%v", err)
+	}
 	if err := access.Name(g, name); err != nil {
 		return durable.State{}, err
 	}
 	state, err := h.opts.Manager.Load(ctx, name)
+	if errors.Is(err, broker.ErrNotFound) && durable.IsReplay(name) {
+		return state, wire.NotFound("there is no replay %.160q any longer: it is complete, or was deleted", name)
+	}
 	if errors.Is(err, broker.ErrNotFound) {
 		return state, wire.NotFound("there is no subscription %.128q; PUT /v1/subscriptions/%.128s makes it", name, name)
 	}
@@ -221,7 +227,7 @@ func (s *Session) engage(h *durable.Ownership) error {
 	d, def := s.durable, h.State.Definition
 	ctx, cancel := context.WithTimeout(d.ctx, engageTimeout)
 	defer cancel()
-	opened, err := s.openDefinition(ctx, def, cursor.Since{Position: h.Position})
+	opened, err := s.openRecord(ctx, &h.State.Record, cursor.Since{Position: h.Position})
 	if err != nil {
 		return err
 	}
@@ -283,9 +289,9 @@ func (s *Session) trackFrom(o *opening, h *durable.Ownership) channelState {
 
 const engageTimeout = 15 * time.Second
 
-// openDefinition opens a subscription's channels.
-func (s *Session) openDefinition(ctx context.Context, def durable.Definition, since cursor.Since) ([]opening, error) {
-	opened, _, err := s.hub.open(ctx, s.Grant(), def.Channels, def.Selection(), since)
+// openRecord opens a subscription's channels.
+func (s *Session) openRecord(ctx context.Context, r *durable.Record, since cursor.Since) ([]opening, error) {
+	opened, _, err := s.hub.open(ctx, s.Grant(), r.Definition.Channels, r.Selection(), since)
 	return opened, err
 }
 
@@ -300,7 +306,7 @@ func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
 	if !d.greeted {
 		d.greeted = true
 		s.sayLocked(wire.Control{
-			Op: wire.OpHello, Connection: s.ID(), Node: s.hub.opts.Node, Session: wire.SessionDurable, Subscription: d.name,
+			Op: wire.OpHello, Replay: d.ownership.State.Replay != nil, Connection: s.ID(), Node: s.hub.opts.Node, Session: wire.SessionDurable, Subscription: d.name,
 			Cursor: position, Recovered: &recovered, Window: d.window, HeartbeatMS: s.hub.opts.Heartbeat.Milliseconds(),
 			Expires: event.FormatTime(s.grant.Expires()),
 		}, position)
@@ -448,6 +454,7 @@ func (h *holder) Acked(p event.Position) {
 	s.mu.Lock()
 	for _, c := range p {
 		s.ackedLocked(c)
+		s.replayedLocked(s.durable.indexOf(c.Channel))
 	}
 	s.mu.Unlock()
 	s.push()

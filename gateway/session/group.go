@@ -338,7 +338,7 @@ func (s *Session) acquirePart(m *durable.Membership, number int) error {
 func (s *Session) openPart(h *durable.Ownership, def durable.Definition, number int) ([]opening, event.Position, error) {
 	ctx, cancel := context.WithTimeout(s.durable.ctx, engageTimeout)
 	defer cancel()
-	opened, err := s.openDefinition(ctx, def, cursor.Since{Position: h.Position})
+	opened, err := s.openRecord(ctx, &durable.Record{Definition: def}, cursor.Since{Position: h.Position})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -89,6 +89,7 @@ func (a *API) Routes() []Route {
 		{Method: "GET", Path: one + "/attempts", Handle: a.attempts},
 		{Method: "GET", Path: one + "/trace", Handle: a.trace},
 		{Method: "POST", Path: one + "/resend", Handle: a.resend},
+		{Method: "POST", Path: one + "/replay", Handle: a.replay},
 		{Method: "POST", Path: one + "/test", Handle: a.test},
 		{Method: "POST", Path: one + "/rotate-secret", Handle: a.rotate},
 	}
@@ -123,7 +124,7 @@ func decode(r *http.Request, into any, want string) error {
 // name is the subscription of the path, if the bearer may use that name.
 func name(r *http.Request, g *auth.Grant) (string, error) {
 	n := r.PathValue("name")
-	if err := durable.CheckName(n); err != nil {
+	if err := durable.CheckUsed(n); err != nil {
 		return "", wire.BadRequest("%v", err)
 	}
 	return n, access.Name(g, n)
@@ -146,6 +147,9 @@ func (a *API) load(r *http.Request, g *auth.Grant) (durable.State, error) {
 }
 
 func notFound(name string) error {
+	if durable.IsReplay(name) {
+		return wire.NotFound("there is no replay %q any longer: it is complete, or was deleted", name)
+	}
 	return wire.NotFound("there is no subscription %q; PUT /v1/subscriptions/%s makes it", name, name)
 }
 

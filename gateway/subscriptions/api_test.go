@@ -37,6 +37,7 @@ type api struct {
 	api     *subscriptions.API
 	manager *durable.Manager
 	auth    *auth.Verifier
+	vault   *durable.Vault
 	url     string
 }
 
@@ -76,7 +77,7 @@ func newAPIWithin(t *testing.T, budget *quota.Budget) *api {
 		engine.Close(context.Background())
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return &api{t, b, a, manager, verifier, server.URL}
+	return &api{t, b, a, manager, verifier, vault, server.URL}
 }
 
 // token may use what a customer may: subscriptions crm-*, channels acct-42 and

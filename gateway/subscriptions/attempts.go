@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
@@ -131,12 +132,12 @@ const outOfOrder = 10 * time.Minute
 const attemptPage = 500
 
 // history gives attempts that are wanted to each, newest first, until that says
-// no. Those with an event of a channel that the subscription hasn't any more are
+// no: of a replay its own, of what it replays those of all its replays too. Those with an event of a channel that the subscription hasn't any more are
 // not among them: nobody asked whether the bearer may read it.
 func (a *API) history(ctx context.Context, s *durable.State, before uint64, f attemptFilter, each func(seq uint64, t callback.Attempt) bool) error {
-	name := f.name()
+	name, of := f.name(), access.Base(s.Name)
 	for {
-		page, err := a.o.Broker.Attempts(ctx, s.Name, before, attemptPage)
+		page, err := a.o.Broker.Attempts(ctx, of, before, attemptPage)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -150,7 +151,8 @@ func (a *API) history(ctx context.Context, s *durable.State, before uint64, f at
 			}
 			var t callback.Attempt
 			foreign := func(cursor string) bool { return !s.Definition.Has(cursor) }
-			if json.Unmarshal(one.Data, &t) != nil || slices.ContainsFunc(t.Cursors, foreign) || !f.takes(&t) {
+			if json.Unmarshal(one.Data, &t) != nil || slices.ContainsFunc(t.Cursors, foreign) || !f.takes(&t) ||
+				s.Replay != nil && t.Replay != s.Name {
 				continue
 			}
 			if !each(one.Seq, t) {

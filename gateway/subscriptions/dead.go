@@ -182,9 +182,13 @@ func (a *API) test(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 	if err != nil {
 		return err
 	}
+	again := ""
+	if s.Replay != nil {
+		again = s.Replay.Of
+	}
 	sent, attempt, err := a.o.Engine.Try(r.Context(), callback.Subscription{
 		Name: s.Name, Timeout: time.Duration(cb.Timeout), MaxEvents: cb.Batch.MaxEvents,
-		Target: callback.Target{URL: cb.URL, Headers: p.Headers, Secrets: secrets, Shape: form, Auth: p.Auth},
+		Target: callback.Target{URL: cb.URL, Headers: p.Headers, Secrets: secrets, Shape: form, Auth: p.Auth, Replay: again},
 	}, webhook.Event{ID: id.String(), JSON: text}, s.Position)
 	if err != nil {
 		return err

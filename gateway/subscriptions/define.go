@@ -91,6 +91,9 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, enab
 	if err != nil {
 		return err
 	}
+	if durable.IsReplay(n) {
+		return wire.Conflict("%q is the name of a replay, which POST /v1/subscriptions/%s/replay makes and nothing changes; delete it, or pause it", n, access.Base(n))
+	}
 	made, created := "", false // of the try that was stored
 	err = a.o.Manager.Change(r.Context(), n, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		if err := access.Subscription(g, n, s.Definition.Channels); err != nil {
@@ -266,7 +269,8 @@ func (a *API) rotate(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 
 // view is a subscription as GET shows it.
 type view struct {
-	Name string `json:"name"`
+	Name   string          `json:"name"`
+	Replay *durable.Replay `json:"replay,omitempty"`
 	durable.Definition
 	Cursor string  `json:"cursor"`
 	Status *status `json:"status"`
@@ -320,7 +324,7 @@ func (a *API) get(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 }
 
 func (a *API) view(ctx context.Context, s durable.State) (view, error) {
-	v := view{Name: s.Name, Definition: s.Definition, Cursor: s.Position.String()}
+	v := view{Name: s.Name, Replay: s.Replay, Definition: s.Definition, Cursor: s.Position.String()}
 	v.Status = &status{State: s.Status(), Due: timeOrNil(s.Grace), Dead: s.Dead}
 	if o := s.Owner; o != nil {
 		v.Status.Consumer, v.Status.Transport, v.Status.Since = o.Consumer, o.Transport, timeOrNil(o.Since)

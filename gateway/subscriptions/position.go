@@ -85,7 +85,8 @@ type deaf struct{ _ byte }
 func (*deaf) Announce(broker.Announcement) {}
 
 // lag is how far a subscription is behind: what is in its channels beyond its
-// position, whatever the type, and how old the oldest of that is.
+// position, of a replay up to its end, whatever the type, and how old the oldest
+// of that is.
 func (a *API) lag(ctx context.Context, s durable.State) (lag, error) {
 	var l lag
 	oldest := time.Now()
@@ -99,10 +100,15 @@ func (a *API) lag(ctx context.Context, s durable.State) (lag, error) {
 		}
 		offset, _ := state.Locate(c.Epoch, c.Offset)
 		offset = max(offset, max(state.First, 1)-1)
-		if offset >= state.Head {
+		last := state.Head
+		if end, ok := s.End(c.Channel); ok {
+			end, _ := state.Locate(end.Epoch, end.Offset)
+			last = min(last, end)
+		}
+		if offset >= last {
 			continue
 		}
-		l.Events += state.Head - offset
+		l.Events += last - offset
 		page, err := a.o.Broker.Read(ctx, c.Channel, offset, broker.Limit{Events: 1, Bytes: 1})
 		if err != nil && !errors.Is(err, broker.ErrNotFound) {
 			return l, err
@@ -170,6 +176,9 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		if err != nil {
 			return err
 		}
+		if s.Replay != nil { // which may be complete by that, and gone
+			return writeJSON(w, http.StatusOK, map[string]string{"cursor": to.String()})
+		}
 		return a.answerCursor(w, r, s.Name)
 	}
 }
@@ -207,6 +216,9 @@ func (a *API) seek(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 		return wire.BadRequest("the body lacks to; want %s", want)
 	}
 	err = a.change(r, g, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		if s.Replay != nil {
+			return durable.Change{}, wire.Conflict("%q is a replay, from %s to %s, whose position only delivery moves; delete it and make another", s.Name, s.Replay.From, s.Replay.To)
+		}
 		var to event.Position
 		for _, c := range since.Position {
 			if _, ok := s.Position.Of(c.Channel); !ok {

@@ -106,7 +106,7 @@ func (a *API) logged(ctx context.Context, s durable.State, c event.Cursor) ([]by
 	if err != nil {
 		return nil, err
 	}
-	filter, err := a.filters.Get(s.Definition.Selection())
+	filter, err := a.filters.Get(s.Selection())
 	if err != nil || !filter.Match(item) {
 		return nil, err
 	}

@@ -40,9 +40,15 @@ func (a *api) otherNode() *durable.Manager {
 // the stream matches, and returns what the pattern's group did.
 func (a *api) listen(url, token, query string, header ...string) func(pattern string) string {
 	a.t.Helper()
+	return a.listenTo("crm-1", url, token, query, header...)
+}
+
+// listenTo is listen for another subscription.
+func (a *api) listenTo(name, url, token, query string, header ...string) func(pattern string) string {
+	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), 20*time.Second)
 	a.t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", url+"/v1/sse?subscription=crm-1"+query, nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", url+"/v1/sse?subscription="+name+query, nil)
 	if err != nil {
 		a.t.Fatal(err)
 	}

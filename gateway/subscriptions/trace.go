@@ -109,8 +109,14 @@ func (a *API) fate(ctx context.Context, s *durable.State, c event.Cursor) (*trac
 		return nil, err
 	}
 	out := &traced{Cursor: at.String(), Attempts: []callback.Attempt{}}
+	var first, last time.Time // of those that count: a replay's are about the replay
 	err = a.history(ctx, s, 0, attemptFilter{since: appended, cursor: c.String()}, func(_ uint64, t callback.Attempt) bool {
 		out.Attempts = append(out.Attempts, t)
+		if t.Replay == "" || s.Replay != nil {
+			if first = t.Time; last.IsZero() {
+				last = t.Time
+			}
+		}
 		return len(out.Attempts) < maxTraced
 	})
 	if err != nil {
@@ -122,6 +128,7 @@ func (a *API) fate(ctx context.Context, s *durable.State, c event.Cursor) (*trac
 	}
 	present := func(c event.Cursor) uint64 { offset, _ := state.Locate(c.Epoch, c.Offset); return offset }
 	done, placed := s.Position.Of(at.Channel)
+	end, ends := s.End(at.Channel)
 	ended := placed && at.Offset <= present(done)
 	jump, jumped := s.Jumped(at, present)
 	switch {
@@ -133,21 +140,18 @@ func (a *API) fate(ctx context.Context, s *durable.State, c event.Cursor) (*trac
 	case letter != nil:
 		out.is(dead, why.Time)
 		out.Reason = why.Reason
-	case item != nil && !a.matches(s, item):
+	case item != nil && (!a.matches(s, item) || ends && at.Offset > present(end)):
 		out.is(notMatched, appended)
 	case jumped && jump.Kind == durable.Missing:
 		out.is(inGap, jump.Time)
 	case jumped:
 		out.is(skipped, jump.Time)
 	case ended:
-		out.is(acknowledged, time.Time{})
-		if n := len(out.Attempts); n > 0 {
-			out.is(acknowledged, out.Attempts[0].Time)
-		}
+		out.is(acknowledged, last)
 	case item == nil:
 		out.is(inGap, time.Time{}) // whoever delivers next will meet it
-	case len(out.Attempts) > 0:
-		out.is(inFlight, out.Attempts[len(out.Attempts)-1].Time)
+	case !first.IsZero():
+		out.is(inFlight, first)
 	case s.Owner != nil && s.Owner.Kind != durable.Call && at.Offset-present(done) <= uint64(s.Definition.Window):
 		out.is(inFlight, appended)
 	default:
@@ -159,7 +163,7 @@ func (a *API) fate(ctx context.Context, s *durable.State, c event.Cursor) (*trac
 func (t *traced) is(state string, since time.Time) { t.State, t.Since = state, timeOrNil(since) }
 
 func (a *API) matches(s *durable.State, item *feed.Item) bool {
-	filter, err := a.filters.Get(s.Definition.Selection())
+	filter, err := a.filters.Get(s.Selection())
 	return err == nil && filter.Match(item)
 }
 

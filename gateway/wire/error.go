@@ -65,7 +65,7 @@ func (c CloseCode) Final() bool {
 	if c == CloseRateLimited || c == CloseTimeout {
 		return false
 	}
-	return c >= lowestFinalClosing && c < lowestAgainClosing
+	return c == CloseNormal || c >= lowestFinalClosing && c < lowestAgainClosing
 }
 
 // kinds is the one place where codes meet statuses.

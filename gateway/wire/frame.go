@@ -60,6 +60,7 @@ type Control struct {
 	Node         string `json:"node,omitempty"`
 	Session      string `json:"session,omitempty"` // ephemeral, durable
 	Subscription string `json:"subscription,omitempty"`
+	Replay       bool   `json:"replay,omitempty"` // events come again that somebody asked for once more
 	Recovered    *bool  `json:"recovered,omitempty"`
 	Window       int    `json:"window,omitempty"`
 	Partitions   *[]int `json:"partitions,omitempty"` // of a group: this connection's; in partitions too

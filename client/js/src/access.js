@@ -68,13 +68,13 @@ export class Access {
     return this.#token;
   }
 
-  /** When the token at hand expires, in ms since 1970; NaN if it doesn't say. */
+  /** When the token at hand expires, in ms since 1970; no number if it doesn't say. @returns {any} */
   expires() {
     try {
       const claims = this.#token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
       return JSON.parse(atob(claims)).exp * 1000;
     } catch {
-      return NaN; // not a JWT: the gateway will tell
+      // Not a JWT: the gateway will tell.
     }
   }
 

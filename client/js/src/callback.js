@@ -110,8 +110,8 @@ function answerer(target, secret, options) {
     });
   }
 
-  /** @param {LonglineEvent} event @param {boolean} redelivered @returns {Promise<any>} */
-  const handle = (event, redelivered) => new Promise((resolve) => {
+  /** @param {LonglineEvent} event @param {HeadersLike} headers @returns {Promise<any>} */
+  const handle = (event, headers) => new Promise((resolve) => {
     const leave = () => resolve(errorFor('unavailable', 'the subscription is closed', { retryAfter: 1000 }));
     const settled = (/** @type {any} */ error) => {
       waiting?.delete(leave);
@@ -119,7 +119,10 @@ function answerer(target, secret, options) {
     };
     if (!waiting) return leave();
     waiting.add(leave);
-    dispatcher.add({ event, settled, redelivered, once: true, transport: 'callback' });
+    dispatcher.add({
+      event, settled, once: true, transport: 'callback', replay: !!header(headers, 'longline-replay'),
+      redelivered: header(headers, 'longline-redelivery') === 'true' || Number(header(headers, 'longline-attempt')) > 1,
+    });
   });
 
   /**
@@ -137,8 +140,7 @@ function answerer(target, secret, options) {
       return { status: error instanceof SignatureError ? 401 : 400, body: error.message };
     }
     const events = [payload].flat();
-    const redelivered = header(headers, 'longline-redelivery') === 'true' || Number(header(headers, 'longline-attempt')) > 1;
-    const errors = await Promise.all(events.map((event) => handle(event, redelivered)));
+    const errors = await Promise.all(events.map((event) => handle(event, headers)));
     const failed = errors.find((error) => error && !(error instanceof Reject));
     if (failed) {
       const wait = failed.retryAfter;

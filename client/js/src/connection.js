@@ -9,6 +9,8 @@ import { webSocket } from './websocket.js';
 
 /** A connection that lasted so long, in ms, was a good one: waiting starts over. */
 const STEADY = 5000;
+/** The close code of a replay that has come to its end. */
+const COMPLETE = 1000;
 /** How long an answer to a ping may take, in ms, and how often to look at the clock. */
 const PATIENCE = 3000;
 /** What tells a page that it may have been asleep, or the network away. */
@@ -65,7 +67,7 @@ export class Connection {
     this.#owner = owner;
   }
 
-  /** Connects until the end. Resolves with the final error, or with nothing after `stop`. */
+  /** Connects until the end. Resolves with the final error, or with nothing after `stop` and after a replay. */
   async run() {
     const over = new AbortController();
     for (const type of WAKE) {
@@ -90,7 +92,7 @@ export class Connection {
       await sleep(wait, this.#nap.signal);
     }
     over.abort();
-    return this.#stopped ? undefined : error;
+    if (!this.#stopped && error?.status !== COMPLETE) return error;
   }
 
   /**

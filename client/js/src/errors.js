@@ -118,7 +118,7 @@ export async function responseError(response) {
   return errorFor(status < 500 && code || status, detail ?? `status ${status}`, {
     status,
     // Where it is a date (RFC 9110 §10.2.3), we wait as we see fit.
-    retryAfter: Number(headers.get('retry-after')) * 1000 || undefined,
+    retryAfter: /** @type {any} */ (headers.get('retry-after')) * 1000 || undefined,
   });
 }
 

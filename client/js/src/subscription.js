@@ -74,7 +74,7 @@ export class Subscription {
   /** @type {State} */
   state = 'connecting';
   /**
-   * Resolves after `close`; rejects with the error that ended it otherwise. An
+   * Resolves after `close`, and when a replay is complete; rejects with the error that ended it otherwise. An
    * error that nobody handles is an unhandled rejection: it ends Node.
    * @type {Promise<void>}
    */
