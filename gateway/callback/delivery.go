@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -77,12 +78,18 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Minute)
 		return
 	}
-	unclear := 0
-	if h.Doubt {
-		unclear = def.Window
+	known, unclear := h.Handed, 0
+	switch {
+	case h.Doubt && h.Reach == cursor.Everything:
+		if known, err = p.place(ctx, nil, def.Channels); err != nil { // the heads
+			h.Release(nil, time.Second)
+			return
+		}
+	case h.Doubt:
+		unclear = h.Reach
 	}
 	p.source = &redriver{
-		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, h.Handed, unclear),
+		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, known, unclear),
 		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
 	p.source.Skip(h.Done())

@@ -2,6 +2,7 @@ package cursor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -147,7 +148,18 @@ func (r *Reader) beyond(ctx context.Context) error {
 // unclear what was delivered, the window'th event at most.
 func (r *Reader) Redelivered(ctx context.Context, known event.Position, unclear bool, window int) (upTo event.Cursor, any bool, err error) {
 	upTo = r.Cursor()
-	if unclear {
+	switch {
+	case unclear && window == Everything:
+		page, err := r.feed.Page(ctx, r.epoch, r.offset)
+		if err != nil && !errors.Is(err, broker.ErrNotFound) {
+			return upTo, false, err
+		}
+		for _, state := range []broker.State{r.feed.State(), stateOf(page)} {
+			if state.Epoch == r.epoch {
+				upTo.Offset = max(upTo.Offset, state.Head)
+			}
+		}
+	case unclear:
 		if upTo, err = r.Ahead(ctx, window); err != nil {
 			return upTo, false, err
 		}
@@ -158,6 +170,16 @@ func (r *Reader) Redelivered(ctx context.Context, known event.Position, unclear 
 		}
 	}
 	return upTo, upTo != r.Cursor(), nil
+}
+
+// Everything is the window of who may have delivered all that is in the log.
+const Everything = -1
+
+func stateOf(page *feed.Page) broker.State {
+	if page == nil {
+		return broker.State{}
+	}
+	return page.State
 }
 
 // How much Ahead looks at in one step.

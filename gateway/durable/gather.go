@@ -9,6 +9,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 )
 
 // Gather makes the callback that claimed a group the owner of all its
@@ -39,7 +40,9 @@ func (h *Ownership) Gather(ctx context.Context, holder Holder) error {
 		for _, c := range part.Handed {
 			h.Handed = merge(h.Handed, c)
 		}
-		h.Doubt = h.Doubt || part.Doubt
+		if h.Doubt = h.Doubt || part.Doubt; part.Doubt && part.Reach == cursor.Everything {
+			h.Reach = part.Reach
+		}
 	}
 	return err
 }

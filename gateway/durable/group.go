@@ -96,7 +96,7 @@ func Join(s State, o Owner, force bool, env Env) (Change, error) {
 	}
 	if s.Division == 0 {
 		c.Record.Division, c.Record.Assigned = s.Version, nil
-		c.Record.Unclear, c.Record.Handed = false, ""
+		c.Record.Unclear, c.Record.Scattered, c.Record.Handed = false, false, ""
 	}
 	c.assign(members)
 	c.Record.Touched, c.Record.Parked, c.Record.Grace = env.Now, false, time.Time{}
@@ -142,7 +142,7 @@ func (c *Change) undivide(s State, env Env) {
 	}
 	c.Record.Division, c.Record.Members, c.Record.Assigned = 0, nil, nil
 	c.Set = place(s.Position, c.Set, c.Forget)
-	c.Record.Unclear, c.Record.Handed = true, s.furthest().String()
+	c.Record.Unclear, c.Record.Scattered, c.Record.Handed = true, true, s.furthest().String()
 }
 
 // least is what a group that is divided has acknowledged: some partitions may
@@ -182,7 +182,7 @@ func Part(group, s State, env Env) (c Change, done bool) {
 	c.Record = Record{
 		Definition: Definition{Channels: d.Channels, Window: d.Window},
 		Created:    env.Now, Touched: env.Now, Division: group.Version,
-		Unclear: group.Doubt(), Handed: group.Handed,
+		Unclear: group.Doubt(), Scattered: group.Scattered, Handed: group.Handed,
 	}
 	c.Generation, c.Set = env.next(s.Generation), group.Position
 	return c, false

@@ -17,6 +17,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/wire"
 )
@@ -380,6 +381,9 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 		Position: append(event.Position(nil), s.Position...), State: s,
 	}
 	h.State.Record, h.State.Generation = c.Record, c.Generation
+	if h.Reach = s.Definition.Window; s.Scattered {
+		h.Reach = cursor.Everything
+	}
 	if p, err := event.ParsePosition(s.Handed); err == nil {
 		h.Handed = p
 	}

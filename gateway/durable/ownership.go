@@ -18,9 +18,11 @@ type Ownership struct {
 	State      State          // as it was acquired
 	Position   event.Position // what was acknowledged then
 	// What lies up to Handed may have been delivered before. Doubt: and so may
-	// as many events past Position as the window lets an owner deliver. Only
-	// Announced changes them; the holder reads them before it calls that.
+	// Reach events past Position, which are as many as the window lets an owner
+	// deliver, or cursor.Everything. Only Announced changes them; the holder
+	// reads them before it calls that.
 	Doubt  bool
+	Reach  int
 	Handed event.Position
 
 	k      *Manager

@@ -49,6 +49,9 @@ type Record struct {
 	// Unclear: an owner ended without saying what it had handed over, so that
 	// whatever the next one delivers at first may have come before.
 	Unclear bool `json:"unclear,omitempty"`
+	// Scattered: and that may be anything which is in the log, since it was
+	// delivered by the partitions of a group that was divided in another way.
+	Scattered bool `json:"scattered,omitempty"`
 	// Handed is how far beyond the position the last owner had delivered.
 	Handed string `json:"handed,omitempty"`
 

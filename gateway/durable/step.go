@@ -156,7 +156,7 @@ func Release(s State, r Right, handed event.Position, doubt bool, after time.Dur
 	}
 	c := s.change()
 	c.leave(env)
-	c.Record.Handed, c.Record.Unclear = handed.String(), doubt
+	c.Record.Handed, c.Record.Unclear, c.Record.Scattered = handed.String(), doubt, doubt && s.Scattered
 	if s.Owner.Kind == Call && c.Record.calls() {
 		c.Record.Grace = env.Now.Add(after)
 	}

@@ -292,7 +292,8 @@ func (d *durables) wantEventually(t *testing.T, c *websocket.Conn, parts ...stri
 	for {
 		got, err := read(t, c)
 		if err != nil {
-			t.Fatalf("read: %v, want %q", err, parts)
+			t.Errorf("read: %v, want %q", err, parts)
+			return
 		}
 		found := true
 		for _, part := range parts {
@@ -302,4 +303,41 @@ func (d *durables) wantEventually(t *testing.T, c *websocket.Conn, parts ...stri
 			return
 		}
 	}
+}
+
+// Another number of partitions begins at the least position, and announces all
+// that may have been delivered: by whom, of the partitions there were, nobody
+// knows any more.
+func TestWhatComesAgainAfterARedivisionIsAnnounced(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2},"window":4`)
+	c := d.attach(t, "")
+	d.publishTo(t, 2, 0, 0, 1, 1, 0, 0, 1, 1) // 1 to 8
+	d.wantAnyOrder(t, c, 1, 2, 3, 4)
+	say(t, c, `{"op":"ack","cursor":%q,"partition":1}`, d.cursor(4))
+	d.wantAnyOrder(t, c, 7, 8) // beyond the window of what is first
+	d.put(t, `,"group":{"partitions":1},"window":2`)
+	d.wantBye(t, c, `"code":1012`)
+	c = d.open(t, "")
+	d.wantNext(t, c, `"op":"hello"`, `"of":1`)
+	d.wantNext(t, c, `"op":"redelivery"`, d.cursor(8))
+	d.wantEvents(t, c, 1, 2)
+}
+
+// A partition that comes back brings its events back: they can be acknowledged.
+func TestEventOfAPartitionThatCameBackIsAcknowledged(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2}`)
+	c := d.attach(t, "consumer=one")
+	d.publishTo(t, 2, 1)
+	d.wantEvents(t, c, 1)
+	other := d.open(t, "consumer=two")
+	d.wantNext(t, c, `"op":"partitions"`, `"partitions":[0]`)
+	var back sync.WaitGroup
+	back.Go(func() { d.wantEventually(t, c, d.cursor(1), `"data"`) }) // it answers pings meanwhile
+	d.wantEventually(t, other, d.cursor(1), `"data"`)
+	other.Close(websocket.StatusNormalClosure, "")
+	back.Wait()
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 1)
 }
