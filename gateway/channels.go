@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 
+	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/wire"
@@ -26,24 +29,33 @@ func (s *Server) showChannel(w http.ResponseWriter, r *http.Request, g *auth.Gra
 	if err != nil {
 		return err
 	}
-	state, err := s.o.Broker.State(r.Context(), channel)
+	info, err := s.channelInfo(r.Context(), channel)
 	if err != nil {
 		return channelError(channel, err)
 	}
-	return writeJSON(w, channelInfo{
+	return writeJSON(w, info)
+}
+
+func (s *Server) channelInfo(ctx context.Context, channel string) (channelInfo, error) {
+	state, err := s.o.Broker.State(ctx, channel)
+	return channelInfo{
 		Channel: channel, Epoch: state.Epoch, First: state.First, Head: state.Head,
 		Events: state.Head + 1 - min(max(state.First, 1), state.Head+1), Bytes: state.Bytes,
 		Connections: s.o.Hub.Feeds().Members(channel),
-	})
+	}, err
 }
 
-// listChannels lists names in the broker's order; next is the page to ask for
-// next.
+// listChannels lists names in the broker's order, and by details=true where
+// their logs stand; next is the page to ask for next.
 func (s *Server) listChannels(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
 	q := r.URL.Query()
 	limit, err := limitOf(q.Get("limit"), listLimit, maxListed)
 	if err != nil {
 		return err
+	}
+	detailed := q.Get("details")
+	if detailed != "" && detailed != "true" && detailed != "false" {
+		return wire.BadRequest("details is %.40q; want true or false", detailed)
 	}
 	page := q.Get("page")
 	if page != "" {
@@ -56,8 +68,9 @@ func (s *Server) listChannels(w http.ResponseWriter, r *http.Request, _ *auth.Gr
 		return err
 	}
 	answer := struct {
-		Channels []string `json:"channels"`
-		Next     string   `json:"next,omitempty"`
+		Channels []string      `json:"channels"`
+		Details  []channelInfo `json:"details,omitempty"`
+		Next     string        `json:"next,omitempty"`
 	}{Channels: names}
 	if len(names) > limit {
 		answer.Channels = names[:limit]
@@ -65,6 +78,16 @@ func (s *Server) listChannels(w http.ResponseWriter, r *http.Request, _ *auth.Gr
 	}
 	if answer.Channels == nil {
 		answer.Channels = []string{}
+	}
+	for i := 0; detailed == "true" && i < len(answer.Channels); i++ {
+		info, err := s.channelInfo(r.Context(), answer.Channels[i])
+		if errors.Is(err, broker.ErrNotFound) {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		answer.Details = append(answer.Details, info)
 	}
 	return writeJSON(w, answer)
 }

@@ -307,6 +307,7 @@ func TestProblemsInsteadOfPlainErrors(t *testing.T) {
 		{"revoking with a typo", "POST", "/v1/tokens/revoke", all, `{"jit":"a"}`, 400, `unknown field "jit"`},
 		{"closing no connection", "DELETE", "/v1/connections/abc", all, "", 404, `no connection "abc"`},
 		{"page's missing part", "GET", "/console/none.js", "", "", 404, "nothing at"},
+		{"details", "GET", "/v1/channels?details=perhaps", all, "", 400, "want true or false"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.do(tt.method, tt.path, tt.token, tt.body)
@@ -741,7 +742,7 @@ func TestPageIsStrict(t *testing.T) {
 	if r.status != 200 || !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") || !strings.HasPrefix(r.header.Get("Content-Type"), "text/html") {
 		t.Errorf("page: %d %q %v", r.status, policy, r.header)
 	}
-	for _, part := range []string{"page.js", "page.css"} {
+	for _, part := range []string{"page.js", "base.css", "page.css"} {
 		if !strings.Contains(r.body, "/console/"+part) {
 			t.Errorf("the page doesn't load %s", part)
 		}

@@ -31,6 +31,22 @@ export function claims(text = token()) {
   }
 }
 
+/** What the token may do, as the gateway says; null: nobody is signed in. */
+export let me = null;
+
+/** Signs in with a token, or with the one that is kept, if the gateway takes it. */
+export async function signIn(text = token()) {
+  if (!text) throw new ApiError('No token was given.', 401, 'no_token');
+  me = await request('GET', '/v1/token', { as: text });
+  remember('token', text);
+  return me;
+}
+
+export function signOut() {
+  me = null;
+  remember('token', null);
+}
+
 /** An answer that is no yes. `code` is the problem's; status 0: there was no answer. */
 export class ApiError extends Error {
   name = 'ApiError';
@@ -78,7 +94,7 @@ export async function request(method, path, { query, body, headers, signal, as =
   }
   if (response.ok) return answer;
   const error = new ApiError(answer?.detail ?? `The gateway answered ${response.status}.`, response.status, answer?.code, Number(response.headers.get('Retry-After')) || undefined);
-  if (error.status === 401 && as === token()) refused(error);
+  if (error.status === 401 && me && as === token()) refused(error);
   throw error;
 }
 

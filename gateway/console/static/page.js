@@ -1,173 +1,134 @@
-// The page listens by the browser's own EventSource, which resumes by itself
-// where it was. The page takes over only where an EventSource gives up.
+// The console: signing in, and which page is shown. Each page is a module that
+// is loaded when it is first asked for; its address is in the fragment.
+import { ApiError, fromLink, me, onRefused, remember, signIn, signOut } from '/console/api.js';
+import { button, empty, field, h, problem, put } from '/console/ui.js';
 
-const $ = (id) => document.getElementById(id);
-const form = $('form'), list = $('events'), status = $('status'), problem = $('problem');
-const KEPT = 500; // events shown
+const main = document.getElementById('main'), nav = document.getElementById('nav'), who = document.getElementById('who');
 
-let source = null; // the present EventSource
-let again = 0; // timer of the next attempt
-let position = ''; // the id of the last thing received
-let count = 0;
+/** By the first part of the address: the module, and the link of nav that it belongs to. */
+const pages = {
+  '': ['overview', '#/'],
+  channels: ['channels', '#/channels'],
+  events: ['event', '#/channels'],
+  subscriptions: ['subscriptions', '#/subscriptions'],
+  connections: ['connections', '#/connections'],
+  tokens: ['tokens', '#/tokens'],
+};
 
-// A link may bring a token: #token=…&channel=…. It goes from the address bar
-// to this tab's storage at once.
-const fragment = new URLSearchParams(location.hash.slice(1));
-if (fragment.has('token')) {
-  sessionStorage.setItem('longline.token', fragment.get('token'));
-  if (fragment.has('channel')) sessionStorage.setItem('longline.channel', fragment.get('channel'));
-  history.replaceState(null, '', location.pathname);
-}
-$('token').value = sessionStorage.getItem('longline.token') ?? '';
-$('channel').value = sessionStorage.getItem('longline.channel') ?? '';
+let refusedFor; // why the token isn't taken any longer
+let leaving = new AbortController(); // of the page that is shown
 
-form.addEventListener('submit', (e) => {
-  e.preventDefault();
-  sessionStorage.setItem('longline.token', $('token').value);
-  sessionStorage.setItem('longline.channel', $('channel').value);
-  stop();
-  position = '';
-  listen();
-});
-$('stop').addEventListener('click', () => {
-  stop();
-  say('idle', 'Not connected');
-});
-$('clear').addEventListener('click', () => {
-  list.replaceChildren();
-  counted(0);
-});
-if ($('token').value && $('channel').value) listen();
-
-function query() {
-  const q = new URLSearchParams({ channel: $('channel').value.trim(), since: $('since').value });
-  const types = $('types').value.trim();
-  if (types) q.set('types', types);
-  if (position) q.set('last_event_id', position);
-  return q;
+function address() {
+  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  return { parts: path.split('/').filter(Boolean).map(decoded), query: new URLSearchParams(query) };
 }
 
-function listen() {
-  clearTimeout(again);
-  problem.hidden = true;
-  $('stop').disabled = false;
-  say('waiting', 'Connecting…');
-  const q = query();
-  q.set('access_token', $('token').value.trim());
-  source = new EventSource(`/v1/sse?${q}`);
-  source.onmessage = (e) => {
-    position = e.lastEventId;
-    show(JSON.parse(e.data));
-  };
-  on('hello', (control, e) => {
-    position = e.lastEventId;
-    say('live', `Live on ${$('channel').value.trim()}`);
-  });
-  on('gap', (gap) => note(`Gap (${gap.reason}): events after ${gap.from} up to ${gap.to} won’t come.`));
-  on('bye', (bye) => {
-    if (bye.reconnect) {
-      say('waiting', 'Reconnecting…');
-      return;
-    }
-    stop();
-    refuse(bye.reason);
-  });
-  source.onerror = () => {
-    say('waiting', 'Reconnecting…');
-    if (source?.readyState === EventSource.CLOSED) explain();
-  };
-}
-
-function on(control, handle) {
-  const from = source;
-  from.addEventListener(`longline.${control}`, (e) => {
-    if (from === source) handle(JSON.parse(e.data), e);
-  });
-}
-
-// explain asks why the EventSource gave up, which it can't tell itself: a
-// refusal is final, anything else is tried again from the same position.
-async function explain() {
-  const given = source;
-  let answer;
-  const abort = new AbortController();
+function decoded(part) {
   try {
-    const response = await fetch(`/v1/sse?${query()}`, {
-      signal: abort.signal,
-      headers: { Authorization: `Bearer ${$('token').value.trim()}`, Accept: 'text/event-stream, application/problem+json' },
-    });
-    if (!response.ok && response.status < 500 && response.status !== 429) answer = await response.json();
+    return decodeURIComponent(part);
   } catch {
-    // The gateway isn't there just now.
+    return part; // typed by hand
   }
-  abort.abort();
-  if (given !== source) return;
-  stop();
-  if (answer) {
-    refuse(answer.detail);
+}
+
+async function show() {
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  if (!me) return askToken(refusedFor);
+  const { parts, query } = address();
+  const [module, link] = Object.hasOwn(pages, parts[0] ?? '') ? pages[parts[0] ?? ''] : [];
+  for (const a of nav.children) {
+    if (a.hash === link) a.setAttribute('aria-current', 'page');
+    else a.removeAttribute('aria-current');
+  }
+  if (!module) {
+    put(main, empty('There is no such page', null, h('a', { href: '#/' }, 'To the overview')));
     return;
   }
-  say('waiting', 'Reconnecting…');
-  $('stop').disabled = false;
-  again = setTimeout(listen, 500 + Math.random() * 1500);
+  const content = h('div');
+  try {
+    const page = await import(`/console/${module}.js`);
+    if (signal.aborted) return;
+    put(main, content);
+    await page.show(content, { parts: parts.slice(1), query, signal });
+  } catch (error) {
+    if (signal.aborted || error.name === 'AbortError') return;
+    put(main, content);
+    put(content, error.status === 403 ? empty('This token may not see that', error.message, h('a', { href: '#/tokens' }, 'What it may do'))
+      : error.status === 404 ? empty('Nothing here', error.message)
+      : h('div', { class: 'stack' }, problem(error), h('div', null, button('Try again', () => show()))));
+  }
+  if (signal.aborted) return;
+  document.title = `${main.querySelector('h1')?.textContent ?? 'Longline'} – Longline`;
 }
 
-function stop() {
-  clearTimeout(again);
-  source?.close();
-  source = null;
-  $('stop').disabled = true;
+/** What is asked of who has no token yet, or whose token isn't taken any more. */
+function askToken(why) {
+  nav.hidden = who.hidden = true;
+  const input = h('input', { id: 'token', type: 'password', required: true, autocomplete: 'off', spellcheck: 'false', placeholder: 'eyJ…' });
+  const said = h('div', null, why && problem(why));
+  const form = h('form', { class: 'card stack', 'aria-label': 'Sign in', onsubmit: async (e) => {
+    e.preventDefault();
+    go.disabled = true;
+    try {
+      await signIn(input.value.trim());
+      refusedFor = undefined;
+      start();
+    } catch (error) {
+      put(said, problem(error));
+      input.setAttribute('aria-invalid', 'true');
+      input.focus();
+    }
+    go.disabled = false;
+  } });
+  const go = h('button', { class: 'main' }, 'Sign in');
+  form.append(
+    h('h1', null, 'Sign in'), said,
+    field('Token', input, 'Kept in this tab only. What it may see and do, this page shows and does.'),
+    h('div', { class: 'row between' }, go, h('a', { class: 'small', href: '/v1/openapi.json' }, 'The API')));
+  put(main, h('div', { class: 'sign-in' }, form));
+  document.title = 'Sign in – Longline';
+  input.focus();
 }
 
-function say(state, text) {
-  if (status.textContent === text) return;
-  status.dataset.state = state;
-  status.textContent = text;
+/** Shows what the address says to who is signed in. */
+function start() {
+  nav.hidden = who.hidden = false;
+  put(who,
+    h('span', { title: me.admin ? 'may do everything' : 'see Tokens for what it may do' }, me.sub || 'no name', me.admin && ' (admin)'),
+    button('Sign out', () => {
+      signOut();
+      refusedFor = undefined;
+      show();
+    }, { class: 'plain' }));
+  show();
 }
 
-function refuse(reason) {
-  say('refused', 'Refused');
-  problem.textContent = reason;
-  problem.hidden = false;
-}
+onRefused((error) => {
+  refusedFor = error;
+  leaving.abort();
+  signOut();
+  askToken(error);
+});
+addEventListener('hashchange', () => {
+  show();
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+});
+document.getElementById('skip').addEventListener('click', (e) => {
+  e.preventDefault();
+  main.focus();
+});
 
-function counted(n) {
-  count = n;
-  $('count').textContent = String(n);
-  $('empty').hidden = list.childElementCount > 0;
+const given = fromLink();
+if (given?.channel) {
+  remember('channel', given.channel);
+  history.replaceState(null, '', `#/channels/${encodeURIComponent(given.channel)}`);
 }
-
-function element(tag, className, text) {
-  const e = document.createElement(tag);
-  if (className) e.className = className;
-  if (text !== undefined) e.textContent = text;
-  return e;
-}
-
-function add(item) {
-  list.prepend(item);
-  while (list.childElementCount > KEPT) list.lastElementChild.remove();
-}
-
-function show(event) {
-  const item = element('li');
-  item.dataset.cursor = event.cursor;
-  const head = element('div', 'head');
-  head.append(element('span', 'type', event.type));
-  if (event.subject) head.append(element('span', 'subject', event.subject));
-  head.append(element('span', 'cursor', event.cursor));
-  const time = element('time', '', new Date(event.time).toLocaleTimeString());
-  time.dateTime = event.time;
-  time.title = event.time;
-  head.append(time);
-  item.append(head);
-  const data = event.data_base64 === undefined ? event.data : `${event.data_base64} (base64)`;
-  if (data !== undefined) item.append(element('pre', '', typeof data === 'string' ? data : JSON.stringify(data, null, 2)));
-  add(item);
-  counted(count + 1);
-}
-
-function note(text) {
-  add(element('li', 'note', text));
-  $('empty').hidden = true;
+try {
+  await signIn();
+  start();
+} catch (error) {
+  askToken(error instanceof ApiError && error.code !== 'no_token' ? error : undefined);
 }

@@ -112,9 +112,10 @@ export const problem = (error) => h('p', { class: 'note bad', role: 'alert' }, e
 
 /** A field with its label, and help below. */
 export function field(label, input, help, wide) {
-  const small = help && h('small', { id: `help-${++ids}` }, help);
+  input.id ||= `field-${++ids}`;
+  const small = help && h('small', { id: `${input.id}-help` }, help);
   if (small) input.setAttribute('aria-describedby', small.id);
-  return h('label', { class: wide ? 'field wide' : 'field' }, label, input, small);
+  return h('div', { class: wide ? 'field wide' : 'field' }, h('label', { for: input.id }, label), input, small);
 }
 let ids = 0;
 

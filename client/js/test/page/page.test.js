@@ -1,138 +1,158 @@
-// The gateway's page at "/", in a real browser, against a real gateway that is
-// killed and started again.
+// The console at "/", in a real browser, against a real gateway that is killed
+// and started again: signing in, and a channel's events as they happen.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { chromium } from 'playwright-core';
+import { bench, freePort, startGateway, watch } from './gateway.js';
 
-const root = new URL('../../../../', import.meta.url).pathname;
-const chrome = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((p) => p && existsSync(p));
+let shared, page, complaints, context;
 
-let dir, binary, browser, context, page, complaints;
-
-before(async () => {
-  dir = mkdtempSync(join(tmpdir(), 'longline-page-'));
-  binary = process.env.LONGLINE_BINARY ?? join(dir, 'longline');
-  if (!process.env.LONGLINE_BINARY) execFileSync('go', ['build', '-o', binary, '.'], { cwd: root, stdio: 'inherit' });
-  browser = await chromium.launch({ executablePath: chrome, args: ['--no-sandbox'] });
-});
-
-after(async () => {
-  await browser?.close();
-  rmSync(dir, { recursive: true, force: true });
-});
-
+before(async () => { shared = await bench(); });
+after(() => shared?.end());
 beforeEach(async () => {
-  context = await browser.newContext();
+  context = await shared.browser.newContext();
   page = await context.newPage();
-  complaints = [];
-  page.on('pageerror', (e) => complaints.push(String(e)));
-  page.on('console', (m) => {
-    if (/Content Security Policy|Refused to/.test(m.text())) complaints.push(m.text());
-  });
+  complaints = watch(page);
+});
+afterEach(async () => {
+  await context.close();
+  assert.deepEqual(complaints, []);
 });
 
-afterEach(() => context.close());
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+async function start(t, port, name) {
+  const gateway = await startGateway(shared.binary, port ?? await freePort(), join(shared.dir, name));
+  t.after(gateway.kill);
+  return gateway;
 }
 
-/** Starts a gateway on port with its data in data; resolves when it announced itself. */
-async function startGateway(t, port, data) {
-  const child = spawn(binary, ['--listen', `127.0.0.1:${port}`, '--admin-listen', '', '--broker', `embedded:${data}`, '--drain', '2s'], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = once(child, 'exit');
-  t.after(async () => {
-    child.kill('SIGKILL');
-    await ended;
-  });
-  let link;
-  for await (const line of createInterface({ input: child.stdout })) {
-    link ??= line.match(/http:\S+#\S+/)?.[0];
-    if (line.includes('-d ')) break;
-  }
-  const token = new URLSearchParams(new URL(link).hash.slice(1)).get('token');
-  return { url: `http://127.0.0.1:${port}`, link, token, child, ended };
-}
-
-async function publish(gateway, channel, ...events) {
-  const response = await fetch(`${gateway.url}/v1/channels/${channel}/events`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${gateway.token}` },
-    body: JSON.stringify(events),
-  });
-  assert.equal(response.status, 200, await response.text());
-}
-
-const status = (text) => page.getByRole('status').filter({ hasText: text }).waitFor();
-const shown = () => page.locator('#events li:not(.note) .type').allTextContents();
-
+const state = (text) => page.locator('#state').filter({ hasText: text }).waitFor();
+const shown = () => page.locator('#events .type').allTextContents();
 async function untilShown(expected) {
-  await page.waitForFunction((n) => document.querySelectorAll('#events li:not(.note)').length >= n, expected.length);
+  await page.waitForFunction((n) => document.querySelectorAll('#events .type').length >= n, expected.length);
   assert.deepEqual(await shown(), expected); // newest first
 }
 
 test('the printed link shows events live, and goes on after the gateway was killed', { timeout: 90_000 }, async (t) => {
   const port = await freePort();
-  const data = join(dir, 'killed');
-  let gateway = await startGateway(t, port, data);
+  let gateway = await start(t, port, 'killed');
   await page.goto(gateway.link);
-  await status('Live on acct-42');
-  assert.equal(page.url(), `${gateway.url}/`, 'the token stays in the address bar');
+  await state('Live');
+  assert.equal(page.url(), `${gateway.url}/#/channels/acct-42`, 'the token stays in the address bar');
 
-  await publish(gateway, 'acct-42', { type: 'email.opened', subject: '<b>alice</b>', data: { ip: '203.0.113.7' } });
+  await gateway.publish('acct-42', { type: 'email.opened', subject: '<b>alice</b>', data: { ip: '203.0.113.7' } });
   await untilShown(['email.opened']);
-  assert.equal(await page.locator('#events .subject').textContent(), '<b>alice</b>');
+  await page.locator('#events summary').click();
+  await page.locator('#events').getByText('<b>alice</b>').waitFor();
   assert.match(await page.locator('#events pre').textContent(), /"ip": "203\.0\.113\.7"/);
 
-  gateway.child.kill('SIGKILL');
-  await gateway.ended;
-  await status('Reconnecting…');
-  gateway = await startGateway(t, port, data);
+  await gateway.kill();
+  await state('Reconnecting…');
+  gateway = await start(t, port, 'killed');
   // Published while the page may not be back yet: it resumes where it was.
-  await publish(gateway, 'acct-42', { type: 'email.clicked' }, { type: 'email.bounced' });
+  await gateway.publish('acct-42', { type: 'email.clicked' }, { type: 'email.bounced' });
   await untilShown(['email.bounced', 'email.clicked', 'email.opened']);
-  await status('Live on acct-42');
+  await state('Live');
   assert.equal(await page.locator('#count').textContent(), '3');
-  assert.deepEqual(complaints, []);
 });
 
-test('the form listens to what it says, and a refusal is told', { timeout: 60_000 }, async (t) => {
-  const gateway = await startGateway(t, await freePort(), join(dir, 'form'));
-  await publish(gateway, 'mail.eu', { type: 'email.opened' }, { type: 'mailshot.completed' });
+test('a token is asked for, by keyboard alone, and one that isn’t taken is told so', { timeout: 60_000 }, async (t) => {
+  const gateway = await start(t, undefined, 'sign-in');
+  await gateway.publish('mail.eu', { type: 'email.opened' });
   await page.goto(gateway.url);
-  assert.equal(await page.getByRole('status').textContent(), 'Not connected');
-
-  // All of it by the keyboard.
-  await page.getByLabel('Channel').fill('mail.eu');
-  await page.keyboard.press('Tab');
-  await page.keyboard.type('mailshot.*');
-  await page.getByLabel('From').selectOption('earliest');
-  await page.getByLabel('Token').fill('nonsense');
+  await page.keyboard.type('nonsense');
   await page.keyboard.press('Enter');
   await page.getByRole('alert').filter({ hasText: 'token is malformed' }).waitFor();
-  await status('Refused');
-
-  await page.getByLabel('Token').fill(gateway.token);
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type(gateway.token);
   await page.keyboard.press('Enter');
-  await status('Live on mail.eu');
-  await untilShown(['mailshot.completed']);
-  assert.equal(await page.getByRole('alert').isVisible(), false);
+  await page.getByRole('heading', { name: 'Overview' }).waitFor();
 
-  await page.getByRole('button', { name: 'Stop' }).click();
-  await status('Not connected');
-  await page.getByRole('button', { name: 'Clear' }).click();
-  assert.deepEqual(await shown(), []);
-  assert.deepEqual(complaints, []);
+  // On by Tab and Enter: past the skip link and the mark, to the channels, into one.
+  const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
+  const tabTo = async (text) => {
+    for (let i = 0; i < 40 && await focused() !== text; i++) await page.keyboard.press('Tab');
+    assert.equal(await focused(), text);
+  };
+  await tabTo('Channels');
+  await page.keyboard.press('Enter');
+  await page.getByRole('link', { name: 'mail.eu' }).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'main', 'focus follows to the new page');
+  await tabTo('mail.eu');
+  await page.keyboard.press('Enter');
+  await state('Live');
+  await tabTo('Publish…');
+  await page.keyboard.press('Enter');
+  await page.getByRole('dialog').waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
+  await tabTo('Publish…');
+
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByLabel('Token').waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length && sessionStorage.getItem('longline.token')), null);
+});
+
+test('a tail is paused, filtered with completion, begun elsewhere, and never grows beyond bounds', { timeout: 60_000 }, async (t) => {
+  const gateway = await start(t, undefined, 'tail');
+  await gateway.publish('acct-42', { type: 'order.paid', data: { amount: 50 } }, { type: 'order.paid', data: { amount: 500, customer: { tier: 'gold' } } }, { type: 'email.opened' });
+  await page.goto(gateway.link);
+  await state('Live');
+  await page.getByLabel('From').selectOption('earliest');
+  await page.getByRole('button', { name: 'Listen' }).click();
+  await untilShown(['email.opened', 'order.paid', 'order.paid']);
+
+  // Attribute names come from what passed.
+  const filter = page.getByRole('combobox', { name: 'Filter' });
+  await filter.pressSequentially('event.data.am');
+  await page.getByRole('option', { name: 'event.data.amount' }).waitFor();
+  await page.keyboard.press('ArrowDown');
+  await page.keyboard.press('Enter');
+  assert.equal(await filter.inputValue(), 'event.data.amount');
+  await filter.pressSequentially(' > 100.0');
+  await page.keyboard.press('Enter');
+  await untilShown(['order.paid']);
+
+  await filter.fill('event.data.amount >');
+  await page.keyboard.press('Enter');
+  await page.getByRole('alert').filter({ hasText: 'filter' }).waitFor();
+  await filter.fill('');
+  await page.getByLabel('From').selectOption('latest');
+  await page.getByLabel('Types').fill('email.*');
+  await page.keyboard.press('Enter');
+  await state('Live');
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await gateway.publish('acct-42', { type: 'order.paid' }, { type: 'email.clicked' });
+  await page.getByRole('button', { name: 'Go on (1 more)' }).click();
+  await untilShown(['email.clicked']);
+
+  // Thousands at once: all are counted, few are in the page.
+  for (let i = 0; i < 3; i++) await gateway.publish('acct-42', ...Array.from({ length: 1000 }, (_, n) => ({ type: 'email.sent', data: { n } })));
+  await page.waitForFunction(() => document.querySelector('#count').textContent === '3,001');
+  assert.ok(await page.locator('#events > li').count() <= 200, 'too many rows are kept');
+  await page.getByText('came too fast to be shown here').first().waitFor();
+});
+
+test('ten thousand subscriptions are a list of some dozen rows', { timeout: 60_000 }, async (t) => {
+  const gateway = await start(t, undefined, 'long');
+  const all = Array.from({ length: 10_000 }, (_, i) => ({
+    name: `crm-${String(i).padStart(5, '0')}`, channels: ['acct-42'], cursor: `acct-42@abc-${i}`,
+    status: { state: 'offline', lag: { events: i * 7919 % 10_000, seconds: i }, dead: i % 3 },
+  }));
+  await page.route(/\/v1\/subscriptions\?/, (route) => {
+    const q = new URL(route.request().url()).searchParams, from = q.get('cursor') ? all.findIndex((s) => s.name === q.get('cursor')) + 1 : 0;
+    const some = all.slice(from, from + 1000);
+    return route.fulfill({ json: { subscriptions: some, ...from + 1000 < all.length && { next: some.at(-1).name } } });
+  });
+  await page.goto(gateway.link);
+  await state('Live');
+  await page.goto(`${gateway.url}/#/subscriptions`);
+  await page.getByText('10,000 subscriptions').waitFor();
+  const rows = page.locator('tr[data-key]'), list = page.getByRole('region', { name: 'Subscriptions' });
+  assert.ok(await rows.count() < 80, 'rows out of sight are in the page');
+  await list.evaluate((e) => { e.scrollTop = e.scrollHeight; });
+  await page.getByRole('link', { name: 'crm-09999' }).waitFor();
+  assert.ok(await rows.count() < 80);
+  await page.getByLabel('Order').selectOption('lag');
+  await list.evaluate((e) => { e.scrollTop = 0; });
+  await page.waitForFunction(() => document.querySelector('tr[data-key] td:nth-child(3)').textContent === '9,999');
 });
