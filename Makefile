@@ -16,6 +16,7 @@ HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
 
 # node_modules carries npm's own mark of what it was made from.
 MODULES := $(JS)/node_modules/.package-lock.json
+LINTER  := docs/node_modules/.package-lock.json
 
 .PHONY: build run run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
 
@@ -28,7 +29,7 @@ run: ## the gateway on this machine, keeping its data in ./longline-data
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster
 
-test: deps lint test-go test-js test-python ## everything that must pass
+test: deps lint lint-api test-go test-js test-python ## everything that must pass
 
 test-go:
 	go build ./...
@@ -42,7 +43,7 @@ test-python: build
 	cd client/python && LONGLINE_BINARY=$(CURDIR)/longline /usr/bin/python3 -m unittest -q
 
 # Debian's packages, only if they are missing; npm's, only if the lock changed.
-deps: $(MODULES) $(TOOLS)/helm
+deps: $(MODULES) $(LINTER) $(TOOLS)/helm
 	@.ci/packages
 
 # Twice, because a package server may hiccup.
@@ -52,6 +53,14 @@ $(TOOLS)/helm:
 $(MODULES): $(JS)/package-lock.json
 	cd $(JS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# What checks the descriptions of the API, by the rules of docs/redocly.yaml.
+$(LINTER): docs/package-lock.json
+	cd docs && { npm ci --no-audit --no-fund --loglevel=error || npm ci --no-audit --no-fund --loglevel=error; }
+	@touch $@
+
+lint-api: $(LINTER)
+	@cd docs && said=$$(REDOCLY_SUPPRESS_UPDATE_NOTICE=true npx redocly lint --config redocly.yaml 2>&1) || { echo "$$said"; exit 1; }
 
 lint:
 	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
