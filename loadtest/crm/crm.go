@@ -34,11 +34,13 @@ type API struct {
 
 	wait sync.WaitGroup // for calls in progress
 
-	mu    sync.Mutex
-	stats Stats
-	delay *measure.Histogram
-	done  map[uint64]bool
-	next  uint64 // lowest number that isn't done
+	mu     sync.Mutex
+	stats  Stats
+	delay  *measure.Histogram
+	recent *measure.Histogram // since it was last asked for
+	done   map[uint64]bool    // from next on
+	given  map[uint64]bool    // up, and not done
+	next   uint64             // lowest number that is neither
 }
 
 // Stats are an API's account so far.
@@ -50,12 +52,16 @@ type Stats struct {
 	Peak       int // most in flight
 	Events     int // done, each counted once
 	Duplicated int // done again
+	Lost       int // given up and not done
 	Next       uint64
 }
 
 // New returns an idle API.
 func New() *API {
-	return &API{Scale: 1, delay: measure.NewHistogram(), done: map[uint64]bool{}, next: 1}
+	return &API{
+		Scale: 1, delay: measure.NewHistogram(), recent: measure.NewHistogram(),
+		done: map[uint64]bool{}, given: map[uint64]bool{}, next: 1,
+	}
 }
 
 // Call brings records. It returns when they are processed; ErrOverrun if the
@@ -101,16 +107,37 @@ func (a *API) finish(records []probe.Mark) {
 	defer a.mu.Unlock()
 	a.stats.InFlight--
 	for _, r := range records {
-		if a.done[r.Seq] {
+		if a.done[r.Seq] || r.Seq < a.next && !a.given[r.Seq] {
 			a.stats.Duplicated++
 			continue
 		}
-		a.done[r.Seq] = true
+		delete(a.given, r.Seq) // whoever gave it up was wrong
+		if r.Seq >= a.next {
+			a.done[r.Seq] = true
+		}
 		a.stats.Events++
 		a.delay.Record(time.Duration(now - r.At))
+		a.recent.Record(time.Duration(now - r.At))
 	}
-	for a.done[a.next] {
+	a.moveLocked()
+}
+
+// moveLocked moves next to where it belongs.
+func (a *API) moveLocked() {
+	for a.done[a.next] || a.given[a.next] {
+		delete(a.done, a.next)
 		a.next++
+	}
+}
+
+// GiveUp notes that nobody will bring this event again. It is lost, unless a
+// call that is still in progress has it.
+func (a *API) GiveUp(seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if seq >= a.next && !a.done[seq] {
+		a.given[seq] = true
+		a.moveLocked()
 	}
 }
 
@@ -119,7 +146,7 @@ func (a *API) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.stats
-	s.Next = a.next
+	s.Next, s.Lost = a.next, len(a.given)
 	return s
 }
 
@@ -133,13 +160,22 @@ func (a *API) Delay() *measure.Histogram {
 	return h
 }
 
+// Recent returns the same of those that were processed since it was last asked.
+func (a *API) Recent() *measure.Histogram {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.recent
+	a.recent = measure.NewHistogram()
+	return h
+}
+
 // Lost counts the events from 1 to head that the CRM never processed.
 func (a *API) Lost(head uint64) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	lost := 0
+	lost := len(a.given)
 	for seq := a.next; seq <= head; seq++ {
-		if !a.done[seq] {
+		if !a.done[seq] && !a.given[seq] {
 			lost++
 		}
 	}

@@ -1,14 +1,13 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	longline "github.com/longline-push/longline/client/go"
@@ -62,7 +61,7 @@ func runCRM(ctx context.Context, e *Env) error {
 		return err
 	}
 	rested, known := e.usage()
-	sender := &webhooks{every: time.Duration(1e9 / e.Case.Rate), scale: e.Scale}
+	sender := &webhooks{every: time.Duration(1e9 / e.Case.Rate), sender: crm.NewWebhooks(e.Scale), ready: make(chan struct{})}
 	ways := []*way{
 		{name: "polling", carry: nil},
 		{name: "naive webhooks"},
@@ -260,39 +259,26 @@ func bring(ctx context.Context, api *crm.API, events []json.RawMessage, atOnce i
 	return nil
 }
 
-// webhooks is what most services do: a POST per event, at once, tried four
-// times. It has its own clock, that of the events.
+// webhooks has its own clock, that of the events.
 type webhooks struct {
-	every time.Duration
-	scale float64
+	every  time.Duration
+	sender *crm.Webhooks
+	ready  chan struct{} // closed when start and limit are known
 
-	mu      sync.Mutex
-	start   int64
-	limit   uint64
-	pending int
-	sent    uint64
-	ready   chan struct{}
-	once    sync.Once
-}
-
-func (h *webhooks) gate() chan struct{} {
-	h.once.Do(func() { h.ready = make(chan struct{}) })
-	return h.ready
+	start int64
+	limit uint64
+	sent  atomic.Uint64
 }
 
 // begin lets it send; events are due from start on.
 func (h *webhooks) begin(start int64, limit uint64) {
-	h.mu.Lock()
 	h.start, h.limit = start, limit
-	h.mu.Unlock()
-	close(h.gate())
+	close(h.ready)
 }
 
 // settled says that every event was delivered or given up.
 func (h *webhooks) settled() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.sent == h.limit && h.pending == 0
+	return h.sent.Load() == h.limit && h.sender.Pending() == 0
 }
 
 func (h *webhooks) to(api *crm.API) func(context.Context) error {
@@ -302,60 +288,23 @@ func (h *webhooks) to(api *crm.API) func(context.Context) error {
 			return err
 		}
 		defer s.Close()
-		transport := &http.Transport{MaxIdleConnsPerHost: 100}
-		defer transport.CloseIdleConnections()
-		client := &http.Client{Transport: transport, Timeout: time.Duration(float64(10*time.Second) * h.scale)}
+		defer h.sender.Wait()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-h.gate():
+		case <-h.ready:
 		}
-		var wg sync.WaitGroup
-		defer wg.Wait()
 		for seq := uint64(1); seq <= h.limit; seq++ {
 			due := h.start + int64(seq-1)*int64(h.every)
 			if d := time.Duration(due - measure.Now()); d > 0 {
 				if pause(ctx, d) != nil {
-					return nil
+					break
 				}
 			}
-			h.count(1, 1)
-			wg.Go(func() {
-				defer h.count(0, -1)
-				h.deliver(ctx, client, s.URL, probe.AppendEvent(nil, "", probe.Mark{Seq: seq, At: due}, 256))
-			})
+			h.sender.Send(ctx, s.URL, probe.AppendEvent(nil, "", probe.Mark{Seq: seq, At: due}, 256), nil)
+			h.sent.Add(1)
 		}
 		return nil
-	}
-}
-
-func (h *webhooks) count(sent, pending int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.sent += uint64(sent)
-	h.pending += pending
-}
-
-// deliver tries a webhook until it is taken or was tried four times.
-func (h *webhooks) deliver(ctx context.Context, client *http.Client, url string, body []byte) {
-	for _, delay := range []time.Duration{0, time.Second, 5 * time.Second, 15 * time.Second} {
-		if pause(ctx, time.Duration(float64(delay)*h.scale)) != nil {
-			return
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-		if err != nil {
-			return
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := client.Do(req)
-		if err != nil {
-			continue
-		}
-		_, _ = io.Copy(io.Discard, resp.Body) // for the connection's sake
-		resp.Body.Close()
-		if resp.StatusCode/100 == 2 {
-			return
-		}
 	}
 }
 

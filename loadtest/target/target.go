@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"time"
 
 	"github.com/longline-push/longline/loadtest/floor"
 	"github.com/longline-push/longline/loadtest/measure"
@@ -87,18 +86,4 @@ func NewFloor(context.Context) (*Target, error) {
 		return nil, err
 	}
 	return &Target{Name: Floor, Addr: p.Addr, Processes: measure.Processes{p.PID}, stop: p.Stop}, nil
-}
-
-// poll calls f until it reports true or the context ends.
-func poll(ctx context.Context, every time.Duration, f func() bool) error {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for !f() {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-	return nil
 }
