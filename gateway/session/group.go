@@ -204,9 +204,11 @@ func (s *Session) regroupLocked() {
 	}
 	for _, p := range g.parts {
 		switch mine := slices.Contains(g.mine, p.partition); {
-		case mine:
-			p.leaving = false
-		case !p.leaving:
+		case mine && p.leaving:
+			// The client knows that it went, dropped what it had not begun, and
+			// takes it for a new one: so it begins where it is acknowledged.
+			s.releasePartLocked(p)
+		case !mine && !p.leaving:
 			p.leaving = true
 			s.settleLeavingLocked(p)
 			time.AfterFunc(durable.YieldTime, p.leave)
@@ -376,8 +378,12 @@ func (s *Session) releasePartLocked(p *part) {
 	h.Release(p.delivered, 0)
 }
 
-// dropPartLocked delivers nothing of a partition any longer.
+// dropPartLocked delivers nothing of a partition any longer. What was delivered
+// stays as it was the first time.
 func (s *Session) dropPartLocked(p *part) {
+	if p.delivered != nil {
+		return
+	}
 	d := s.durable
 	p.delivered = append(event.Position{}, d.delivered(p)...)
 	p.ownership = nil

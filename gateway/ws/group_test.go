@@ -121,6 +121,25 @@ func TestPartitionMovesThoughItsEventIsOut(t *testing.T) {
 	say(t, c2, `{"op":"ack","cursor":%q}`, d.cursor(1))
 }
 
+// A client drops what it has not begun of a partition that is another's. When
+// that comes back before its events were acknowledged or their time was over,
+// the client gets them again: else its next acknowledgement would cover them.
+func TestPartitionComesBackThatWasNotLetGoYet(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2}`)
+	c1 := d.attach(t, "consumer=one")
+	d.publishTo(t, 2, 1)
+	d.wantEvents(t, c1, 1)
+	c2 := d.attach(t, "consumer=two")
+	d.wantNext(t, c1, `"op":"partitions"`, `"partitions":[0]`)
+	c2.CloseNow()
+	d.wantNext(t, c1, `"op":"partitions"`, `"partitions":[0,1]`)
+	d.publishTo(t, 2, 1)
+	d.wantNext(t, c1, `"op":"redelivery"`, d.cursor(1))
+	d.wantEvents(t, c1, 1, 2)
+	say(t, c1, `{"op":"ack","cursor":%q,"partition":1}`, d.cursor(2))
+}
+
 // wantAnyOrder reads the events with these numbers and returns their order.
 func (d *durables) wantAnyOrder(t *testing.T, c *websocket.Conn, numbers ...int) (order []int) {
 	t.Helper()
