@@ -18,13 +18,16 @@ HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
 MODULES := $(JS)/node_modules/.package-lock.json
 LINTER  := docs/node_modules/.package-lock.json
 
-.PHONY: build run run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
+.PHONY: build run demo run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
 
 build: ## the one binary
 	go build -o longline .
 
 run: ## the gateway on this machine, keeping its data in ./longline-data
 	go run .
+
+demo: ## a mailshot, a slow CRM, webhooks and Longline side by side, on a page
+	go run . demo
 
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster

@@ -28,6 +28,8 @@ type commands struct {
 	Serve serveCmd `cmd:"" default:"withargs" help:"Run the gateway (what bare longline does too)."`
 	Token tokenCmd `cmd:"" help:"Mint tokens with the gateway's key, or look into them."`
 
+	Demo demoCmd `cmd:"" help:"Show what it is for: a mailshot, a slow CRM behind webhooks and behind Longline, on a page."`
+
 	Publish publishCmd `cmd:"" help:"Publish events to a channel."`
 	Listen  listenCmd  `cmd:"" help:"Print events as they come, or forward them to a local URL."`
 	Sub     subCmd     `cmd:"" help:"List, make, change and look into durable subscriptions."`
