@@ -18,7 +18,7 @@ HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
 MODULES := $(JS)/node_modules/.package-lock.json
 LINTER  := docs/node_modules/.package-lock.json
 
-.PHONY: build run demo run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
+.PHONY: build run demo docs-img run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
 
 build: ## the one binary
 	go build -o longline .
@@ -28,6 +28,9 @@ run: ## the gateway on this machine, keeping its data in ./longline-data
 
 demo: ## a mailshot, a slow CRM, webhooks and Longline side by side, on a page
 	go run . demo
+
+docs-img: deps ## the pictures in docs/img, of the real pages
+	cd $(JS) && node test/page/demo-picture.js
 
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster
