@@ -24,7 +24,8 @@ func (h *Ownership) Gather(ctx context.Context, holder Holder) error {
 	var some errgroup.Group
 	some.SetLimit(16)
 	for p := range h.State.Definition.Group.Partitions {
-		some.Go(func() error {
+		some.Go(func() (err error) {
+			defer h.k.o.Guard.Contain("group", func() { err = errPanicked })
 			part, err := h.k.acquirePart(ctx, h.Name, h.State.Division, *h.State.Owner, p, holder)
 			if err != nil {
 				return err

@@ -289,3 +289,35 @@ func TestHundredJoinAndLeaveAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A mistake while a group's members are stored ends what was asked for, not the
+// node: whoever comes later joins, and whoever left has left.
+func TestPanicsInAGroupAreContained(t *testing.T) {
+	b := newFlaky(t)
+	k := durabletest.Run(t, durable.Options{Broker: b})
+	mustCreateGroup(t, k, 2)
+	for range 3 { // while a partition is made, and while the group is stored
+		b.panics.Store(1)
+		claim := durable.Claim{Connection: "a-line", Consumer: "a", Kind: durable.Live}
+		if _, err := k.Join(t.Context(), "crm", claim, newCrew()); err == nil {
+			break
+		}
+	}
+	b.panics.Store(0)
+	m, c := mustJoin(t, k, "a")
+	c.want(t, "a a")
+	b.panics.Store(1)
+	m.Leave()
+	for {
+		s, err := k.Load(t.Context(), "crm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Members) == 0 {
+			return
+		}
+		if err := k.Await(t.Context(), "crm"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

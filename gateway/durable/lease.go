@@ -18,13 +18,12 @@ var errPanicked = errors.New("the call panicked")
 // Run keeps the node's lease and commits what was acknowledged, until ctx
 // ends; then it releases what the node owns, within a few seconds, and leaves.
 func (k *Manager) Run(ctx context.Context) {
-	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	k.running.Go(func() { k.commit(background) })
+	defer k.endLife()
+	k.running.Go(func() { k.commit(k.life) })
 	for ctx.Err() == nil {
 		k.incarnation(ctx)
 	}
-	cancel()
+	k.endLife()
 	k.running.Wait()
 }
 

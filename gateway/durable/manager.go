@@ -103,6 +103,8 @@ type Manager struct {
 	flushNow chan struct{}
 	looking  atomic.Bool
 	running  sync.WaitGroup
+	life     context.Context // until all that the node owned is given up
+	endLife  context.CancelFunc
 }
 
 // releaseRequest is a release that is to be stored.
@@ -129,8 +131,9 @@ func New(o Options) *Manager {
 	if o.Tell == nil {
 		o.Tell = func(string, string, any) {}
 	}
+	life, end := context.WithCancel(context.Background())
 	return &Manager{
-		o: o, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
+		o: o, life: life, endLife: end, seed: maphash.MakeSeed(), ready: make(chan struct{}), known: make(map[string]bool), names: make(map[string]string),
 		ownerships: make(map[string]*Ownership), groups: make(map[string]*groupState), asked: make(map[string]chan Message), standing: make(map[string][]chan struct{}),
 		flushNow: make(chan struct{}, 1),
 	}
@@ -694,7 +697,7 @@ func (k *Manager) receive(m Message) {
 	if m.Op == OpChanged && member {
 		k.readGroup(m.Name)
 	} else if m.Op == OpChanged && h == nil {
-		k.running.Go(func() { k.lookAt(m.Name) })
+		k.running.Go(func() { k.o.Guard.Do("group", func() { k.lookAt(m.Name) }) })
 	}
 	if h == nil || h.Generation != m.Generation {
 		return

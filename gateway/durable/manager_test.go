@@ -23,6 +23,7 @@ type flaky struct {
 	loseAnswers  atomic.Int32 // this many more Stores fail though they are done
 	loseAdvances atomic.Int32 // this many more Advances fail
 	loseMessages atomic.Bool
+	panics       atomic.Int32       // this many more Stores panic
 	lost         chan broker.Update // Stores that failed and did nothing
 	freed        chan struct{}      // a Store left nobody as owner
 }
@@ -32,6 +33,9 @@ func newFlaky(t *testing.T) *flaky {
 }
 
 func (f *flaky) Store(ctx context.Context, u broker.Update) error {
+	if f.panics.Add(-1) >= 0 {
+		panic("a mistake")
+	}
 	if f.loseStores.Add(-1) >= 0 {
 		f.lost <- u
 		return errAway

@@ -303,15 +303,15 @@ func (k *Manager) storeGroup(name string, g *groupState) {
 		}
 		k.mu.Unlock()
 		errs := make([]error, len(ops))
-		ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL)
-		state, err := k.changeGroup(ctx, name, node, ops, errs)
-		cancel()
+		var state State
+		err := errPanicked
+		k.o.Guard.Do("group", func() { state, err = k.changeGroup(name, node, ops, errs) })
 		var again []groupOp
 		for i, op := range ops {
 			switch e := errors.Join(errs[i], err); {
 			case e == nil:
 				op.done(state, nil)
-			case op.again && op.node == node && errs[i] == nil:
+			case op.again && op.node == node && errs[i] == nil && k.life.Err() == nil:
 				again = append(again, op)
 			case errs[i] != nil:
 				op.done(state, errs[i])
@@ -322,7 +322,10 @@ func (k *Manager) storeGroup(name string, g *groupState) {
 		if len(again) == 0 {
 			continue
 		}
-		time.Sleep(wait)
+		select {
+		case <-k.life.Done():
+		case <-time.After(wait):
+		}
 		wait = min(2*wait, 2*time.Second)
 		k.mu.Lock()
 		g.ops = append(again, g.ops...)
@@ -331,7 +334,9 @@ func (k *Manager) storeGroup(name string, g *groupState) {
 }
 
 // changeGroup stores ops in one change. errs are the answers of single ones.
-func (k *Manager) changeGroup(ctx context.Context, name, node string, ops []groupOp, errs []error) (after State, err error) {
+func (k *Manager) changeGroup(name, node string, ops []groupOp, errs []error) (after State, err error) {
+	ctx, cancel := context.WithTimeout(k.life, k.o.TTL)
+	defer cancel()
 	err = k.Change(ctx, name, func(s State, force bool, env Env) (Change, error) {
 		for _, m := range s.Members {
 			k.refresh(ctx, m.Node)
@@ -379,7 +384,8 @@ func (k *Manager) divide(ctx context.Context, group State, env Env) error {
 	some.SetLimit(16)
 	for p := range group.Definition.Group.Partitions {
 		name := PartitionName(group.Name, p)
-		some.Go(func() error {
+		some.Go(func() (err error) {
+			defer k.o.Guard.Contain("group", func() { err = errPanicked })
 			for {
 				s, err := k.Load(ctx, name)
 				if errors.Is(err, broker.ErrNotFound) {
@@ -427,13 +433,13 @@ func (k *Manager) readGroup(name string) {
 			g.stale, g.remind = false, false
 			members := slices.Clone(g.members)
 			k.mu.Unlock()
-			k.tellMembers(name, members, remind)
+			k.o.Guard.Do("group", func() { k.tellMembers(name, members, remind) })
 		}
 	})
 }
 
 func (k *Manager) tellMembers(name string, members []*Membership, remind bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
+	ctx, cancel := context.WithTimeout(k.life, k.o.TTL/2)
 	defer cancel()
 	s, err := k.Load(ctx, name)
 	if err != nil && !errors.Is(err, broker.ErrNotFound) {
@@ -464,7 +470,7 @@ func (k *Manager) tellMembers(name string, members []*Membership, remind bool) {
 		k.remindOthers(ctx, s)
 	}
 	if lost {
-		k.running.Go(func() { k.lookAt(name) })
+		k.running.Go(func() { k.o.Guard.Do("group", func() { k.lookAt(name) }) })
 	}
 	if gone {
 		k.regroup(name, groupOp{
@@ -497,7 +503,7 @@ func (k *Manager) hasMember(name, connection string) bool {
 // lookAt sees to members that are lost, after a message about a group that has
 // none here.
 func (k *Manager) lookAt(name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), k.o.TTL/2)
+	ctx, cancel := context.WithTimeout(k.life, k.o.TTL/2)
 	defer cancel()
 	if err := k.dropLost(ctx, name); err != nil && !errors.Is(err, broker.ErrNotFound) {
 		k.o.Logger.Debug("take lost members off a group", "subscription", name, "error", err)

@@ -105,7 +105,8 @@ func (k *Manager) flush(ctx context.Context) {
 			return
 		}
 		for _, i := range fenced {
-			k.running.Go(owners[i].reload)
+			h := owners[i]
+			k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })
 		}
 		for i, h := range owners[:n] {
 			if h.State.reaches(moves[i].Position) {

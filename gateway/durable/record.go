@@ -58,6 +58,9 @@ type Record struct {
 	// Jumps are where the position began and the last times it jumped.
 	Jumps []Jump `json:"jumps,omitempty"`
 
+	// Narrowed: channels were taken off, of which dead letters may be left.
+	Narrowed bool `json:"narrowed,omitempty"`
+
 	// Grace is when the callback's turn comes, after an owner left.
 	Grace time.Time `json:"grace,omitzero"`
 	// Parked: the callback's turn is with the next event.

@@ -264,6 +264,9 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 			c.Forget = append(c.Forget, cursor.Channel)
 		}
 	}
+	for _, channel := range old.Channels {
+		c.Record.Narrowed = c.Record.Narrowed || !slices.Contains(d.Channels, channel)
+	}
 	restart := !sameSet(old.Channels, d.Channels) || !sameSet(old.Types, d.Types) || old.Filter != d.Filter || !sameGroup(old.Group, d.Group)
 	if o := s.Owner; o != nil && o.Kind == Call {
 		restart = restart || d.Callback == nil

@@ -76,6 +76,25 @@ func (a *API) letters(ctx context.Context, s *durable.State, after uint64, page 
 	}
 }
 
+// letterCursors are the cursors of all that letters tells of.
+func (a *API) letterCursors(ctx context.Context, s *durable.State) (cursors []string, err error) {
+	err = a.letters(ctx, s, 0, letterPage, func(l broker.Letter, _ durable.DeadLetter) bool {
+		cursors = append(cursors, l.Cursor)
+		return true
+	})
+	return cursors, err
+}
+
+// countLetters is how many letters tells of. Only where channels were taken off
+// need they be read for it.
+func (a *API) countLetters(ctx context.Context, s *durable.State) (int, error) {
+	if !s.Narrowed || s.Dead == 0 {
+		return s.Dead, nil
+	}
+	cursors, err := a.letterCursors(ctx, s)
+	return len(cursors), err
+}
+
 func (a *API) redrive(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 	s, err := a.load(r, g)
 	if err != nil {
@@ -127,9 +146,24 @@ func (a *API) removeDead(w http.ResponseWriter, r *http.Request, g *auth.Grant) 
 	if err != nil {
 		return err
 	}
-	n, err := a.o.Broker.Remove(r.Context(), s.Name, nil)
+	if !s.Narrowed {
+		n, err := a.o.Broker.Remove(r.Context(), s.Name, nil)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, map[string]int{"deleted": n})
+	}
+	cursors, err := a.letterCursors(r.Context(), &s)
 	if err != nil {
 		return err
+	}
+	n := 0
+	for piece := range slices.Chunk(cursors, letterPage) {
+		removed, err := a.o.Broker.Remove(r.Context(), s.Name, piece)
+		if err != nil {
+			return err
+		}
+		n += removed
 	}
 	return writeJSON(w, http.StatusOK, map[string]int{"deleted": n})
 }

@@ -325,7 +325,11 @@ func (a *API) get(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 
 func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 	v := view{Name: s.Name, Replay: s.Replay, Definition: s.Definition, Cursor: s.Position.String()}
-	v.Status = &status{State: s.Status(), Due: timeOrNil(s.Grace), Dead: s.Dead}
+	dead, err := a.countLetters(ctx, &s)
+	if err != nil {
+		return v, err
+	}
+	v.Status = &status{State: s.Status(), Due: timeOrNil(s.Grace), Dead: dead}
 	if o := s.Owner; o != nil {
 		v.Status.Consumer, v.Status.Transport, v.Status.Since = o.Consumer, o.Transport, timeOrNil(o.Since)
 		v.Status.Node = a.o.Manager.NodeName(o.Node)
@@ -333,7 +337,6 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 	if err := a.viewGroup(ctx, v.Status, s); err != nil {
 		return v, err
 	}
-	var err error
 	if v.Status.Lag, err = a.lag(ctx, s); err != nil {
 		return v, err
 	}

@@ -252,6 +252,9 @@ func TestDeadLettersOfAChannelThatIsGone(t *testing.T) {
 	if got := a.letters(me); got != "mine-1 mine-2 " {
 		t.Errorf("dead letters are %q, want the two of acct-42", got)
 	}
+	if got := at(a.want(200, me, "GET", "/v1/subscriptions/crm-1", ""), "status", "dead"); got != 2.0 {
+		t.Errorf("%v dead letters are counted, want those two", got)
+	}
 	if out := a.want(200, me, "POST", "/v1/subscriptions/crm-1/dead/redrive", `{"ids":["secret-2"]}`); out["redriven"] != 0.0 {
 		t.Errorf("by id: got %v, want none", out)
 	}
@@ -277,7 +280,12 @@ func TestDeadLettersOfAChannelThatIsGone(t *testing.T) {
 		}
 		return s.Redriving
 	}, 0)
-	// They are kept: the channel may come back.
+	// Deleting takes those that can be seen. The others are kept: the channel may
+	// come back.
+	a.bury("acct-42", "mine-3")
+	if out := a.want(200, me, "DELETE", "/v1/subscriptions/crm-1/dead", ""); out["deleted"] != 1.0 {
+		t.Errorf("got %v, want one deleted", out)
+	}
 	a.want(200, root, "PATCH", "/v1/subscriptions/crm-1", `{"channels":["acct-42","acct-43"]}`)
 	if got := a.letters(root); strings.Count(got, "secret-") != 3 {
 		t.Errorf("dead letters are %q, want the three of acct-43", got)
