@@ -118,6 +118,11 @@ func (r *Reader) Advance(offset uint64) { r.offset = max(r.offset, offset) }
 // it since.
 func (r *Reader) Followed() bool { return r.followed }
 
+// Elsewhere tells whether the node knows the channel's log to be in another epoch
+// than the reader, which has not asked about it: Next, once it Rests, moves it
+// there or has it ask.
+func (r *Reader) Elsewhere() bool { return r.asked == nil && r.feed.State().Epoch != r.epoch }
+
 // Unfollow forgets that the reader was at the head.
 func (r *Reader) Unfollow() { r.followed = false }
 

@@ -108,6 +108,17 @@ func (d *durableState) owner(c *channelState) *durable.Ownership {
 	return d.ownership
 }
 
+// ownsLocked tells whether what a reader comes by is the session's to tell and to
+// commit.
+func (s *Session) ownsLocked(i int) bool {
+	d := s.durable
+	if d == nil || d.paused || d.group != nil && !d.greeted {
+		return false
+	}
+	c := &d.channels[i]
+	return d.owner(c) != nil && (c.part == nil || !c.part.leaving)
+}
+
 // advanceLocked has what is done in a channel committed; n is how many events
 // that acknowledges. A position doesn't move past a gap of which the client
 // wasn't told.

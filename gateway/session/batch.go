@@ -216,10 +216,15 @@ func (s *Session) blockedLocked() {
 // there is more to send.
 func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 	room := s.roomIn(b, i)
-	if room <= 0 {
-		return 0, false // an ack makes room
-	}
 	r := &s.readers[i]
+	if room <= 0 {
+		// An ack makes room. Where the log was forked it may be of the new epoch,
+		// from somebody else, and counts here once the reader is there too.
+		if !s.ownsLocked(i) || !r.Elsewhere() {
+			return 0, false
+		}
+		r.Rest()
+	}
 	conflating := s.lag == LagConflate && s.slow
 	if conflating {
 		limit = 1 << 30 // everything pending, of which little will be left
@@ -233,6 +238,9 @@ func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 	case step.Behind:
 		s.fallBehind(i, step.Head)
 		b.scanned[i] = r.Offset()
+		return 0, false
+	}
+	if room <= 0 {
 		return 0, false
 	}
 	items, more := step.Items, step.More
