@@ -42,6 +42,7 @@ type Subscription struct {
 	Target
 	Rate        float64       // calls a second; 0: as fast as answered
 	ByKey       bool          // order by key, else by channel
+	Partitions  int           // of a group; 0: it is none
 	Concurrency int           // calls in flight where ByKey; 0: 1
 	MaxEvents   int           // of a batch; 0 or 1: no batches
 	MaxWait     time.Duration // for a batch to fill

@@ -50,6 +50,7 @@ var (
 	_ durable.Holder    = (*delivery)(nil)
 	_ durable.Deliverer = (*delivery)(nil)
 	_ Progress          = (*delivery)(nil)
+	_ Divided           = (*delivery)(nil)
 )
 
 // begin starts to deliver what was claimed.
@@ -62,7 +63,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Minute)
 		return
 	}
-	if err := h.Gather(ctx, partition{p}); err != nil {
+	if err := h.Gather(ctx, func(int) durable.Holder { return partition{p} }); err != nil {
 		p.d.o.Logger.Debug("gather the partitions of a group", "subscription", p.name, "error", err)
 		h.Release(nil, time.Second) // a member has yet to release one
 		return
@@ -105,7 +106,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		again = replay.Of
 	}
 	worker, err := p.d.o.Engine.Deliver(Subscription{
-		Name: p.name, Position: position, Window: def.Window,
+		Name: p.name, Position: position, Window: def.Window, Partitions: len(h.Done()),
 		Target: Target{URL: cb.URL, Headers: private.Headers, Secrets: private.Secrets, Shape: form, Auth: private.Auth, Replay: again},
 		Rate:   cb.Rate, ByKey: cb.Order == durable.ByKey, Concurrency: cb.Concurrency,
 		MaxEvents: cb.Batch.MaxEvents, MaxWait: time.Duration(cb.Batch.MaxWait), Timeout: time.Duration(cb.Timeout),
@@ -164,8 +165,17 @@ func (p *delivery) with(f func(*Worker)) {
 	}
 }
 
-// Ended implements durable.Holder.
-func (p *delivery) Ended(wire.CloseCode, string) { p.with((*Worker).Fence) }
+// Ended implements durable.Holder. A group's partitions are the callback's until
+// they are given up or taken, each by itself.
+func (p *delivery) Ended(wire.CloseCode, string) {
+	p.with(func(w *Worker) {
+		if p.h.Gathered() {
+			w.Yield(Patience)
+		} else {
+			w.Fence()
+		}
+	})
+}
 
 // Delivered implements durable.Deliverer.
 func (p *delivery) Delivered() event.Position {
@@ -199,12 +209,12 @@ func (p *delivery) Changed(durable.State) { p.with(func(w *Worker) { w.Yield(Pat
 // there is no going on.
 type partition struct{ p *delivery }
 
-func (h partition) Ended(code wire.CloseCode, reason string) { h.p.Ended(code, reason) }
-func (h partition) Suspended()                               { h.p.Suspended() }
-func (partition) Yield()                                     {}
-func (partition) Changed(durable.State)                      {}
-func (partition) Acked(event.Position)                       {}
-func (partition) Redrive()                                   {}
+func (h partition) Ended(wire.CloseCode, string) { h.p.with((*Worker).Fence) }
+func (h partition) Suspended()                   { h.p.Suspended() }
+func (partition) Yield()                         {}
+func (partition) Changed(durable.State)          {}
+func (partition) Acked(event.Position)           {}
+func (partition) Redrive()                       {}
 
 // Acked implements durable.Holder.
 func (p *delivery) Acked(to event.Position) { p.with(func(w *Worker) { w.Acknowledged(to) }) }
@@ -235,6 +245,11 @@ func (p *delivery) end(r Result) {
 	default:
 		p.h.Release(r.Handed, after)
 	}
+}
+
+// ReleasePartition implements Divided.
+func (p *delivery) ReleasePartition(n int, done, handed event.Position) {
+	p.h.ReleasePartition(n, done, handed)
 }
 
 // Advance implements Progress.

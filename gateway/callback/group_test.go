@@ -1,6 +1,7 @@
 package callback_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,11 +40,33 @@ func (n *gatewayNode) join(name string) (*durable.Membership, worker) {
 
 func (n *gatewayNode) acquire(m *durable.Membership, w worker, p int) *durable.Ownership {
 	n.t.Helper()
-	h, err := m.Acquire(n.t.Context(), p, w)
-	if err != nil {
-		n.t.Fatalf("acquire partition %d: %v", p, err)
+	for {
+		h, err := m.Acquire(n.t.Context(), p, w)
+		if errors.Is(err, durable.ErrHeld) {
+			err = n.manager.Await(n.t.Context(), durable.PartitionName("crm-42", p))
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			n.t.Fatalf("acquire partition %d: %v", p, err)
+		}
+		return h
 	}
-	return h
+}
+
+// share has consumers share crm-42.
+func (n *gatewayNode) share(partitions int) {
+	n.t.Helper()
+	def := n.state("crm-42").Definition
+	def.Group = &durable.Group{Partitions: partitions}
+	def.Callback.Order = durable.ByKey
+	err := n.manager.Change(n.t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+		return durable.Define(s, def, nil, nil, force, env)
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // A group's last member leaves, one partition further than the other: the
@@ -71,15 +94,7 @@ func TestGroupFallsBackToTheCallback(t *testing.T) {
 	}
 	n := newNode(t)
 	n.define("crm-42", endpoint.URL, "")
-	def := n.state("crm-42").Definition
-	def.Group = &durable.Group{Partitions: 2}
-	def.Callback.Order = durable.ByKey
-	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
-		return durable.Define(s, def, nil, nil, force, env)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.share(2)
 
 	m, w := n.join("crm-42")
 	epoch := ""
@@ -121,6 +136,71 @@ func TestGroupFallsBackToTheCallback(t *testing.T) {
 	}
 	if s := n.state("crm-42"); s.Position[0].Offset != 7 || s.Status() != "live" {
 		t.Errorf("position %s, %s; want it live at 7", s.Position, s.Status())
+	}
+}
+
+// A member comes while a call of one partition is out: it has the other at once,
+// of which the callback calls nothing more, and that one when the call ends.
+// Nothing comes twice.
+func TestTheCallbackGivesUpPartitionByPartition(t *testing.T) {
+	began, answer := make(chan string, 16), make(chan struct{})
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		for _, id := range idsOf(string(body)) {
+			began <- id
+		}
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	}))
+	defer endpoint.Close()
+	n := newNode(t)
+	n.define("crm-42", endpoint.URL, "")
+	n.share(2)
+	first, w := n.join("crm-42") // so that it is divided
+	n.acquire(first, w, 0).Announced(nil)
+	n.acquire(first, w, 1).Announced(nil)
+	n.publishKey(keyOf(0, 2), "e1")
+	n.publishKey(keyOf(1, 2), "e2")
+	n.publishKey(keyOf(1, 2), "e3")
+	first.Leave()
+	for p := range 2 {
+		n.release(p)
+	}
+	if got := <-began; got != "e1" {
+		t.Fatalf("called with %s first, want e1", got)
+	}
+	m, w := n.join("crm-42")
+	one := n.acquire(m, w, 1) // while e1 is out
+	if one.Doubt || len(one.Handed) > 0 && one.Handed[0].Offset > one.Position[0].Offset {
+		t.Errorf("partition 1 goes on at %s with %s in doubt (%v), want nothing: it had no call", one.Position, one.Handed, one.Doubt)
+	}
+	if _, err := m.Acquire(t.Context(), 0, w); !errors.Is(err, durable.ErrHeld) {
+		t.Errorf("partition 0 while its call is out: %v, want ErrHeld", err)
+	}
+	close(answer)
+	zero := n.acquire(m, w, 0)
+	if zero.Doubt || len(zero.Position) == 0 || zero.Position[0].Offset < 1 {
+		t.Errorf("partition 0 goes on at %s, in doubt: %v; want it behind e1", zero.Position, zero.Doubt)
+	}
+	select {
+	case id := <-began:
+		t.Errorf("the callback was called with %s, whose partition had moved", id)
+	default:
+	}
+}
+
+// release gives up what a member had of a partition.
+func (n *gatewayNode) release(p int) {
+	n.t.Helper()
+	name := durable.PartitionName("crm-42", p)
+	err := n.manager.Change(n.t.Context(), name, func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		right := durable.Right{Generation: s.Generation, Node: s.Owner.Node, Connection: s.Owner.Connection}
+		return durable.Release(s, right, nil, false, 0, env)
+	})
+	if err != nil {
+		n.t.Fatal(err)
 	}
 }
 

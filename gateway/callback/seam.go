@@ -51,6 +51,8 @@ type Event struct {
 	// Redriven: it is a dead letter that was put back. It has no place in the
 	// position; Progress.Redriven removes it when it is done.
 	Redriven bool
+	// Partition of a group that it belongs to.
+	Partition int
 }
 
 // Gap says that the events of a channel after From up to To won't come.
@@ -83,6 +85,13 @@ type Progress interface {
 
 	// Notify tells what people may want to know. It must not block.
 	Notify(n Notice)
+}
+
+// Divided is the Progress of a group, which gives up its partitions one by one.
+type Divided interface {
+	// ReleasePartition gives one up: everything of it up to done is done, up to
+	// handed it may have been delivered. It doesn't wait.
+	ReleasePartition(partition int, done, handed event.Position)
 }
 
 // Letter is an event that its receiver won't take.

@@ -94,6 +94,7 @@ func (w *Worker) place(u *unit, a *answer, v verdict, mixed bool, refusedByAnswe
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.landedLocked()
+	defer w.releaseIdleLocked()
 	now := time.Now()
 	switch v {
 	case accepted:
@@ -312,6 +313,7 @@ func (w *Worker) buried(u *unit, done bool) Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.landedLocked()
+	defer w.releaseIdleLocked()
 	if done {
 		w.q.finish(u)
 		w.commitSoonLocked(len(u.items))

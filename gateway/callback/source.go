@@ -163,7 +163,11 @@ func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *bef
 			}
 			r.Advance(item.Offset)
 			if c := r.Cursor(); r.Match(item) && !s.skips(item, c) {
-				p.Events = append(p.Events, Event{Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
+				partition := 0
+				if len(s.done) > 0 {
+					partition = item.Partition(len(s.done))
+				}
+				p.Events = append(p.Events, Event{Partition: partition, Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
 				limit--
 				if bytes -= len(item.JSON()); bytes <= 0 {
 					limit = 0

@@ -87,6 +87,7 @@ type Worker struct {
 	over      Outcome // not working: why to end
 	yielded   chan struct{}
 	alarm     *time.Timer // asleep: wakes it
+	released  []bool      // of a group: the partitions that were given up
 	commits   committer
 }
 
@@ -170,6 +171,7 @@ func (w *Worker) finishAs(why Outcome, patience time.Duration) {
 	if w.over == working {
 		close(w.yielded)
 	}
+	defer w.releaseIdleLocked()
 	if w.over == working || why == Halted || (why == Fenced || why == Broken) && w.over != Halted && w.over != Fenced {
 		w.over = why
 	}

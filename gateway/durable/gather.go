@@ -14,9 +14,9 @@ import (
 
 // Gather makes the callback that claimed a group the owner of all its
 // partitions as well; a subscription that is not divided has none. What the
-// ownership commits and gives up is then theirs. holder is told when one of them
-// is lost. Called before anything is delivered.
-func (h *Ownership) Gather(ctx context.Context, holder Holder) error {
+// ownership commits and gives up is then theirs. Each one's holder is told when
+// it is lost. Called before anything is delivered.
+func (h *Ownership) Gather(ctx context.Context, holder func(partition int) Holder) error {
 	if !h.State.divided() {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (h *Ownership) Gather(ctx context.Context, holder Holder) error {
 	for p := range h.State.Definition.Group.Partitions {
 		some.Go(func() (err error) {
 			defer h.k.o.Guard.Contain("group", func() { err = errPanicked })
-			part, err := h.k.acquirePart(ctx, h.Name, h.State.Division, *h.State.Owner, p, holder)
+			part, err := h.k.acquirePart(ctx, h.Name, h.State.Division, *h.State.Owner, p, holder(p), true)
 			if err != nil {
 				return err
 			}
@@ -62,23 +62,71 @@ func (h *Ownership) Done() []event.Position {
 	return done
 }
 
-// moves are what commits a position: of a group each partition's own. Those
+// Gathered tells whether the ownership is of a group's partitions, and so lasts
+// as long as theirs do.
+func (h *Ownership) Gathered() bool { return len(h.parts) > 0 }
+
+// commitParts commits a position for each partition that wasn't given up. Those
 // that are beyond it stay.
-func (h *Ownership) moves(to event.Position) []broker.Move {
-	if len(h.parts) == 0 {
-		return []broker.Move{{Name: h.Name, Generation: h.Generation, Position: to}}
+func (h *Ownership) commitParts(ctx context.Context, to event.Position) error {
+	var moves []broker.Move
+	var parts []*Ownership
+	for _, part := range h.parts {
+		if !part.isLeft() {
+			moves = append(moves, broker.Move{Name: part.Name, Generation: part.Generation, Position: to})
+			parts = append(parts, part)
+		}
 	}
-	moves := make([]broker.Move, len(h.parts))
-	for i, part := range h.parts {
-		moves[i] = broker.Move{Name: part.Name, Generation: part.Generation, Position: to}
+	if len(moves) == 0 {
+		return nil
 	}
-	return moves
+	fenced, err := h.k.o.Broker.Advance(ctx, moves)
+	for _, i := range fenced {
+		if err == nil && !parts[i].isLeft() {
+			err = broker.ErrFenced
+		}
+	}
+	return err
+}
+
+// ReleasePartition gives one partition up, while the others go on: everything of
+// it up to done is acknowledged, up to handed it may have been delivered.
+func (h *Ownership) ReleasePartition(p int, done, handed event.Position) {
+	name := PartitionName(h.Name, p)
+	for _, part := range h.parts {
+		if part.Name != name || part.leaves() {
+			continue
+		}
+		all := append(event.Position(nil), handed...)
+		for _, c := range done {
+			part.Advance(c, 1)
+			all = merge(all, c) // should that not come to be committed
+		}
+		part.Release(all, 0)
+	}
+}
+
+// leaves notes that a partition is being given up; true if that was so.
+func (h *Ownership) leaves() (before bool) {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	before, h.left = h.left, true
+	return before
+}
+
+func (h *Ownership) isLeft() bool {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	return h.left
 }
 
 // releaseParts gives the partitions up, before the group itself. all: everything
 // there was is acknowledged.
 func (h *Ownership) releaseParts(handed event.Position, all bool) {
 	for _, part := range h.parts {
+		if part.leaves() {
+			continue
+		}
 		if all {
 			part.leave(releaseRequest{h: part, how: func(s State, env Env) (Change, error) {
 				return Release(s, part.right(), nil, false, 0, env)

@@ -73,18 +73,18 @@ func sameGroup(a, b *Group) bool {
 }
 
 // Join makes o a member, in place of what its consumer had attached before. A
-// callback is asked to yield first. The group is divided from then on: whoever
+// callback loses the group, and is asked to yield: it gives up one partition
+// after the other as its calls end. The group is divided from then on: whoever
 // stores the change makes the partitions before, see Part.
-func Join(s State, o Owner, force bool, env Env) (Change, error) {
+func Join(s State, o Owner, env Env) (Change, error) {
 	if s.Definition.Group == nil {
 		return Change{}, ErrNoGroup
 	}
 	c := s.change()
 	if old := s.Owner; old != nil {
-		if old.Kind == Call && env.Alive(old.Node) && !force {
-			return Change{}, ErrYield
+		if c.tell(old, Message{Op: OpEnd, Code: codeTakenOver, Reason: "a consumer attached"}); old.Kind == Call {
+			c.Tell = Message{Op: OpYield}
 		}
-		c.tell(old, Message{Op: OpEnd, Code: codeTakenOver, Reason: "a consumer attached"})
 		c.Generation, c.Record.Owner = env.next(c.Generation), nil
 	}
 	o.Since = env.Now

@@ -28,7 +28,7 @@ func TestGroupRules(t *testing.T) {
 	s.Definition, s.Generation, s.Position = d, 1, at(3)
 	join := func(node, consumer, connection string) func() (durable.Change, error) {
 		return func() (durable.Change, error) {
-			return durable.Join(s, durable.Owner{Node: node, Consumer: consumer, Connection: connection, Kind: durable.Live}, false, env)
+			return durable.Join(s, durable.Owner{Node: node, Consumer: consumer, Connection: connection, Kind: durable.Live}, env)
 		}
 	}
 	leave := func(connection string) func() (durable.Change, error) {
@@ -65,7 +65,7 @@ func TestGroupRules(t *testing.T) {
 			env.Now = env.Now.Add(11 * time.Second)
 			return durable.Due(s, durable.Owner{Node: "n1", Kind: durable.Call}, env)
 		}, nil, "- - - -"},
-		{"who joins asks it to yield", join("n1", "a", "a3"), durable.ErrYield, "- - - -"},
+		{"who joins has the group at once, and the callback yields", join("n1", "a", "a3"), nil, "a a a a"},
 	} {
 		c, err := step.rule()
 		if !errors.Is(err, step.err) {
@@ -111,7 +111,7 @@ func TestGroupIsFull(t *testing.T) {
 	s := durable.State{Name: "crm", Version: 1}
 	s.Definition = withPartitions(durable.Definition{Channels: []string{"a"}}, 16)
 	for i := range durable.MaxMembers + 1 {
-		c, err := durable.Join(s, durable.Owner{Node: "n1", Consumer: fmt.Sprint(i), Connection: fmt.Sprint(i)}, false, env)
+		c, err := durable.Join(s, durable.Owner{Node: "n1", Consumer: fmt.Sprint(i), Connection: fmt.Sprint(i)}, env)
 		if full := i == durable.MaxMembers; full != errors.Is(err, durable.ErrFull) {
 			t.Fatalf("member %d: %v", i+1, err)
 		}

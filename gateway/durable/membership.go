@@ -40,12 +40,13 @@ type Membership struct {
 	division uint64
 	owner    Owner
 	member   Member
+	joined   time.Time // a callback has YieldTime from then on
 }
 
 // groupOp is a change of a group's members that waits to be stored.
 type groupOp struct {
 	node string // the incarnation that asks
-	rule func(s State, force bool, env Env) (Change, error)
+	rule func(s State, env Env) (Change, error)
 	done func(s State, err error) // called once
 	// again: it is tried again until it is stored or the incarnation is over.
 	again bool
@@ -64,7 +65,7 @@ type groupState struct {
 
 // Join makes a client a member of a group. ErrNoGroup if the subscription is
 // not shared, ErrFull, ErrSuspended, broker errors. A callback that has the
-// group is asked to yield, which may take YieldTime.
+// group gives its partitions up within YieldTime.
 func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member) (*Membership, error) {
 	_, node, err := k.env(ctx)
 	if err != nil {
@@ -81,14 +82,14 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 	k.mu.Unlock()
 	k.regroup(name, groupOp{
 		node: node,
-		rule: func(s State, force bool, env Env) (Change, error) {
+		rule: func(s State, env Env) (Change, error) {
 			if err := ctx.Err(); err != nil {
 				return Change{}, err
 			}
 			if s.Version == 0 {
 				return Change{}, broker.ErrNotFound
 			}
-			return Join(s, o, force, env)
+			return Join(s, o, env)
 		},
 		done: func(s State, err error) { answer <- joined{s, err} },
 	})
@@ -102,7 +103,7 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 		return nil, j.err
 	}
 	m := &Membership{
-		k: k, name: name, division: j.s.Division, owner: o, member: member,
+		k: k, name: name, division: j.s.Division, owner: o, member: member, joined: time.Now(),
 		Group: &Ownership{Name: name, Generation: j.s.Generation, State: j.s, k: k, node: node},
 	}
 	k.mu.Lock()
@@ -132,7 +133,7 @@ func (m *Membership) Leave() {
 	k := m.k
 	k.regroup(m.name, groupOp{
 		node: m.owner.Node, again: true,
-		rule: func(s State, _ bool, env Env) (Change, error) {
+		rule: func(s State, env Env) (Change, error) {
 			return Leave(s, func(o Owner) bool { return o.Connection == m.owner.Connection && o.Node == m.owner.Node }, env)
 		},
 		done: func(_ State, err error) {
@@ -172,10 +173,15 @@ func (m *Membership) end(code wire.CloseCode, reason string) {
 // while somebody else has yet to release it: see Manager.Await. Any other error
 // means that it is not to be had; Check finds out why.
 func (m *Membership) Acquire(ctx context.Context, p int, holder Holder) (*Ownership, error) {
-	return m.k.acquirePart(ctx, m.name, m.division, m.owner, p, holder)
+	h, err := m.k.acquirePart(ctx, m.name, m.division, m.owner, p, holder, time.Since(m.joined) >= YieldTime)
+	if errors.Is(err, ErrYield) {
+		err = ErrHeld // it was asked when this one joined
+	}
+	return h, err
 }
 
-func (k *Manager) acquirePart(ctx context.Context, group string, division uint64, o Owner, p int, holder Holder) (*Ownership, error) {
+// acquirePart makes o the owner of a partition. force: a callback had its time.
+func (k *Manager) acquirePart(ctx context.Context, group string, division uint64, o Owner, p int, holder Holder, force bool) (*Ownership, error) {
 	name := PartitionName(group, p)
 	for {
 		env, node, err := k.env(ctx)
@@ -195,8 +201,7 @@ func (k *Manager) acquirePart(ctx context.Context, group string, division uint64
 		if s.Owner != nil {
 			k.refresh(ctx, s.Owner.Node)
 		}
-		// A callback that is still named has lost the group already.
-		change, err := Acquire(s, o, true, env)
+		change, err := Acquire(s, o, force, env)
 		if err != nil {
 			return nil, err
 		}
@@ -337,7 +342,7 @@ func (k *Manager) storeGroup(name string, g *groupState) {
 func (k *Manager) changeGroup(name, node string, ops []groupOp, errs []error) (after State, err error) {
 	ctx, cancel := context.WithTimeout(k.life, k.o.TTL)
 	defer cancel()
-	err = k.Change(ctx, name, func(s State, force bool, env Env) (Change, error) {
+	err = k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
 		for _, m := range s.Members {
 			k.refresh(ctx, m.Node)
 		}
@@ -349,10 +354,7 @@ func (k *Manager) changeGroup(name, node string, ops []groupOp, errs []error) (a
 				errs[i] = ErrSuspended
 				continue
 			}
-			c, err := op.rule(after, force, env)
-			if errors.Is(err, ErrYield) {
-				return Change{}, err
-			}
+			c, err := op.rule(after, env)
 			if errs[i] = err; err != nil {
 				continue
 			}
@@ -475,7 +477,7 @@ func (k *Manager) tellMembers(name string, members []*Membership, remind bool) {
 	if gone {
 		k.regroup(name, groupOp{
 			node: k.Node(), done: func(State, error) {},
-			rule: func(s State, _ bool, env Env) (Change, error) { return Died(s, env) },
+			rule: func(s State, env Env) (Change, error) { return Died(s, env) },
 		})
 	}
 }

@@ -33,6 +33,7 @@ type Ownership struct {
 	// guarded by k.mu
 	stored bool // the broker has it, and has had it since this was set
 	gone   bool
+	left   bool           // a partition that is being given up
 	next   event.Position // to be committed
 }
 
@@ -138,10 +139,13 @@ func (k *Manager) again(owners []*Ownership, moves []broker.Move) {
 
 // Commit commits at once, for a callback's worker, which gathers by itself.
 func (h *Ownership) Commit(ctx context.Context, to event.Position) error {
+	if h.Gathered() {
+		return h.commitParts(ctx, to)
+	}
 	if h.isGone() {
 		return broker.ErrFenced
 	}
-	fenced, err := h.k.o.Broker.Advance(ctx, h.moves(to))
+	fenced, err := h.k.o.Broker.Advance(ctx, []broker.Move{{Name: h.Name, Generation: h.Generation, Position: to}})
 	if err == nil && len(fenced) > 0 {
 		return broker.ErrFenced
 	}
