@@ -31,6 +31,8 @@ type Filter struct {
 	until     event.Position  // for readers, who know where it is in their logs
 	filters   *Filters
 
+	told atomic.Bool // that it was cut off
+
 	mu    sync.RWMutex
 	known map[string]bool // what the patterns said of types before
 
@@ -83,6 +85,7 @@ func (f *Filter) says(item *feed.Item) bool {
 	yes, err := f.where.Match(f.filters.decoded.of(item))
 	if err != nil {
 		f.filters.failed.Add(1)
+		f.dear(item, err)
 	}
 	answer := number << 1
 	if yes {
@@ -90,6 +93,16 @@ func (f *Filter) says(item *feed.Item) bool {
 	}
 	at.Store(answer)
 	return yes
+}
+
+// dear tells of an expression that was stopped for what it cost.
+func (f *Filter) dear(item *feed.Item, err error) {
+	if !expr.TooDear(err) {
+		return
+	}
+	if tell := f.filters.OnCutOff; tell != nil {
+		tell(f.selection, item, !f.told.Swap(true))
+	}
 }
 
 // Selection is what the filter was compiled of.
@@ -103,6 +116,11 @@ func (f *Filter) Selection() Selection {
 // Filters holds those in use. The zero value is ready; its methods may be called
 // by any goroutine.
 type Filters struct {
+	// OnCutOff is told where an expression was stopped for what it cost, with the
+	// event it was asked about, which it doesn't take; first the first time. It must
+	// not block. Set before use; nil: nobody is told.
+	OnCutOff func(s Selection, item *feed.Item, first bool)
+
 	decoded decoded
 	failed  atomic.Int64
 

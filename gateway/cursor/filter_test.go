@@ -147,3 +147,19 @@ func FuzzSelection(f *testing.F) {
 		}
 	})
 }
+
+// An expression that was cut off takes no event, and is told of: for each event,
+// and that it is the first.
+func TestFiltersThatAreCutOffAreToldOf(t *testing.T) {
+	var told []bool
+	fs := cursor.Filters{OnCutOff: func(_ cursor.Selection, _ *feed.Item, first bool) { told = append(told, first) }}
+	f := mustGet(t, &fs, "", `event.data.a.split("").all(x, x == "a")`)
+	for offset := range uint64(2) {
+		if f.Match(mustItem(t, offset+1, "t", `{"a":"`+strings.Repeat("a", 200<<10)+`"}`)) {
+			t.Error("taken, though it was cut off")
+		}
+	}
+	if f.Match(mustItem(t, 3, "t", `{}`)) || !f.Match(mustItem(t, 4, "t", `{"a":"aa"}`)) || len(told) != 2 || !told[0] || told[1] {
+		t.Errorf("told %v, want of the first two events", told)
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
+	"cel.dev/cel-go/interpreter"
 )
 
 // MaxText is how many bytes an expression has at most. MaxFilter is that of a
@@ -28,12 +29,22 @@ const (
 )
 
 // The cost of an expression in CEL's own units, about one per step or per ten
-// bytes looked at: what is refused when it is given, estimated for an event of
-// maxData, and what is stopped when it is evaluated.
+// bytes looked at. maxCost is what is refused when it is given, estimated for an
+// event of maxData. What an evaluation may really cost is less for a filter, which
+// everybody waits for who reads the channel: some tens of milliseconds, at 15 to 40
+// steps a microsecond. It suffices to look at each element of the largest event. A
+// body or an outcome only its own subscription waits for.
 const (
-	maxCost = 4_000_000
-	maxData = 256 << 10
+	maxCost       = 4_000_000
+	maxFilterCost = 1_200_000
+	maxData       = 256 << 10
 )
+
+// TooDear tells whether an evaluation was stopped for what it cost, or would have.
+func TooDear(err error) bool {
+	var cancelled interpreter.EvalCancelledError
+	return errors.As(err, &cancelled) && cancelled.Cause == interpreter.CostLimitExceeded || errors.Is(err, errMatch) || errors.Is(err, errHeavy)
+}
 
 // Error says what is wrong with an expression, and where.
 type Error struct {
@@ -60,7 +71,7 @@ var environment = sync.OnceValues(func() (*environments, error) {
 	base, err := cel.NewEnv(
 		cel.CustomTypeProvider(provider), cel.CustomTypeAdapter(provider),
 		cel.CrossTypeNumericComparisons(true), cel.OptionalTypes(), ext.Strings(), ext.Encoders(),
-		cel.ParserExpressionSizeLimit(MaxText), cel.ParserRecursionLimit(64), cel.RegexProgramSizeLimit(1000),
+		cel.ParserExpressionSizeLimit(MaxText), cel.ParserRecursionLimit(64), cel.RegexProgramSizeLimit(maxPattern),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals()),
 	)
 	if err != nil {
@@ -80,7 +91,8 @@ var environment = sync.OnceValues(func() (*environments, error) {
 
 // compile checks an expression whose value has one of the types want, or any
 // where there is none.
-func compile(pick func(*environments) *cel.Env, text string, max int, want ...*cel.Type) (cel.Program, error) {
+// limit is what an evaluation may cost.
+func compile(pick func(*environments) *cel.Env, text string, max int, limit uint64, want ...*cel.Type) (cel.Program, error) {
 	switch {
 	case text == "":
 		return nil, &Error{Message: "the expression is empty"}
@@ -107,8 +119,8 @@ func compile(pick func(*environments) *cel.Env, text string, max int, want ...*c
 	if estimate.Max > maxCost {
 		return nil, &Error{Message: fmt.Sprintf("it may cost %d steps for an event of %d KiB; at most %d are taken", estimate.Max, maxData>>10, maxCost)}
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost),
-		cel.CostTracking(costs{}), cel.CustomDecoratorV2(bounded))
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(limit),
+		cel.CostTracking(costs{}), cel.CustomDecoratorV2(bounded), cel.OptimizeRegex(constantPatterns...))
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}

@@ -88,6 +88,33 @@ func TestDearEvaluationsEnd(t *testing.T) {
 	}
 }
 
+// What holds a feed up is cut off, be it many small steps or one large one, and
+// that is told apart from an event that merely lacks something.
+func TestDearFiltersAreCutOff(t *testing.T) {
+	list := `{"data":{"a":[` + strings.TrimSuffix(strings.Repeat("1,", 128<<10), ",") + `]}}`
+	text := `{"data":{"a":"` + strings.Repeat("a", 255<<10) + `"}}`
+	for _, tt := range []struct {
+		filter, data, want string
+		dear               bool
+	}{
+		{`event.data.a.map(x, x + 1.0).size() > 0`, list, "cost limit", true},
+		{`event.data.a.split("").all(x, x == "a")`, text, "cost limit", true},
+		{`event.data.a.split("a").map(x, event.data.a).size() > 3`, text, "cost limit", true},
+		{`event.data.a.matches("` + strings.Repeat("[a-z]{0,40}", 12) + `[0-9]")`, text, "too large to be matched", true},
+		{`[1,2,3,4,5,6,7,8].all(i, !event.data.a.matches("(a|aa)+b"))`, text, "cost limit", true},
+		{`event.data.b > 1.0`, list, "no such key", false},
+	} {
+		got, err := mustFilter(t, tt.filter).Match(expr.NewEvent([]byte(tt.data)))
+		if got || err == nil || !strings.Contains(err.Error(), tt.want) || expr.TooDear(err) != tt.dear {
+			t.Errorf("%.60s: %v, %v (too dear: %v); want %q", tt.filter, got, err, expr.TooDear(err), tt.want)
+		}
+	}
+	small := expr.NewEvent([]byte(`{"data":{"a":"crm-42@example.com"}}`))
+	if got, err := mustFilter(t, `event.data.a.matches("^[a-z0-9-]+@example[.]com$") && event.data.a.matches("example")`).Match(small); !got || err != nil {
+		t.Errorf("got %v, %v, want a match", got, err)
+	}
+}
+
 // TestSharedValuesCountAsOftenAsTheyStand: a value that holds another many
 // times over is small until it is walked through.
 func TestSharedValuesCountAsOftenAsTheyStand(t *testing.T) {

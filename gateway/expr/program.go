@@ -28,7 +28,7 @@ type Filter struct {
 // wrong with it and where.
 func CompileFilter(text string) (*Filter, error) {
 	return filters.of(text, func() (*Filter, error) {
-		p, err := compile(func(e *environments) *cel.Env { return e.filter }, text, MaxFilter, cel.BoolType)
+		p, err := compile(func(e *environments) *cel.Env { return e.filter }, text, MaxFilter, maxFilterCost, cel.BoolType)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func CompileBody(text string, batch bool) (*Body, error) {
 			return e.batch
 		}
 		return e.body
-	}, text, MaxText)
+	}, text, MaxText, maxCost)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func CompileOutcome(text string, batch bool) (*Outcome, error) {
 			return e.batchOutcome
 		}
 		return e.outcome
-	}, text, MaxText, want...)
+	}, text, MaxText, maxCost, want...)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
@@ -80,13 +81,16 @@ func isAggregate(v ref.Val) bool {
 	return false
 }
 
-// costs adds to CEL's own count what comparing aggregates walks through.
+// costs adds to CEL's own count what comparing aggregates walks through, and what
+// a regular expression may look at.
 type costs struct{}
 
 // CallCost implements cost.ActualCostEstimator. nil: as CEL has it.
 func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	switch function {
 	case operators.Equals, operators.NotEquals, operators.In:
+	case overloads.Matches:
+		return matchCost(args)
 	default:
 		return nil
 	}
@@ -100,8 +104,9 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 
 var errHeavy = errors.New("the values are too large to be compared")
 
-// bounded makes comparisons weigh before they walk, and refuses what can be
-// neither weighed before nor counted after.
+// bounded makes comparisons weigh before they walk, keeps regular expressions from
+// texts that are too large for them, and refuses what can be neither weighed before
+// nor counted after.
 func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 	call, ok := i.(interpreter.InterpretableCall)
 	if !ok {
@@ -115,6 +120,8 @@ func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error)
 		impl = func(a, b ref.Val) ref.Val { return types.Bool(types.Equal(a, b) != types.True) }
 	case operators.In:
 		impl = contains
+	case overloads.Matches:
+		return matchCall(call).(interpreter.InterpretableV2), nil
 	case "format":
 		return nil, errors.New("format is not taken, want texts joined by +")
 	default:

@@ -118,6 +118,13 @@ func NewHub(opts Options) *Hub {
 		sessions: make(map[uint64]*Session), subjects: make(map[string]int), addresses: make(map[netip.Addr]int), watched: make(map[*Session]int64),
 	}
 	h.feeds = feed.New(opts.Feeds, h.ready)
+	h.filters.OnCutOff = func(s cursor.Selection, item *feed.Item, first bool) {
+		opts.Metrics.cutOff.Inc()
+		if !first {
+			return
+		}
+		opts.Logger.Warn("a filter was cut off and takes no such event: it costs too much", "filter", s.Filter, "bytes", len(item.JSON()))
+	}
 	h.poller.MessageTimeout = opts.MessageTimeout
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for i := range opts.Writers {

@@ -19,6 +19,7 @@ type Metrics struct {
 	catchUps prometheus.Counter
 	latency  prometheus.Histogram
 	corrupt  prometheus.Counter
+	cutOff   prometheus.Counter
 }
 
 // NewMetrics makes the metrics and registers them; r may be nil.
@@ -46,6 +47,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		corrupt: make.NewCounter(prometheus.CounterOpts{
 			Name: "longline_corrupt_events_total", Help: "Stored events that can't be read, each once.",
+		}),
+		cutOff: make.NewCounter(prometheus.CounterOpts{
+			Name: "longline_filters_cut_off_total", Help: "Evaluations of filters that were stopped, or not begun, for what they cost: the event was not taken.",
 		}),
 	}
 }
