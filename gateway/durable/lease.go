@@ -143,10 +143,10 @@ func (k *Manager) suspend() {
 	}
 	k.mu.Unlock()
 	for _, h := range held {
-		h.holder.Suspended()
+		k.o.Guard.Do("suspend", h.holder.Suspended)
 	}
 	for _, m := range members {
-		m.member.Suspended()
+		k.o.Guard.Do("suspend", m.member.Suspended)
 	}
 }
 
@@ -373,10 +373,7 @@ func (k *Manager) postpone(d releaseRequest) {
 // queueRelease has a release stored soon.
 func (k *Manager) queueRelease(d releaseRequest) {
 	k.postpone(d)
-	select {
-	case k.flushNow <- struct{}{}:
-	default:
-	}
+	k.hurry()
 }
 
 // store stores a release.

@@ -64,6 +64,12 @@ type Deliverer interface {
 	Delivered() event.Position
 }
 
+// Committer is a Holder that waits for what it acknowledged.
+type Committer interface {
+	// Committed: some of what Hurry was called for is.
+	Committed()
+}
+
 // Settler is a Holder whose client may say by requests of their own, on
 // whatever node, what became of single events.
 type Settler interface {

@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -35,6 +36,37 @@ type Ownership struct {
 	gone   bool
 	left   bool           // a partition that is being given up
 	next   event.Position // to be committed
+	acks   int            // events that next acknowledges
+
+	owing   atomic.Int64 // events acknowledged whose commit has not returned
+	waiting atomic.Bool  // for that, a Committer
+}
+
+// Owing is how many events were acknowledged whose commit has not returned.
+func (h *Ownership) Owing() int {
+	if h == nil {
+		return 0
+	}
+	return int(h.owing.Load())
+}
+
+// Hurry has what is owed committed now, and a holder that is a Committer told
+// then; or it returns true: nothing is owed any more.
+func (h *Ownership) Hurry() (done bool) {
+	h.waiting.Store(true)
+	if h.owing.Load() == 0 {
+		return true
+	}
+	h.k.hurry()
+	return false
+}
+
+// hurry has what was acknowledged committed now.
+func (k *Manager) hurry() {
+	select {
+	case k.flushNow <- struct{}{}:
+	default:
+	}
 }
 
 func (h *Ownership) right() Right {
@@ -60,12 +92,11 @@ func (h *Ownership) Advance(c event.Cursor, n int) {
 		k.dirty = append(k.dirty, h)
 	}
 	h.next = merge(h.next, c)
+	h.acks += n
+	h.owing.Add(int64(n))
 	before := k.open
 	if k.open += n; before < maxCommit && k.open >= maxCommit {
-		select {
-		case k.flushNow <- struct{}{}:
-		default:
-		}
+		k.hurry()
 	}
 }
 
@@ -89,20 +120,21 @@ func (k *Manager) flush(ctx context.Context) {
 	dirty := k.dirty
 	k.dirty, k.open = nil, 0
 	moves := make([]broker.Move, 0, len(dirty))
+	acks := make([]int, 0, len(dirty))
 	owners := dirty[:0]
 	for _, h := range dirty {
 		if len(h.next) > 0 && !h.gone {
 			moves = append(moves, broker.Move{Name: h.Name, Generation: h.Generation, Position: h.next})
-			owners = append(owners, h)
+			owners, acks = append(owners, h), append(acks, h.acks)
 		}
-		h.next = nil
+		h.next, h.acks = nil, 0
 	}
 	k.mu.Unlock()
 	for len(moves) > 0 {
 		n := min(len(moves), 1000)
 		fenced, err := k.o.Broker.Advance(ctx, moves[:n])
 		if err != nil {
-			k.again(owners, moves)
+			k.again(owners, moves, acks)
 			return
 		}
 		for _, i := range fenced {
@@ -110,16 +142,27 @@ func (k *Manager) flush(ctx context.Context) {
 			k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })
 		}
 		for i, h := range owners[:n] {
+			h.committed(acks[i])
 			if h.State.reaches(moves[i].Position) {
 				k.replayMoved(h.Name)
 			}
 		}
-		moves, owners = moves[n:], owners[n:]
+		moves, owners, acks = moves[n:], owners[n:], acks[n:]
+	}
+}
+
+// committed notes that so many events' acknowledgement is.
+func (h *Ownership) committed(n int) {
+	h.owing.Add(-int64(n))
+	if h.waiting.Load() && h.waiting.Swap(false) {
+		if c, ok := h.holder.(Committer); ok {
+			c.Committed()
+		}
 	}
 }
 
 // again keeps moves that could not be committed for the next time.
-func (k *Manager) again(owners []*Ownership, moves []broker.Move) {
+func (k *Manager) again(owners []*Ownership, moves []broker.Move, acks []int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i, h := range owners {
@@ -129,6 +172,7 @@ func (k *Manager) again(owners []*Ownership, moves []broker.Move) {
 		if len(h.next) == 0 {
 			k.dirty = append(k.dirty, h)
 		}
+		h.acks += acks[i]
 		for _, c := range moves[i].Position {
 			if newer, ok := h.next.Of(c.Channel); !ok || newer.Epoch == c.Epoch {
 				h.next = merge(h.next, c)

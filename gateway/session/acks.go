@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ type channelState struct {
 	cursor.Locator
 	deliveredUpTo uint64   // everything up to here was delivered or left out
 	unacked       []uint64 // delivered, oldest first
+	aside         []uint64 // dead letters by now, behind an unacknowledged one
 	sent          []uint64 // in which order, over all partitions of a group; as unacked
 	part          *part    // of a group, else nil
 	acked         uint64   // committed or about to be
@@ -65,6 +67,52 @@ func (d *durableState) forget(c *channelState, from, n int) {
 	if len(c.unacked) == 0 {
 		c.unacked, c.sent = nil, nil
 	}
+	if len(c.aside) > 0 {
+		c.aside = slices.DeleteFunc(c.aside, func(offset uint64) bool { return len(c.unacked) == 0 || offset < c.unacked[0] })
+	}
+}
+
+// ahead is how many events were delivered of which it isn't committed that they
+// are done. It is what the next owner would have to announce if this node were
+// gone now, and so at most the window.
+func (d *durableState) ahead() int {
+	n := d.outstanding
+	for i := range d.channels {
+		n += len(d.channels[i].aside)
+	}
+	for h := range d.owners() {
+		n += h.Owing()
+	}
+	return n
+}
+
+// owners are those by which the session delivers events.
+func (d *durableState) owners() iter.Seq[*durable.Ownership] {
+	return func(yield func(*durable.Ownership) bool) {
+		if d.group == nil && d.ownership != nil {
+			yield(d.ownership)
+			return
+		}
+		if d.group == nil {
+			return
+		}
+		for _, p := range d.group.parts {
+			if p.ownership != nil && !yield(p.ownership) {
+				return
+			}
+		}
+	}
+}
+
+// hurry has what was acknowledged committed now, since the window waits for it.
+// It tells whether some is already.
+func (d *durableState) hurry() (done bool) {
+	for h := range d.owners() {
+		if h.Owing() > 0 && h.Hurry() {
+			done = true
+		}
+	}
+	return done
 }
 
 func (d *durableState) indexOf(channel string) int {
@@ -169,7 +217,7 @@ func (s *Session) Ack(p event.Position, partition int) error {
 			return wire.BadRequest("ack: %s was not delivered yet", c)
 		}
 	}
-	full := d.outstanding >= d.window
+	full := d.ahead() >= d.window
 	for _, c := range p {
 		d.ackRedriven(s.hub, c)
 		n := s.ackedLocked(c)
@@ -280,6 +328,9 @@ func (s *Session) rejectedLocked(c event.Cursor) {
 	}
 	state := &d.channels[i]
 	if at := state.at(c); at >= 0 {
+		if at > 0 {
+			state.aside = append(state.aside, state.unacked[at])
+		}
 		d.forget(state, at, 1)
 	}
 	s.advanceLocked(i, 1)

@@ -23,7 +23,8 @@ type batch struct {
 	marks   []mark // one for each frame in bufs
 	scanned []uint64
 	scratch []byte
-	room    int // events that a durable session's window takes
+	room    int  // events that a durable session's window takes
+	full    bool // there was no room for more
 	keys    map[string]struct{}
 	newest  time.Time // of the last event's append
 	sends   uint      // that were made with this workspace
@@ -45,6 +46,7 @@ func (b *batch) reset() {
 	clear(b.items)
 	clear(b.bufs)
 	b.items, b.bufs, b.marks, b.scanned, b.scratch = b.items[:0], b.bufs[:0], b.marks[:0], b.scanned[:0], b.scratch[:0]
+	b.full = false
 }
 
 // appendControl appends a control message's frame.
@@ -109,6 +111,9 @@ func (s *Session) send(b *batch) (more bool) {
 	case blocked:
 		s.blockedLocked()
 		return false
+	}
+	if b.full && s.durable != nil && s.durable.hurry() {
+		more = true
 	}
 	if s.blocked.Swap(false) {
 		// The line's Wake came before the last send noted that it was blocked:
@@ -218,7 +223,8 @@ func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 	room := s.roomIn(b, i)
 	r := &s.readers[i]
 	if room <= 0 {
-		// An ack makes room. Where the log was forked it may be of the new epoch,
+		b.full = true
+		// An ack makes room, or its commit. Where the log was forked it may be of the new epoch,
 		// from somebody else, and counts here once the reader is there too.
 		if !s.ownsLocked(i) || !r.Elsewhere() {
 			return 0, false
@@ -256,6 +262,7 @@ func (s *Session) fill(b *batch, i int, limit int) (size int, more bool) {
 		s.appendEvent(b, i, item)
 		b.room--
 		if room--; room == 0 {
+			b.full = true
 			return size, false
 		}
 		if size += len(item.JSON()); size >= limit || len(b.bufs)+stride > batchBuffers {

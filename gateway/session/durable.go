@@ -377,7 +377,7 @@ func (s *Session) room() int {
 	case d.ownership == nil || d.paused || d.group != nil && !d.greeted:
 		return 0
 	}
-	return d.window - d.outstanding
+	return d.window - d.ahead()
 }
 
 // holder is a session as its manager knows it.
@@ -387,7 +387,11 @@ var (
 	_ durable.Holder    = (*holder)(nil)
 	_ durable.Settler   = (*holder)(nil)
 	_ durable.Deliverer = (*holder)(nil)
+	_ durable.Committer = (*holder)(nil)
 )
+
+// Committed implements durable.Committer: there is room in the window.
+func (h *holder) Committed() { (*Session)(h).push() }
 
 // Ended implements durable.Holder.
 func (h *holder) Ended(code wire.CloseCode, reason string) {

@@ -69,6 +69,7 @@ var (
 	_ durable.Settler   = (*member)(nil)
 	_ durable.Holder    = (*part)(nil)
 	_ durable.Deliverer = (*part)(nil)
+	_ durable.Committer = (*part)(nil)
 )
 
 func (s *Session) shared() bool { return s.durable != nil && s.durable.group != nil }
@@ -144,8 +145,8 @@ func (m *member) Suspended() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.durable
-	d.group.membership, d.ownership, d.group.state = nil, nil, durable.State{}
 	s.tellPartitionsLocked(nil, 0)
+	d.group.membership, d.ownership, d.group.state = nil, nil, durable.State{}
 	if !s.over && !s.ending {
 		s.hub.spawn(s.attach)
 	}
@@ -483,6 +484,9 @@ func (p *part) Acked(to event.Position) {
 // Yield implements durable.Holder: the group's assignment says who yields.
 func (p *part) Yield() {}
 
+// Committed implements durable.Committer.
+func (p *part) Committed() { p.s.push() }
+
 // Changed implements durable.Holder: the definition is the group's.
 func (p *part) Changed(durable.State) {}
 
@@ -522,7 +526,7 @@ func (s *Session) roomIn(b *batch, i int) int {
 	if p.leaving {
 		return 0
 	}
-	return min(b.room, s.durable.share()-p.outstanding-p.batched)
+	return min(b.room, s.durable.share()-p.outstanding-p.batched-p.ownership.Owing())
 }
 
 // share is how much of the window a partition may fill.
@@ -549,7 +553,7 @@ func (s *Session) ackGroupLocked(p event.Position, partition int) error {
 			return err
 		}
 	}
-	full := d.outstanding >= d.window
+	full := d.ahead() >= d.window
 	for _, c := range p {
 		d.ackRedriven(s.hub, c)
 		upTo := d.group.sent
@@ -575,7 +579,7 @@ func (s *Session) ackGroupLocked(p event.Position, partition int) error {
 			for ok && n < len(state.unacked) && state.unacked[n] <= located.Offset && state.sent[n] <= upTo {
 				n++
 			}
-			full = full || state.part.outstanding >= d.share()
+			full = full || state.part.outstanding+state.part.ownership.Owing() >= d.share()
 			d.forget(state, 0, n)
 			s.advanceLocked(i, n)
 			if state.part.leaving {

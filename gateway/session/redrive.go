@@ -67,6 +67,7 @@ func (h *Hub) redrives(ctx context.Context, ownership *durable.Ownership) (all [
 func (s *Session) fillRedrives(b *batch) (size int) {
 	stride := s.codec.Traits().Stride
 	for _, r := range s.durable.redrivePending {
+		b.full = b.full || b.room <= 0
 		if b.room <= 0 || size >= batchBytes || len(b.bufs)+stride > batchBuffers {
 			break
 		}

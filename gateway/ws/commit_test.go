@@ -1,0 +1,115 @@
+package ws_test
+
+import (
+	"context"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/auth/authtest"
+	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/durable/durabletest"
+	"github.com/longline-push/longline/gateway/session"
+	"github.com/longline-push/longline/gateway/ws"
+)
+
+// shaky is a broker that takes no acknowledgement while it is away, and knows
+// nothing of a node's lease once it has forgotten it.
+type shaky struct {
+	*embedded.Broker
+	away   atomic.Bool
+	forgot atomic.Bool
+}
+
+func (b *shaky) Advance(ctx context.Context, moves []broker.Move) ([]int, error) {
+	if b.away.Load() {
+		return nil, broker.ErrUnavailable
+	}
+	return b.Broker.Advance(ctx, moves)
+}
+
+func (b *shaky) Renew(ctx context.Context, node string, ttl time.Duration) error {
+	if b.forgot.Swap(false) {
+		return broker.ErrNotFound
+	}
+	return b.Broker.Renew(ctx, node, ttl)
+}
+
+// over is a gateway whose broker is shaky.
+func (d *durables) over(t *testing.T, ttl time.Duration) (*durables, *shaky) {
+	t.Helper()
+	b := &shaky{Broker: d.broker}
+	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "shaky", TTL: ttl})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "shaky", Manager: manager, Heartbeat: 200 * time.Millisecond})
+	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: authtest.Verifier(t, auth.Options{})})
+	t.Cleanup(func() {
+		hub.Close()
+		server.Close()
+	})
+	return &durables{gateway: gateway{Server: server, hub: hub}, broker: d.broker, manager: manager, epoch: d.epoch, told: map[string]int{}}, b
+}
+
+// What was acknowledged and isn't committed would come again if the node were
+// gone, and the next owner announces no more than a window.
+func TestTheWindowWaitsForCommits(t *testing.T) {
+	for _, of := range []struct{ name, fields string }{
+		{"alone", ""},
+		{"in a group", `,"group":{"partitions":1}`},
+	} {
+		t.Run(of.name, func(t *testing.T) {
+			d := newDurables(t)
+			d.put(t, of.fields)
+			s, b := d.over(t, 0)
+			s.publish(t, "t", 9)
+			c := s.attach(t, "window=3")
+			s.wantEvents(t, c, 1, 2, 3)
+			b.away.Store(true)
+			say(t, c, `{"op":"ack","cursor":%q}`, s.cursor(1))
+			say(t, c, `{"op":"ack","cursor":%q}`, s.cursor(3))
+			s.wantQuiet(t, c)
+			s.wantQuiet(t, c)
+			b.away.Store(false)
+			s.wantEvents(t, c, 4, 5, 6)
+			say(t, c, `{"op":"ack","cursor":%q}`, s.cursor(5))
+			s.wantEvents(t, c, 7, 8)
+			s.wantQuiet(t, c)
+			say(t, c, `{"op":"ack","cursor":%q}`, s.cursor(8))
+			s.wantEvents(t, c, 9)
+		})
+	}
+}
+
+// So would what was rejected behind an event that isn't done.
+func TestTheWindowCountsWhatWasRejectedBehindOneThatIsStuck(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, "")
+	d.publish(t, "t", 9)
+	c := d.attach(t, "window=3")
+	d.wantEvents(t, c, 1, 2, 3)
+	say(t, c, `{"op":"reject","cursor":%q}`, d.cursor(2))
+	say(t, c, `{"op":"reject","cursor":%q}`, d.cursor(3))
+	d.wantQuiet(t, c)
+	d.wantQuiet(t, c)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantEvents(t, c, 4, 5, 6)
+	d.wantAcked(t, 3)
+}
+
+// A node that loses its lease takes a group's members' partitions from them,
+// and gives them back when it has one again.
+func TestMembersOutliveTheLease(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2}`)
+	s, b := d.over(t, 400*time.Millisecond)
+	c := s.attach(t, "consumer=one")
+	s.publishTo(t, 2, 0, 1)
+	s.wantAnyOrder(t, c, 1, 2)
+	b.forgot.Store(true)
+	s.wantNext(t, c, `"op":"partitions"`, `"partitions":[]`, `"of":2`)
+	s.wantNext(t, c, `"op":"partitions"`, `"partitions":[0,1]`, `"of":2`)
+	s.wantNext(t, c, `"op":"redelivery"`)
+}
