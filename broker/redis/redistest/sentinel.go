@@ -97,6 +97,24 @@ func (g *Sentinels) FailBack() {
 	g.waitReplica(g.Replica)
 }
 
+// Failover has the sentinels make the replica the master, and Swap.
+func (g *Sentinels) Failover() {
+	g.t.Helper()
+	Eventually(g.t, func() error {
+		return g.Watchers[0].Client.Do(context.Background(), "SENTINEL", "FAILOVER", "main").Err()
+	})
+	g.WaitFailover()
+	g.Swap()
+}
+
+// Swap gives master and replica the names that fit after a failover, and waits
+// until the replica follows its master.
+func (g *Sentinels) Swap() {
+	g.t.Helper()
+	g.Master, g.Replica = g.Replica, g.Master
+	g.waitReplica(g.Replica)
+}
+
 // waitReplica waits until a server is the other one's replica.
 func (g *Sentinels) waitReplica(s *Server) {
 	g.t.Helper()

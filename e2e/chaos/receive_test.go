@@ -1,0 +1,114 @@
+package chaos
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/internal/oracle"
+)
+
+// modes are the ways in which an endpoint fails.
+var modes = []string{"500", "429", "hang", "reset", "redirect", "slow", "401", "garbage"}
+
+// receiver is the endpoint of a subscription's callback.
+type receiver struct {
+	*httptest.Server
+	book   *oracle.Book
+	mode   atomic.Value // string; "" for well
+	calls  atomic.Int64
+	flight atomic.Int32 // calls at once
+}
+
+func newReceiver(t testing.TB, book *oracle.Book) *receiver {
+	r := &receiver{book: book}
+	r.mode.Store("")
+	r.Server = httptest.NewServer(r)
+	t.Cleanup(func() { r.CloseClientConnections(); r.Close() })
+	return r
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	r.calls.Add(1)
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return
+	}
+	var events []message
+	if json.Unmarshal(body, &events) != nil {
+		var one message
+		if err := json.Unmarshal(body, &one); err != nil {
+			r.book.Break("a callback's body: %v: %.100s", err, body)
+			return
+		}
+		events = []message{one}
+	}
+	// It has it, whatever it answers.
+	take := func(done bool) {
+		for _, m := range events {
+			c, err := event.ParseCursor(m.Cursor)
+			if err != nil {
+				r.book.Break("callback: %v", err)
+				return
+			}
+			r.book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: "callback",
+				Announced: q.Header.Get("Longline-Redelivery") == "true" || q.Header.Get("Longline-Attempt") != "1"})
+			if done {
+				r.book.Done(m.ID)
+			}
+		}
+	}
+	switch r.mode.Load().(string) {
+	case "500":
+		w.WriteHeader(http.StatusInternalServerError)
+	case "401":
+		w.WriteHeader(http.StatusUnauthorized)
+	case "429":
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusTooManyRequests)
+	case "redirect":
+		w.Header().Set("Location", "http://169.254.169.254/latest/meta-data")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	case "garbage":
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
+			_ = conn.Close()
+		}
+	case "hang":
+		take(false)
+		select {
+		case <-q.Context().Done():
+		case <-time.After(5 * time.Second):
+		}
+	case "reset":
+		take(false)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_ = conn.Close()
+		}
+	case "slow":
+		take(true)
+		select {
+		case <-q.Context().Done():
+		case <-time.After(300 * time.Millisecond):
+		}
+	default:
+		take(true)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// callback is a subscription's with a receiver.
+func callback(r *receiver, settings map[string]any) map[string]any {
+	c := map[string]any{"url": r.URL, "timeout": "2s"}
+	for k, v := range settings {
+		c[k] = v
+	}
+	return c
+}
