@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -195,6 +196,18 @@ func (v View) AppendJSON(dst []byte, c Cursor) []byte {
 	dst = append(append(append(dst, channelOpen...), c.Channel...), cursorOpen...)
 	dst = append(c.Append(dst), '"')
 	return append(dst, v.tail...)
+}
+
+// AppendMoved appends an event's JSON, as AppendJSON made it with the cursor
+// from, with the cursor to in its place. Both are of one channel.
+func AppendMoved(dst, text []byte, from, to Cursor) []byte {
+	place := from.Append([]byte(channelOpen + from.Channel + cursorOpen))
+	// A text of the publisher's can't look like it: its quotes are escaped. Data
+	// could, but comes after it.
+	head, tail, _ := bytes.Cut(text, append(place, '"'))
+	dst = append(append(append(append(dst, head...), channelOpen...), to.Channel...), cursorOpen...)
+	dst = append(to.Append(dst), '"')
+	return append(dst, tail...)
 }
 
 // AppendDetached appends the JSON without channel and cursor.

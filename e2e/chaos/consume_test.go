@@ -48,14 +48,16 @@ type line struct {
 	by        string
 	since     time.Time
 	announced map[string]event.Cursor // the furthest, by channel
+	told      string                  // hello's position, and what is announced
 }
 
 // control takes what isn't an event, and an error where the line is over.
 func (l *line) control(op string, m *message) error {
 	switch op {
 	case "hello":
-		l.since = time.Now()
+		l.since, l.told = time.Now(), "hello "+m.Cursor
 	case "redelivery":
+		l.told += ", redelivery " + m.Cursor
 		p, err := event.ParsePosition(m.Cursor)
 		if err != nil {
 			l.book.Break("redelivery: %v", err)
@@ -66,6 +68,7 @@ func (l *line) control(op string, m *message) error {
 			}
 		}
 	case "gap":
+		l.told += ", gap " + m.From + " " + m.To
 		l.book.Gap(m.From, m.To)
 	case "bye":
 		return fmt.Errorf("bye %s %s", m.Code, m.Reason)
@@ -82,7 +85,7 @@ func (l *line) take(m *message) event.Cursor {
 	}
 	to, ok := l.announced[c.Channel]
 	l.book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: l.by, Since: l.since,
-		Announced: ok && to.Epoch == c.Epoch && c.Offset <= to.Offset})
+		Announced: ok && to.Epoch == c.Epoch && c.Offset <= to.Offset, Told: l.told})
 	return c
 }
 

@@ -132,6 +132,47 @@ func TestARingIsBoundedAndEmptiesWithTime(t *testing.T) {
 	})
 }
 
+// What a node sends after a fork has cursors of the new epoch, however long it
+// has had it: a client compares them with what hello and redelivery say.
+func TestARingMovesIntoTheNewEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, feed.Options{})
+		f := n.open(t, "a")
+		defer f.Release()
+		n.log.Append("a", "with \"quotes\"", "k1", `","channel":"a","cursor":"a@e1-1"`, "2")
+		n.log.Append("a", "t", "", "3")
+		before, _ := f.Take(nil, "e1", 0, 10, 1<<20)
+		n.log.Fork("a", 3)
+		synctest.Wait()
+		after, v := f.Take(nil, "e2", 0, 10, 1<<20)
+		if len(before) != 3 || len(after) != 3 || v.Behind {
+			t.Fatalf("the ring had %s, has %s after a fork that lost nothing", offsets(before), offsets(after))
+		}
+		page, err := f.Page(t.Context(), "e2", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range page.Items {
+			got := after[i]
+			if !bytes.Equal(got.Frame(), want.Frame()) || !bytes.Equal(got.Prefix(), want.Prefix()) || !bytes.Equal(got.Rest(), want.Rest()) {
+				t.Errorf("the ring has %s%s, want %s%s", got.Prefix(), got.Rest(), want.Prefix(), want.Rest())
+			}
+			if got.Type() != want.Type() || got.Key() != want.Key() || got.ID() != want.ID() || got.Partition(16) != want.Partition(16) {
+				t.Errorf("the ring has type %q, key %q, id %q; want %q, %q, %q", got.Type(), got.Key(), got.ID(), want.Type(), want.Key(), want.ID())
+			}
+		}
+		n.log.Append("a", "t", "", "4")
+		synctest.Wait()
+		if _, held := n.Count(); held <= 0 {
+			t.Errorf("%d bytes in the ring", held)
+		}
+		time.Sleep(20 * time.Second)
+		if _, held := n.Count(); held != 0 {
+			t.Errorf("%d bytes in a ring that nobody needs", held)
+		}
+	})
+}
+
 func TestAFeedLingersAndIsThenClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, feed.Options{})

@@ -37,6 +37,13 @@ type Item struct {
 
 type span struct{ from, to int32 }
 
+func (s span) shifted(by int32) span {
+	if s == (span{}) {
+		return s // there is none
+	}
+	return span{s.from + by, s.to + by}
+}
+
 // NewItem completes a stored event with its place in the channel.
 func NewItem(channel, epoch string, stored broker.Item) (*Item, error) {
 	v, err := event.Stored(stored.Data).View()
@@ -142,6 +149,23 @@ func (i *Item) Partition(n int) int {
 		i.hash.Store(h)
 	}
 	return int(h % uint64(n))
+}
+
+// in is the item in another epoch of its log, which a fork that lost nothing of
+// it began. What is sent from then on has cursors of that one alone: a client
+// couldn't compare others with what it is told.
+func (i *Item) in(from, to event.Cursor) *Item {
+	if i.Corrupt() {
+		return i
+	}
+	from.Offset, to.Offset = i.Offset, i.Offset
+	text := event.AppendMoved(nil, i.JSON(), from, to)
+	moved := Remade(to, text, i.unescapedTyp, i.unescapedKey)
+	moved.Appended, moved.escaped = i.Appended, i.escaped
+	by := moved.json - i.json // type and key stand before the cursor
+	moved.typ, moved.key = i.typ.shifted(by), i.key.shifted(by)
+	moved.hash.Store(i.hash.Load())
+	return moved
 }
 
 // Remade is an event that is known by its JSON alone, such as a dead letter

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 // What a feed knows is a hint, since it may lag behind its log. Here it is
@@ -166,6 +167,7 @@ func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
 		head := state.Head
 		if place == broker.Here && at == f.state.Head {
 			state.Head = at // the fork lost nothing of what the ring holds
+			f.moveLocked(state.Epoch)
 		} else {
 			f.resetLocked()
 		}
@@ -184,6 +186,20 @@ func (f *Feed) adopt(state broker.State) (have uint64, missing int) {
 	have = f.state.Head
 	f.feeds.ready.wake(f.members)
 	return have, int(behind)
+}
+
+// moveLocked takes what the ring holds into a new epoch. Sessions may be sending
+// the items as they were: the ring is another one from here on.
+func (f *Feed) moveLocked(epoch string) {
+	from, to := event.Cursor{Channel: f.channel, Epoch: f.state.Epoch}, event.Cursor{Channel: f.channel, Epoch: epoch}
+	was := f.ring
+	f.resetLocked()
+	for _, item := range was {
+		moved := item.in(from, to)
+		f.ring = append(f.ring, moved)
+		f.bytes += moved.Size()
+	}
+	f.feeds.ringBytes.Add(int64(f.bytes))
 }
 
 // skip gives up what the log doesn't hold; whoever wants it asks the log.

@@ -56,6 +56,7 @@ type Delivery struct {
 	By        string    // which connection or callback
 	Since     time.Time // when that connection began; zero for a callback
 	Announced bool      // as perhaps delivered before
+	Told      string    // what its connection was told of that, for people
 }
 
 // Book is one subscription's. Its methods may be called by many goroutines at
@@ -136,7 +137,7 @@ func (b *Book) Given(d Delivery) {
 		// Two connections' reports may cross: it takes two deliveries without a
 		// word for one of them to be a surprise.
 		if before.plain == 2 && !b.Moved {
-			b.breakLocked("%s came twice without a word: by %s at %s, now by %s", d.Cursor, before.by, before.at.UTC().Format(clock), d.By)
+			b.breakLocked("%s came twice without a word: by %s at %s, now by %s, which was told %q", d.Cursor, before.by, before.at.UTC().Format(clock), d.By, d.Told)
 		}
 	}
 	b.seen[at] = before
