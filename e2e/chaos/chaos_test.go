@@ -25,7 +25,7 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "what goes wrong follows from it; 0 for a random one")
-	forFlag  = flag.Duration("for", 20*time.Second, "how long things go wrong")
+	forFlag  = flag.Duration("for", 5*time.Second, "how long things go wrong")
 	onFlag   = flag.String("broker", "", "embedded, redis, sentinel or cluster; without: the first two")
 	rateFlag = flag.Int("rate", 200, "publishes a second")
 )

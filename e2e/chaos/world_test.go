@@ -57,7 +57,7 @@ func newWorld(t testing.TB, seed uint64, kind string) *world {
 			t.Fatal(err)
 		}
 		g, err := process.New(binary, log, "--node", fmt.Sprintf("node-%d", i), "--broker", w.broker.url(i), "--callback-allow-cidr", "127.0.0.0/8",
-			"--drain", "3s", "--log-level", "info")
+			"--drain", "3s", "--log-level", "debug")
 		if err != nil {
 			t.Fatal(err)
 		}

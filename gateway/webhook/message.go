@@ -186,9 +186,6 @@ func Request(ctx context.Context, u *url.URL, extra http.Header, m *Message, sec
 	if m.Redelivery {
 		h["Longline-Redelivery"] = v[6:7:7]
 	}
-	// An empty key is not sent: it lets the transport send once more by itself
-	// when a pooled connection turns out to have been closed while idle.
-	h["Idempotency-Key"] = nil
 	body, method := m.Body, http.MethodPost
 	if m.Method != "" {
 		method = m.Method
