@@ -29,6 +29,8 @@ var imports = map[string]string{
 	"broker/redis":                "broker event",
 	"broker/redis/redistest":      "",
 	"cli":                         "broker client/go demo event gateway/auth gateway/expr gateway/webhook node",
+	"client/behaviour":            "",
+	"client/behaviour/godriver":   "client/go",
 	"client/go":                   "event",
 	"client/js":                   "",
 	"demo":                        "client/go gateway/console loadtest/crm loadtest/measure loadtest/probe loadtest/server loadtest/token",

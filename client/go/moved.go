@@ -35,6 +35,13 @@ func (m *moved) acked(position string, now time.Time) {
 	}
 }
 
+// answered notes an acknowledgement that the gateway answered: it is committed.
+func (m *moved) answered(position string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.noteLocked(position)
+}
+
 // soonAfter is sureAfter where the gateway ended the connection itself, as it
 // does when the cursor is moved, and so was in good health.
 const soonAfter = 250 * time.Millisecond

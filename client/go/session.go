@@ -229,7 +229,7 @@ func (s *session) control(ctx context.Context, f frame) error {
 	case "bye":
 		bye := byeError(f.control)
 		l.orderly = true
-		if bye.Status == closeRestart {
+		if l.restarted = bye.Status == closeRestart; l.restarted {
 			l.moved.orderly(time.Now())
 		}
 		return bye
@@ -251,6 +251,12 @@ func (s *session) hello(ctx context.Context, c control) {
 	case l.name == "":
 		l.current().stepAll(c.Cursor)
 	case s.of > 0:
+		if l.restarted {
+			// The position that hello tells is the least of the partitions': what
+			// became of the others it doesn't say, and the cursor may have been
+			// moved back.
+			l.dispatcher.forget()
+		}
 		s.begin(ctx, "")
 	case l.moved.back(c.Cursor, time.Now()):
 		l.dispatcher.forget()
@@ -263,7 +269,7 @@ func (s *session) hello(ctx context.Context, c control) {
 		}
 		s.begin(ctx, c.Cursor)
 	}
-	l.orderly = false
+	l.orderly, l.restarted = false, false
 	if !c.Expires.IsZero() {
 		select {
 		case s.expires <- c.Expires:
@@ -417,6 +423,9 @@ func (s *session) flush(ctx context.Context, l *ackTracker) bool {
 			s.sub.moved.acked(acks[i].position, time.Now())
 		}
 		err = s.conn.ack(ctx, acks[i])
+		if err == nil && acks[i].partition == noPartition && !acks[i].single && s.conn.transport() == SSE {
+			s.sub.moved.answered(acks[i].position)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		s.sub.trouble.warn("acknowledgement not sent, connecting again", "error", err)

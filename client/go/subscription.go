@@ -35,6 +35,7 @@ type Subscription struct {
 	// owned by Run
 	wsFailures int  // in a row
 	orderly    bool // the last connection was ended by the gateway
+	restarted  bool // and by closeRestart
 }
 
 // Subscribe makes an ephemeral subscription: whatever of the selection appears while

@@ -10,9 +10,10 @@ import { build } from 'esbuild';
 
 const LIMIT = 8 * 1024;
 /** Names that only src/ uses, and never for anything of the platform. */
-const INTERNAL = /^(renewable|handler|bearer|nap|expires|seen|room|settled|started|gone|twins|link|skip|take|rebase|until|forget|options|epoch|offset|lastEventId|merge|drop|frame|query|stop|fail|run|listed|late|received|limit|given|release|end|url|dispatcher|over|vouched|passes|company|allowed|unacknowledged|probing|probed|obeys|lane|taken|jobs|answered|blames|once|strike|gain|letters|history|tries|failed|idle)$/;
+const INTERNAL = /^(renewable|handler|bearer|nap|expires|seen|room|settled|started|gone|twins|link|skip|take|rebase|until|forget|options|epoch|offset|lastEventId|merge|drop|frame|query|stop|fail|run|listed|late|received|limit|given|release|end|url|dispatcher|over|vouched|passes|company|allowed|unacknowledged|probing|probed|obeys|lane|taken|jobs|answered|blames|once|strike|gain|letters|history|tries|failed|idle|identity|timer|partition|late)$/;
 /** What only servers need, and what stands in for it in a page. */
 const LEFT_OUT = {
+  'caller.js': 'export const refused = () => {}',
   'witness.js': 'export const spares = () => false, witness = spares',
   'pace.js': 'export class Pace { rest() {} take() {} }',
   'partition.js': 'export const partitionOf = () => {}, reassign = partitionOf, begin = partitionOf',
@@ -35,7 +36,7 @@ const { outputFiles } = await build({
   plugins: [{
     name: 'page',
     setup(build) {
-      build.onLoad({ filter: /src\/(witness|pace|partition|outbox)\.js$/ }, ({ path }) => ({ contents: LEFT_OUT[basename(path)] }));
+      build.onLoad({ filter: /src\/(caller|witness|pace|partition|outbox)\.js$/ }, ({ path }) => ({ contents: LEFT_OUT[basename(path)] }));
     },
   }],
 });

@@ -186,7 +186,8 @@ export class Connection {
     if (frame.op === 'bye') return this.drop(closeError(frame.code, frame.reason, frame));
     if (frame.op === 'hello' || frame.op === 'standby') {
       this.#greeted = true;
-      this.#heartbeat = (frame.heartbeat_ms ?? 25_000) * 1.2;
+      // A heartbeat is left out where something was said since the one before; a WebSocket can be asked.
+      this.#heartbeat = (frame.heartbeat_ms ?? 25_000) * (this.transport === 'sse' ? 2.1 : 1.2);
       clearTimeout(this.#renewal);
       this.#renewLater();
     }

@@ -1,4 +1,5 @@
-import { Reject, errorFor } from './errors.js';
+import { refused } from './caller.js';
+import { Reject } from './errors.js';
 import { Pace } from './pace.js';
 import { Health, SUSPECT, waitFor } from './retry.js';
 import { spares, witness } from './witness.js';
@@ -13,6 +14,7 @@ import { spares, witness } from './witness.js';
  * @property {boolean} [once] called back by somebody who will try again by himself
  * @property {string} [transport] by which it came
  * @property {boolean} [redelivered] it may have been handled before
+ * @property {boolean} [late] it is sent again on purpose
  * @property {boolean} [replay] somebody asked for it once more
  * @property {string} [identity] by which it is known
  * @property {boolean} [started]
@@ -139,13 +141,11 @@ export class Dispatcher {
    * @param {Item} item
    */
   add(item) {
-    const pause = this.#health.until - Date.now();
-    // A caller that tries by himself waits better than we do.
-    if (item.once && pause > 0) return item.settled(errorFor('unavailable', 'the handler is failing', { retryAfter: pause }));
+    if (refused(item, this.#health.until - Date.now())) return;
     if (this.#remember) {
       const identity = item.identity = identify(item.event);
       const known = this.#known.get(identity);
-      if (known === null) return item.settled();
+      if (known === null && !item.late) return item.settled();
       if (known && !known.gone) {
         (known.twins ??= []).push(item);
         return;

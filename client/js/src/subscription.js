@@ -37,8 +37,6 @@ import { move, parseCursor, text } from './wire.js';
  * @property {(event: LonglineEvent, error: any) => void} [onReject] an event was set aside: the gateway keeps it as a
  *   dead letter; of an ephemeral subscription nobody else is told
  * @property {(partitions: Partitions) => void} [onPartitions] which of the group's are this consumer's
- * @property {(redelivery: {cursor: string}) => void} [onRedelivery] events up to there may have been handled before,
- *   by another consumer or a callback elsewhere
  * @property {number} [window] how many events may be under way at once (ephemeral 1,024; durable as the subscription says)
  * @property {boolean} [failFast] end with an error if the first attempt to connect fails, whatever the reason
  */
@@ -51,7 +49,7 @@ import { move, parseCursor, text } from './wire.js';
 const ACK_EVERY = 50;
 
 const SELECTION = 'channels types since lag'.split(' ');
-const OPTIONS = 'concurrency rate batch retry remember onState onGap onReject onPartitions onRedelivery window failFast consumer'.split(' ');
+const OPTIONS = 'concurrency rate batch retry remember onState onGap onReject onPartitions window failFast consumer'.split(' ');
 
 /**
  * Refuses what isn't known, since a typing error must not pass in silence.
@@ -97,6 +95,8 @@ export class Subscription {
   #timer;
   /** Whether the gateway ended the last line by "restart", as it does when the cursor was moved by hand. */
   #restarted = false;
+  /** Up to there events may have been handled before. */
+  #again = move('');
   /** The group's partitions, and those that are ours; 0: there is no group. */
   #of = 0;
   /** @type {number[]} */
@@ -211,7 +211,7 @@ export class Subscription {
     } else if (op === 'redelivery') {
       // What was delivered comes again, be it on the same line.
       this.#tracker.received = move('');
-      this.#emit('Redelivery', frame);
+      move(cursor, this.#again);
     } else if (op === 'partitions' && this.#of) {
       reassign(this.#tracker, this.#partitions, frame.partitions);
       this.#assigned(frame);
@@ -229,8 +229,8 @@ export class Subscription {
     this.#of = of;
     this.#replay = replay;
     this.dispatcher.window = this.#name ? window : 0;
-    // In a group each partition has a position of its own.
-    if (!(of && begin(this.#tracker, () => true)) && this.#name && this.#tracker.rebase(cursor, this.#restarted)) this.dispatcher.forget();
+    // In a group each partition has a position of its own, so that a restart alone says that it may have been moved.
+    if (of ? begin(this.#tracker, () => true, this.#restarted) : this.#name && this.#tracker.rebase(cursor, this.#restarted)) this.dispatcher.forget();
     this.#assigned(frame);
   }
 
@@ -245,9 +245,10 @@ export class Subscription {
   #event(event) {
     const { cursor = '' } = event;
     const known = this.#tracker.listed.get(cursor);
+    const at = parseCursor(cursor);
     /** @type {Entry} */
     const entry = known ?? {
-      event, link: 0, late: false, ...parseCursor(cursor), transport: this.#connection.transport, replay: this.#replay,
+      event, link: 0, late: false, ...at, redelivered: at.offset <= (this.#again.get(at.channel)?.offset ?? 0), transport: this.#connection.transport, replay: this.#replay,
       partition: this.#of ? partitionOf(event, this.#of) : undefined,
       settled: (error) => {
         entry.done = true;

@@ -13,7 +13,7 @@ from . import errors
 from .access import Access, query, quote
 from .backoff import jitter
 from .dispatcher import Dispatcher
-from .event import Event, Gap, parse_event, parse_position
+from .event import Cursor, Event, Gap, parse_event, parse_position
 from .options import BatchHandler, Handler, Options, Rarely, check, log
 from .retry import Retry
 from .subscription import Workers
@@ -65,6 +65,7 @@ class Puller:
         self.workers.rejected = self._rejected
         self._stop = threading.Event()
         self._running = threading.Lock()
+        self._sure: dict[str, Cursor] = {}  # by channel: acknowledged, and answered
 
     def run(self, *, until_empty: bool = False) -> int:
         """Works until it is closed, or with ``until_empty`` until there is
@@ -93,11 +94,13 @@ class Puller:
         done, failed, ack = 0, 0, ""
         while not self._stop.is_set():
             try:
+                # An acknowledgement waits for nothing: its answer says that it counts.
                 page = pull(
-                    self._access, self.name, max=self._page, wait=0 if until_empty else self._wait, ack=ack,
+                    self._access, self.name, max=self._page, wait=0 if until_empty or ack else self._wait, ack=ack,
                     consumer=self._consumer, hold=self._hold,
                 )  # fmt: skip
                 failed = 0
+                self._sure.update((c.channel, c) for c in parse_position(ack))
             except errors.LonglineError as error:
                 taken = isinstance(error, errors.ConflictError)
                 if not error.retry and not taken or taken and until_empty and error.retry_after is None:
@@ -108,10 +111,13 @@ class Puller:
                 failed += 1
                 ack = ""
                 continue
+            if not page.events and not page.gaps:
+                ack = ""
+                if until_empty:
+                    break
+                continue
             ack = self._handle(page)
             done += len(page.events) if ack == page.cursor else 0
-            if until_empty and not page.events and not page.gaps:
-                break
         self._leave(ack)
         return done
 
@@ -126,8 +132,10 @@ class Puller:
         again = {c.channel: c for c in parse_position(page.redelivery)}
         for event in page.events:
             entry = tracker.add(event.cursor, None)
-            until = again.get(event.channel)
+            until, sure = again.get(event.channel), self._sure.get(event.channel)
             twice = until is not None and (until.epoch != entry.cursor.epoch or entry.cursor.offset <= until.offset)
+            if sure and sure.epoch == entry.cursor.epoch and entry.cursor.offset <= sure.offset:
+                twice = False  # it was acknowledged: somebody asked for it again
             self.dispatcher.add(event, entry, twice and not entry.late, "pull")
         renewed = time.monotonic()
         while not self.dispatcher.until(0, 0.2):
