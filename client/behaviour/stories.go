@@ -157,8 +157,7 @@ var stories = []story{
 		ids = append(ids, t.publish(instruction{}, 20, "a", "b", "c")...)
 		t.done(ids)
 		t.settles(0)
-		t.inOrder()
-		t.once()
+		t.inOrder() // what was handled and not yet acknowledged may come twice
 		for _, w := range t.soFar() {
 			if w.by == d && w.Told == "ended" {
 				t.fail("the subscription ended: %s", w.Code)
