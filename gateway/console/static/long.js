@@ -2,7 +2,7 @@
 // the page.
 import { h, put } from '/console/ui.js';
 
-const AROUND = 12; // rows beyond either edge
+const AROUND = 6; // rows beyond either edge
 
 /** columns as of table() in ui.js. Returns the element, and show(rows). */
 export function longTable({ caption, columns, key }) {
@@ -14,13 +14,18 @@ export function longTable({ caption, columns, key }) {
     if (!frame) frame = requestAnimationFrame(() => { frame = 0; draw(false); });
   } }, table);
   let rows = [], frame = 0, made = new Map(); // key → {tr, row}
-  const resized = new ResizeObserver(() => draw(false));
+  let height = 0, sight = 0; // of a row, and of what is in sight; measured when the size changes, not while scrolling
+  const resized = new ResizeObserver(() => {
+    sight = element.clientHeight;
+    height = 0;
+    draw(false);
+  });
   resized.observe(element);
 
   function draw(fresh) {
-    const height = body.querySelector('tr[data-key]')?.offsetHeight || 40;
-    const from = Math.max(Math.floor(element.scrollTop / height) - AROUND, 0);
-    const to = Math.min(Math.ceil((element.scrollTop + element.clientHeight) / height) + AROUND, rows.length);
+    height ||= body.querySelector('tr[data-key]')?.offsetHeight ?? 0;
+    const each = height || 40, from = Math.max(Math.floor(element.scrollTop / each) - AROUND, 0);
+    const to = Math.min(Math.ceil((element.scrollTop + (sight || 800)) / each) + AROUND, rows.length);
     const kept = new Map(), focused = document.activeElement?.closest?.('tr[data-key]')?.dataset.key;
     const trs = [];
     for (let i = from; i < to; i++) {
@@ -36,7 +41,7 @@ export function longTable({ caption, columns, key }) {
     }
     made = kept;
     table.setAttribute('aria-rowcount', rows.length + 1);
-    const wanted = [spacer(from * height), ...trs, spacer((rows.length - to) * height)].filter(Boolean);
+    const wanted = [spacer(from * each), ...trs, spacer((rows.length - to) * each)].filter(Boolean);
     if (wanted.length !== body.children.length || wanted.some((tr, i) => tr !== body.children[i])) settle(wanted);
   }
 

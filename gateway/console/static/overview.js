@@ -16,6 +16,9 @@ const charts = [
   ['Said no to', [['by limits', 'refused'], ['requests', 'problems']], perSecond],
 ];
 
+/** How many of what needs attention are shown at once. */
+const FIRST = 6;
+
 export async function show(page, { signal }) {
   const spanChoice = choice('span', [['5m', '5 minutes'], ['1h', '1 hour'], ['24h', '24 hours']], recall('span') || '5m', { onchange: () => {
     remember('span', spanChoice.value);
@@ -59,7 +62,8 @@ export async function show(page, { signal }) {
   const watch = watcher();
   every(15_000, signal, async () => {
     const found = await watch(signal);
-    put(attention, found.length ? h('ul', { class: 'attention' }, found)
+    put(attention, found.length ? [h('ul', { class: 'attention' }, found.slice(0, FIRST)), found.length > FIRST && h('details', { open: attention.querySelector('details[open]') !== null },
+      h('summary', null, `and ${exact(found.length - FIRST)} more`), h('ul', { class: 'attention' }, found.slice(FIRST)))]
       : h('p', { class: 'soft' }, 'Nothing. No endpoint fails, nobody lags, nothing was set aside in what the gateway has told of the last day.'));
   }, (error) => put(attention, empty('Not known', error.message)));
   every(5_000, signal, async () => {

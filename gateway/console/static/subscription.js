@@ -113,15 +113,15 @@ async function picture(box, s, signal) {
 function members(box, s) {
   if (!s.group) return put(box);
   const { members: all = [], partitions = [] } = s.status;
-  put(box, h('div', { class: 'grid' },
-    h('section', null, h('h2', null, `Consumers (${all.length})`), table({
+  put(box, h('div', { class: 'grid wide' },
+    h('section', { class: 'stack tight' }, h('h2', null, `Consumers (${all.length})`), table({
       caption: 'Consumers', rows: all,
       columns: [
         { title: 'Consumer', cell: (m) => m.consumer }, { title: 'By', cell: (m) => m.transport }, { title: 'Node', cell: (m) => m.node },
         { title: 'Partitions', cell: (m) => m.partitions.join(', ') || 'none: stands by' }, { title: 'Since', cell: (m) => ago(m.since) },
       ], empty: h('p', { class: 'soft small' }, 'Nobody is connected.'),
     })),
-    h('section', null, h('h2', null, `Partitions (${s.group.partitions})`), table({
+    h('section', { class: 'stack tight' }, h('h2', null, `Partitions (${s.group.partitions})`), table({
       caption: 'Partitions', rows: partitions,
       columns: [
         { title: 'Partition', right: true, cell: (p) => p.partition }, { title: 'Consumer', cell: (p) => p.consumer || '–' },

@@ -1,11 +1,12 @@
 // A channel's events as they happen. However many come, at most KEPT are in the
-// page, and a burst is drawn once a frame.
+// page, and a burst is drawn a few times a second.
 import { listen } from '/console/api.js';
 import { badge, button, choice, clock, exact, field, h, json, put } from '/console/ui.js';
 import { learn, suggest } from '/console/suggest.js';
 
 const KEPT = 200; // rows in the page
-const FRAME = 25; // rows made in a frame; of more only the newest are shown
+const BATCH = 20; // rows made at once; of more only the newest are shown
+const PACE = 120; // ms from one to the next
 
 /** @param {{channel: string, signal: AbortSignal, types: string[], since: string | null}} what */
 export function tail({ channel, signal, types: seen, since: from }) {
@@ -26,7 +27,7 @@ export function tail({ channel, signal, types: seen, since: from }) {
   atField.hidden = !from;
   if (from) at.value = local(new Date(from));
 
-  let stop = () => {}, paused = false, total = 0, waiting = [], missed = 0, frame = 0;
+  let stop = () => {}, paused = false, total = 0, waiting = [], missed = 0, timer = 0;
 
   function start() {
     stop();
@@ -45,7 +46,7 @@ export function tail({ channel, signal, types: seen, since: from }) {
     });
   }
 
-  // What comes waits for the next frame as text; of more than can be shown,
+  // What comes waits as text to be drawn; of more than can be shown,
   // the oldest is let go.
   function come(text, gap) {
     if (text) total++;
@@ -54,20 +55,20 @@ export function tail({ channel, signal, types: seen, since: from }) {
       waiting.shift();
       missed++;
     }
-    if (!frame) frame = requestAnimationFrame(draw);
+    timer ||= setTimeout(() => requestAnimationFrame(draw), PACE);
   }
 
   function draw() {
-    frame = 0;
+    timer = 0;
     if (signal.aborted) return;
     put(count, exact(total));
     if (paused) {
       pauseButton.textContent = `Go on (${exact(waiting.length + missed)} more)`;
       return;
     }
-    if (waiting.length > FRAME) {
-      missed += waiting.length - FRAME;
-      waiting = waiting.slice(-FRAME);
+    if (waiting.length > BATCH) {
+      missed += waiting.length - BATCH;
+      waiting = waiting.slice(-BATCH);
     }
     const rows = waiting.map((one) => typeof one === 'string' ? row(JSON.parse(one)) : hole(one));
     if (missed && rows.length) {

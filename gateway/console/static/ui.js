@@ -39,6 +39,7 @@ export function put(e, ...children) {
 
 const plain = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+const whole = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 export const number = (n) => n === undefined || n === null || Number.isNaN(n) ? '–' : Math.abs(n) < 1e4 ? plain.format(n) : short.format(n);
 export const exact = (n) => n === undefined || n === null ? '–' : plain.format(n);
 
@@ -52,6 +53,7 @@ export function bytes(n) {
 /** A span of seconds: "3 s", "12 min", "4 h". */
 export function span(seconds) {
   if (seconds === undefined || seconds === null) return '–';
+  if (seconds === 0) return '0 s';
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   for (const [unit, size, next] of [['s', 1, 90], ['min', 60, 90 * 60], ['h', 3600, 48 * 3600]]) {
     if (seconds < next) return `${plain.format(seconds < 10 * size ? Math.round(seconds / size * 10) / 10 : Math.round(seconds / size))} ${unit}`;
@@ -64,15 +66,16 @@ export function ago(time) {
   if (!time) return '–';
   const at = new Date(time), seconds = (Date.now() - at) / 1000;
   const text = Math.abs(seconds) < 1 ? 'now' : seconds < 0 ? `in ${span(-seconds)}` : `${span(Math.floor(seconds))} ago`;
-  return h('time', { datetime: at.toISOString(), title: at.toLocaleString(), class: 'nowrap' }, text);
+  return h('time', { datetime: at.toISOString(), title: whole.format(at), class: 'nowrap' }, text);
 }
 
 /** A time of day, to the millisecond. */
 export function clock(time) {
   const at = new Date(time);
   if (Number.isNaN(at.getTime())) return String(time);
-  return h('time', { datetime: at.toISOString(), title: at.toLocaleString(), class: 'num' },
-    at.toLocaleTimeString('en-GB') + '.' + String(at.getMilliseconds()).padStart(3, '0'));
+  const two = (n) => String(n).padStart(2, '0');
+  return h('time', { datetime: at.toISOString(), title: whole.format(at), class: 'num' },
+    `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, '0')}`);
 }
 
 /** Any value as JSON that people read. */

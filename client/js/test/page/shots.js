@@ -1,14 +1,16 @@
 // Takes the pictures of the console that stand in docs/img: npm run shots.
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Longline } from '../../src/index.js';
 import { bench, freePort, receiver, startGateway } from './gateway.js';
 
 const out = process.argv[2] ?? new URL('../../../../docs/img/', import.meta.url).pathname;
+const format = process.env.FORMAT ?? 'webp';
 mkdirSync(out, { recursive: true });
 const { dir, binary, browser, end } = await bench();
 const gateway = await startGateway(binary, await freePort(), join(dir, 'data'));
+const fine = await receiver(() => [200]);
 const crm = await receiver((e) => e.data?.bounce ? [422, '{"error":"no such contact"}'] : [200]);
 let tries = 0;
 const flaky = await receiver(() => ++tries % 3 ? [503, 'try later'] : [200]);
@@ -31,7 +33,7 @@ try {
   await put('warehouse', { channels: ['acct-42', 'acct-43'], group: { partitions: 8 }, description: 'Rows for the nightly reports' });
   await put('billing', { channels: ['mail.eu.acct-7'], callback: { url: down.url } });
   await put('audit', { channels: ['acct-42'], start: 'earliest' });
-  for (let i = 1; i < 9; i++) await put(`crm-7-${i}`, { channels: ['mail.us.acct-7'], labels: { customer: '7' }, callback: { url: crm.url } });
+  for (let i = 1; i < 9; i++) await put(`crm-7-${i}`, { channels: ['mail.us.acct-7'], labels: { customer: '7' }, callback: { url: fine.url } });
   await gateway.call('POST', '/v1/subscriptions/crm-7-3/pause', {});
   const line = new Longline(gateway.url, { token: gateway.token });
   lines = ['worker-1', 'worker-2', 'worker-3'].flatMap((consumer) => [
@@ -48,7 +50,7 @@ try {
   })();
   await sleep(Number(process.env.FOR ?? 60) * 1000); // so that charts have a line
 
-  const shoot = async (name, address, { width = 1200, height = 800, scheme = 'light', ready, act } = {}) => {
+  const shoot = async (name, address, { width = 1100, height = 740, scheme = 'light', ready, act } = {}) => {
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     const page = await context.newPage();
     page.on('pageerror', (e) => console.error(name, String(e)));
@@ -57,9 +59,11 @@ try {
     await page.goto(`${gateway.url}/#/${address}`);
     await page.locator(ready ?? 'h1').first().waitFor();
     await act?.(page);
-    await page.waitForLoadState('networkidle').catch(() => {});
+    await sleep(500);
     await page.evaluate(() => document.activeElement?.blur());
-    await page.screenshot({ path: join(out, `console-${name}.png`) });
+    const session = await context.newCDPSession(page);
+    const { data } = await session.send('Page.captureScreenshot', { format, ...format === 'webp' && { quality: 80 } });
+    writeFileSync(join(out, `console-${name}.${format}`), Buffer.from(data, 'base64'));
     await context.close();
   };
   const { dead } = await gateway.call('GET', '/v1/subscriptions/crm-42/dead?limit=1');
@@ -81,14 +85,14 @@ try {
   await shoot('subscription-group', 'subscriptions/warehouse', { ready: '.place' });
   await shoot('definition', 'subscriptions/crm-42/definition', { ready: '.editor' });
   await shoot('seek', 'subscriptions/crm-42', { ready: '.place', act: (page) => page.getByRole('button', { name: 'Move position…' }).click() });
-  await shoot('attempts', 'subscriptions/crm-43/attempts', { ready: '.tail li' });
-  await shoot('dead', 'subscriptions/crm-42/dead', { ready: '.tail, .empty' });
-  await shoot('connections', 'connections', { ready: 'table' });
+  await shoot('attempts', 'subscriptions/crm-43/attempts', { ready: '.tail li', height: 560 });
+  await shoot('dead', 'subscriptions/crm-42/dead', { ready: '.tail, .empty', height: 560 });
+  await shoot('connections', 'connections', { ready: 'table', height: 660 });
   await shoot('tokens', 'tokens', { ready: '.badge' });
 } finally {
   stop.abort();
   for (const one of lines) one.close();
-  for (const r of [crm, flaky, down]) r.close();
+  for (const r of [fine, crm, flaky, down]) r.close();
   await gateway.kill();
   await end();
 }
