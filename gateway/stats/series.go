@@ -38,6 +38,14 @@ var all = []series{
 	{name: "callback_seconds", metric: "longline_callback_seconds", kind: mean},
 }
 
+// Metrics are the names of the metrics that series are made of.
+func Metrics() (names []string) {
+	for _, s := range all {
+		names = append(names, s.metric)
+	}
+	return names
+}
+
 // slots is how many numbers a sample has: one a series, two of a mean.
 var slots = func() (n int) {
 	for _, s := range all {

@@ -55,7 +55,8 @@ async function show() {
   } catch (error) {
     if (signal.aborted || error.name === 'AbortError') return;
     put(main, content);
-    put(content, error.status === 403 ? empty('This token may not see that', error.message, h('a', { href: '#/tokens' }, 'What it may do'))
+    put(content, error.status === 403 ? empty('This token may not see that', error.message,
+        h('p', { class: 'row' }, h('a', { href: '#/channels' }, 'Its channels'), h('a', { href: '#/subscriptions' }, 'Its subscriptions'), h('a', { href: '#/tokens' }, 'What it may do')))
       : error.status === 404 ? empty('Nothing here', error.message)
       : h('div', { class: 'stack' }, problem(error), h('div', null, button('Try again', () => show()))));
   }
