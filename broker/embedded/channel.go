@@ -44,7 +44,8 @@ type channel struct {
 	// subscription follows, lives in memory alone.
 	stored bool
 
-	waited bool // there may be who waits for it: see wake.go
+	waited  bool // there may be who waits for it: see wake.go
+	changed bool // it was appended to since the janitor's last visit: see visits.go
 }
 
 func (c *channel) exists() bool { return c.log != 0 }

@@ -153,6 +153,10 @@ func (c *committer) placeAppend(r *request) error {
 		}
 	}
 	r.last = ch.head
+	if !ch.changed && !ch.live {
+		ch.changed = true
+		c.janitor.changed(r.name)
+	}
 	if ch.sum-ch.seen > hotBytes {
 		ch.seen = ch.sum
 		c.janitor.hot(r.name)

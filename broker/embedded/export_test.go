@@ -21,6 +21,20 @@ func (b *Broker) Sweep(seconds int) {
 	}
 }
 
+// Work lets the janitor work for so many seconds and returns how many channels it
+// visited.
+func (b *Broker) Work(seconds int) (visits int, err error) {
+	for range seconds {
+		if err := b.janitor.work(); err != nil {
+			return 0, err
+		}
+	}
+	b.janitor.turn.Lock()
+	defer b.janitor.turn.Unlock()
+	visits, b.janitor.visits = b.janitor.visits, 0
+	return visits, nil
+}
+
 // InMemory counts the channels in memory.
 func (b *Broker) InMemory() (n int) {
 	for i := range b.channels.shards {

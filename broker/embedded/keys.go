@@ -14,6 +14,7 @@ import (
 //	e <log:8> <offset:8>           an event: time, bytes so far, data
 //	e <log:8> 0                    how far the log is trimmed
 //	m <name>                       the store's own
+//	v <time:4> <channel>           when retention looks at it: see visits.go
 //
 // A log is known by a random number instead of its channel's name: keys are
 // short, a channel's events lie together, and a dropped log's keys never meet

@@ -16,19 +16,24 @@ import (
 )
 
 // janitor trims logs, forgets identities and idle channels, and watches the
-// room on the disk: a little every second. It goes round all channels, some at
-// a time; those that much was appended to come first.
+// room on the disk: a little every second. It looks at channels that were
+// appended to, or have something that is old enough; those that much was appended
+// to come first. Beside that it goes round all channels, slowly, for what it is
+// not told of: a subscription that is gone, say.
 type janitor struct {
 	b     *Broker
 	sweep atomic.Uint32 // counts seconds, for idle channels
 
 	mu   sync.Mutex
 	busy map[string]struct{} // much was appended to
+	changes
 
 	// Owned by run and Trim, which hold turn.
 	turn    sync.Mutex
 	after   string // where the round stands
 	resting int    // seconds before the next round
+	visited int64  // before this visitUnit all rows of visits are done
+	visits  int    // that were made
 	total   int64  // bytes seen in this round
 	kept    []backlog
 	expired []byte // up to which identities are forgotten
@@ -46,7 +51,8 @@ const (
 	hotBytes      = 1 << 20 // appended since the last look: look soon
 	visitsPerRun  = 256
 	waitersPerRun = 2048 // channels, after a start
-	restSeconds   = 15   // between rounds
+	restSeconds   = 3600 // between rounds
+	boundSeconds  = 15   // the same where MaxTotalBytes asks for a sum
 	maxBacklogs   = 64   // remembered for MaxTotalBytes
 	idleSeconds   = 60   // before a channel is forgotten in memory
 )
@@ -114,13 +120,21 @@ func (j *janitor) work() error {
 			return err
 		}
 	}
+	if err := j.visitChanged(); err != nil {
+		return err
+	}
+	if err := j.visitDue(); err != nil {
+		return err
+	}
 	if j.resting > 0 {
 		j.resting--
 		return nil
 	}
 	end, err := j.proceed(visitsPerRun, false)
 	if end {
-		j.resting = restSeconds
+		if j.resting = restSeconds; j.b.opt.MaxTotalBytes > 0 {
+			j.resting = boundSeconds
+		}
 	}
 	return err
 }
@@ -199,6 +213,8 @@ func (j *janitor) bound(exact bool) error {
 
 // visit applies retention to one channel and returns the bytes that are left.
 func (j *janitor) visit(name string, exact bool) (int64, error) {
+	j.visits++
+	j.b.begun(name)
 	r := j.b.opt.Retention(name)
 	if r.None {
 		return 0, j.b.removeStored(name)
@@ -247,6 +263,9 @@ func (j *janitor) visit(name string, exact bool) (int64, error) {
 	}
 	if err == nil && replay > cut && j.b.opt.MaxTotalBytes > 0 {
 		err = j.note(name, &c, replay, bytes)
+	}
+	if err == nil {
+		err = j.schedule(name, &c, r, cut, now)
 	}
 	return bytes, err
 }
