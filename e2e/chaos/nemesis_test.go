@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/longline-push/longline/internal/oracle"
+	"github.com/longline-push/longline/internal/process"
 )
 
 // dice are one nemesis's: what it does follows from the seed alone, when it
@@ -70,17 +71,24 @@ func (w *world) troubleGateways(d *dice) error {
 				return err
 			}
 		}
-		if err := g.Launch(); err != nil {
-			return err
-		}
-		up, cancel := context.WithTimeout(d.ctx, 2*time.Minute)
-		err := g.Ready(up)
-		cancel()
-		if err != nil && d.ctx.Err() == nil {
+		if err := w.supervise(g); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// supervise starts a gateway as often as it takes: one that finds no broker
+// ends, and is started again by whoever runs it.
+func (w *world) supervise(g *process.Gateway) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for {
+		err := g.Start(ctx)
+		if err == nil || g.Running() || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // troubleLines breaks connections, and endpoints of callbacks.

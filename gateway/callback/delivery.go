@@ -91,7 +91,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 	}
 	p.source = &redriver{
 		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, known, unclear),
-		letters:    h.LettersAgain, pending: h.State.Redriving > 0, out: map[string]bool{},
+		letters:    h.LettersAgain, forked: h.Forked, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
 	p.source.Skip(h.Done())
 	cb := def.Callback

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/durable"
 )
 
@@ -14,6 +15,7 @@ import (
 type redriver struct {
 	*FeedSource
 	letters func(context.Context) ([]durable.Redriven, error) // that were put back
+	forked  func(channel string, to cursor.Locator)           // told where a log goes on
 
 	mu      sync.Mutex
 	pending bool            // there may be letters to read
@@ -52,7 +54,11 @@ func (r *redriver) Read(ctx context.Context, after event.Position, limit, bytes 
 		return p, nil
 	}
 	r.mu.Unlock()
-	return r.FeedSource.Read(ctx, after, limit, bytes)
+	p, err := r.FeedSource.Read(ctx, after, limit, bytes)
+	for _, f := range p.Forked {
+		r.forked(f.Channel, f.Locator)
+	}
+	return p, err
 }
 
 // load reads which letters were put back, if any may have been.

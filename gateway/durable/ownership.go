@@ -8,6 +8,7 @@ import (
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
+	"github.com/longline-push/longline/gateway/cursor"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -262,11 +263,36 @@ func (h *Ownership) handed(delivered event.Position) event.Position {
 	defer h.k.mu.Unlock()
 	all := append(event.Position(nil), delivered...)
 	for _, c := range h.Handed {
+		if d, ok := delivered.Of(c.Channel); ok && d.Epoch != c.Epoch {
+			continue // of a log that is gone
+		}
 		if at, ok := h.Position.Of(c.Channel); !ok || at.Epoch != c.Epoch || at.Offset < c.Offset {
 			all = merge(all, c)
 		}
 	}
 	return all
+}
+
+// Forked says that the holder has followed a log into another epoch: what may
+// have been delivered before is what the fork kept of it.
+func (h *Ownership) Forked(channel string, to cursor.Locator) {
+	h.k.mu.Lock()
+	var all event.Position // whoever reads Handed may have the old one
+	for _, c := range h.Handed {
+		if c.Channel == channel {
+			at, _, ok := to.Locate(c)
+			if !ok {
+				continue
+			}
+			c = at
+		}
+		all = append(all, c)
+	}
+	h.Handed = all
+	h.k.mu.Unlock()
+	for _, part := range h.parts {
+		part.Forked(channel, to)
+	}
 }
 
 // unclear tells whether its consumer wasn't told yet what is in doubt.

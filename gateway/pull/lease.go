@@ -157,6 +157,17 @@ func (l *lease) begin(ctx context.Context, h *durable.Ownership, partition, of i
 	return at, given, nil
 }
 
+// forked tells those by which it delivers that a log has another epoch.
+func (l *lease) forked(channel string, to cursor.Locator) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.shares {
+		if s.ownership != nil {
+			s.ownership.Forked(channel, to)
+		}
+	}
+}
+
 // enter takes the lease for a pull, unless one is under way or it has ended.
 func (l *lease) enter(g *auth.Grant) bool {
 	l.mu.Lock()

@@ -230,6 +230,9 @@ func (l *lease) readChannel(ctx context.Context, reader *cursor.Reader, a *answe
 		}
 		if step.Move != nil {
 			a.place(&r)
+			if m := step.Move; m.From.Epoch != m.To.Epoch {
+				l.forked(channel, m.Locator())
+			}
 		}
 		if len(step.Items) == 0 && step.Move == nil {
 			break

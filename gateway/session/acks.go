@@ -375,6 +375,9 @@ func (s *Session) placedLocked(i int, m *cursor.Move) {
 			kept++
 		}
 		d.forget(state, kept, len(state.unacked)-kept)
+		if owner := d.owner(state); owner != nil {
+			owner.Forked(state.channel, state.Locator)
+		}
 	}
 	state.deliveredUpTo = m.To.Offset
 	if m.Reason != "" {
