@@ -41,6 +41,12 @@ test-go:
 	go build ./...
 	go test -race -timeout 10m ./...
 
+# Pages are what they say: their commands, snippets, links, messages, limits. A
+# part of test-go, by itself.
+test-docs: deps lint-api
+	go test -count=1 ./docs/...
+	go test -count=1 -run 'Documented|Described|Readme|Example' ./cli ./node ./e2e
+
 test-js: $(MODULES)
 	cd $(JS) && npm test --silent
 
