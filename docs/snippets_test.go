@@ -95,9 +95,13 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// isRun tells of commands that a test runs: TestCommands here, and TestReadmePasted
-// (e2e) for the README.
+// isRun tells of commands that a test runs: TestCommands here, TestReadmePasted
+// (e2e) for the README, and for an example the test beside it.
 func isRun(s snippet) bool {
+	if strings.HasPrefix(s.page, "../examples/") {
+		beside, _ := filepath.Glob(filepath.Join(filepath.Dir(s.page), "*test*"))
+		return len(beside) > 0
+	}
 	return slices.Contains(runPages, s.page) || s.page == "../README.md" && (strings.HasPrefix(s.text, "go build -o longline .") || strings.Contains(s.text, `"partitionkey":"alice@example.com"`))
 }
 
