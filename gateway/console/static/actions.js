@@ -3,13 +3,18 @@
 import { get, path, post, request } from '/console/api.js';
 import { ask, button, choice, copy, exact, field, h, json, span, toast } from '/console/ui.js';
 
-/** The buttons for a subscription as it is; done is called after each action. */
-export function actions(s, done) {
+/**
+ * The buttons for a subscription. current returns it as it is when one is
+ * pressed; done is called after each action.
+ */
+export function actions(current, done) {
+  const s = current();
   const at = (verb) => path('subscriptions', s.name, ...verb ? [verb] : []);
   const held = s.status.state === 'paused';
   return [
     s.status.state === 'disabled' && button('Enable…', async () => {
-      if (!await ask({ title: `Enable the callback of ${s.name}?`, action: 'Enable', text: `Its endpoint said by 410 that it wants no more. Enabling it sends the ${exact(s.status.lag.events)} events that wait, to the same URL. If it answers 410 again, it is disabled again.` })) return;
+      const { lag } = current().status;
+      if (!await ask({ title: `Enable the callback of ${s.name}?`, action: 'Enable', text: `Its endpoint said by 410 that it wants no more. Enabling it sends the ${exact(lag.events)} events that wait, to the same URL. If it answers 410 again, it is disabled again.` })) return;
       await request('PATCH', at(), { body: { callback: {} } });
       toast('Enabled');
       await done();
@@ -26,9 +31,9 @@ export function actions(s, done) {
       toast('Paused: events wait', async () => { await post(at('resume')); await done(); });
       await done();
     }),
-    !s.replay && button('Move position…', () => seek(s, at, done)),
-    !s.replay && s.callback && button('Test…', () => test(s, at)),
-    button('More…', () => more(s, at, done)),
+    !s.replay && button('Move position…', () => seek(current(), at, done)),
+    !s.replay && s.callback && button('Test…', () => test(current(), at)),
+    button('More…', () => more(current(), at)),
   ];
 }
 
@@ -93,7 +98,7 @@ function pretty(text) {
   }
 }
 
-async function more(s, at, done) {
+async function more(s, at) {
   const given = await ask({
     title: s.name, action: 'Go on', text: 'What is to be done?',
     fields: [field('Action', choice('what', [
@@ -104,7 +109,7 @@ async function more(s, at, done) {
   });
   if (given?.what === 'replay') await replay(s, at);
   if (given?.what === 'secret') await rotate(s, at);
-  if (given?.what === 'delete') await remove(s, at, done);
+  if (given?.what === 'delete') await remove(s, at);
   if (given?.what === 'copy') {
     const { name: _, cursor: __, status: ___, replay: ____, ...definition } = await get(at());
     await navigator.clipboard.writeText(JSON.stringify(definition, null, 2));

@@ -31,10 +31,13 @@ export async function show(page, { parts: [name, tab = ''], signal }) {
   let were = '';
   function draw() {
     put(state, badge(s.status.state));
-    const may = actions(s, refresh);
     // Buttons that stay the same stay in place, for whoever is about to press one.
-    const are = `${s.status.state} ${s.cursor} ${Boolean(s.callback)}`;
-    if (are !== were) put(buttons, may);
+    const are = `${['paused', 'disabled'].includes(s.status.state) && s.status.state} ${Boolean(s.callback)}`;
+    if (are !== were) {
+      const had = buttons.contains(document.activeElement);
+      put(buttons, actions(() => s, refresh));
+      if (had) buttons.querySelector('button')?.focus();
+    }
     were = are;
     if (tab === '') standing(body, s, signal);
   }

@@ -126,16 +126,20 @@ let ids = 0;
 export const choice = (name, options, value, more) => h('select', { name, ...more },
   options.map((o) => [o].flat()).map(([v, text = v]) => h('option', { value: v, selected: v === value }, text)));
 
-/** A button that does something that takes time: disabled meanwhile, errors are told. */
+/**
+ * A button that does something that takes time, once at a time; errors are told.
+ * It keeps the focus meanwhile, which a disabled one would lose.
+ */
 export function button(text, run, attributes) {
   const b = h('button', { type: 'button', ...attributes, onclick: async () => {
-    b.disabled = true;
+    if (b.hasAttribute('aria-busy')) return;
+    b.setAttribute('aria-busy', 'true');
     try {
       await run(b);
     } catch (error) {
       if (error.name !== 'AbortError') toast(error.message);
     } finally {
-      b.disabled = false;
+      b.removeAttribute('aria-busy');
     }
   } }, text);
   return b;
