@@ -1,8 +1,10 @@
 package durable
 
 import (
+	"context"
 	"encoding/json"
 
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -55,4 +57,70 @@ func (m Message) encode() []byte {
 		panic("durable: a message of plain fields has no JSON: " + err.Error())
 	}
 	return b
+}
+
+// send sends a message to a node; to this one it goes directly.
+func (k *Manager) send(ctx context.Context, to string, m Message) {
+	if to == k.Node() {
+		k.receive(m)
+		return
+	}
+	if err := k.o.Broker.Send(ctx, to, m.encode()); err != nil {
+		k.o.Logger.Debug("message to another node", "op", m.Op, "subscription", m.Name, "error", err)
+	}
+}
+
+// listen takes what other nodes send.
+func (k *Manager) listen(b []byte) {
+	var m Message
+	if json.Unmarshal(b, &m) == nil {
+		k.o.Guard.Do("message", func() { k.receive(m) })
+	}
+}
+
+func (k *Manager) receive(m Message) {
+	switch m.Op {
+	case OpFree:
+		k.freed(m.Name)
+		return
+	case OpAck:
+		k.running.Go(func() { k.o.Guard.Do("aside", func() { k.answer(m) }) })
+		return
+	case OpAnswer:
+		k.answered(m)
+		return
+	case OpRejected:
+		k.rejected(m)
+		return
+	}
+	k.mu.Lock()
+	h := k.ownerships[m.Name]
+	g := k.groups[m.Name]
+	member := g != nil && (len(g.members) > 0 || g.joining > 0)
+	k.mu.Unlock()
+	if m.Op == OpChanged && member {
+		k.readGroup(m.Name)
+	} else if m.Op == OpChanged && h == nil {
+		k.running.Go(func() { k.o.Guard.Do("group", func() { k.lookAt(m.Name) }) })
+	}
+	if h == nil || h.Generation != m.Generation {
+		return
+	}
+	switch m.Op {
+	case OpEnd:
+		h.end(m.Code, m.Reason)
+	case OpYield:
+		h.holder.Yield()
+	case OpRedrive:
+		h.holder.Redrive()
+	case OpAcked:
+		if p, err := event.ParsePosition(m.Position); err == nil {
+			if s, ok := h.holder.(Settler); ok {
+				s.Settled(p)
+			}
+			h.holder.Acked(p)
+		}
+	case OpChanged:
+		k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })
+	}
 }
