@@ -35,6 +35,7 @@ type queue struct {
 	taken map[lane]bool       // lanes with a unit in flight or in retry
 	held  map[placement]*item // kept while asleep, to be met again when read again
 	tries []tries             // of those let go while asleep
+	sent  event.Position      // what was let go up to here may have been sent
 	idle  int                 // items that wait to be sent
 	bytes int                 // of all that is kept
 
@@ -178,6 +179,9 @@ func (q *queue) add(p Page, now time.Time) {
 			u.attempts, u.fails, u.refusals, u.since = t.attempts, t.fails, t.refusals, now
 			q.tries = slices.Delete(q.tries, i, i+1)
 		}
+		if c, ok := q.sent.Of(it.ev.Cursor.Channel); ok && !it.ev.Redriven && c.Epoch == it.ev.Cursor.Epoch && it.ev.Cursor.Offset <= c.Offset {
+			it.tried, it.ev.Redelivery = true, true
+		}
 		it.in = true
 		q.items = append(q.items, it)
 		if it.state == waiting {
@@ -208,6 +212,9 @@ func (q *queue) relocate(f Forked) {
 			}
 		}
 		q.held = held
+	}
+	for i, c := range q.sent {
+		q.sent[i], _ = locate(c)
 	}
 	var kept []tries
 	for _, t := range q.tries {
@@ -462,6 +469,9 @@ func (q *queue) position() event.Position {
 // sleep lets go of what needn't be kept for a long wait: every event that can
 // be read again and is not under way.
 func (q *queue) sleep() {
+	for _, c := range q.handed() {
+		q.sent = further(q.sent, c)
+	}
 	q.read = q.position()
 	if q.held == nil {
 		q.held = map[placement]*item{}

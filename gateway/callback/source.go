@@ -1,6 +1,7 @@
 package callback
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"fmt"
@@ -31,6 +32,7 @@ type FeedSource struct {
 // events up to known, and unclear ones more of those after counted.
 type before struct {
 	known, counted uint64
+	epoch          string // of known
 	unclear        int
 }
 
@@ -53,7 +55,7 @@ func NewFeedSource(feeds *feed.Feeds, channels []string, filter *cursor.Filter, 
 	s := &FeedSource{feeds: feeds, channels: channels, filter: filter, wake: make(chan struct{}, 1), before: make([]before, len(channels))}
 	for i, channel := range channels {
 		c, _ := known.Of(channel)
-		s.before[i] = before{known: c.Offset, unclear: unclear}
+		s.before[i] = before{known: c.Offset, epoch: c.Epoch, unclear: unclear}
 	}
 	return s
 }
@@ -203,10 +205,12 @@ func (b *before) move(m *cursor.Move) {
 	if m.From.Epoch == m.To.Epoch {
 		return
 	}
-	for _, offset := range []*uint64{&b.known, &b.counted} {
-		at, _, _ := m.Locator().Locate(event.Cursor{Channel: m.From.Channel, Epoch: m.From.Epoch, Offset: *offset})
-		*offset = at.Offset
+	locate := func(epoch string, offset uint64) uint64 {
+		at, _, _ := m.Locator().Locate(event.Cursor{Channel: m.From.Channel, Epoch: epoch, Offset: offset})
+		return at.Offset
 	}
+	b.known, b.epoch = locate(cmp.Or(b.epoch, m.From.Epoch), b.known), m.To.Epoch
+	b.counted = locate(m.From.Epoch, b.counted)
 }
 
 var idPrefix = []byte(`{"specversion":"1.0","id":"`)
