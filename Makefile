@@ -18,7 +18,7 @@ HELM  := helm.sh/helm/v3/cmd/helm@v3.22.0
 MODULES := $(JS)/node_modules/.package-lock.json
 LINTER  := docs/node_modules/.package-lock.json
 
-.PHONY: build run demo docs-img run-cluster test test-go test-js test-python deps lint fmt bench fuzz chaos clean
+.PHONY: build run demo docs-img run-cluster test test-go test-js test-python test-php deps lint fmt bench fuzz chaos clean
 
 build: ## the one binary
 	go build -o longline .
@@ -35,7 +35,7 @@ docs-img: deps ## the pictures in docs/img, of the real pages
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster
 
-test: deps lint lint-api test-go test-js test-python ## everything that must pass
+test: deps lint lint-api test-go test-js test-python test-php ## everything that must pass
 
 test-go:
 	go build ./...
@@ -53,6 +53,9 @@ test-js: $(MODULES)
 # Debian's Python, which is the one that the package says it works with.
 test-python: build
 	cd client/python && LONGLINE_BINARY=$(CURDIR)/longline /usr/bin/python3 -m unittest -q
+
+test-php: build
+	LONGLINE_BINARY=$(CURDIR)/longline php client/php/tests/run.php
 
 # Debian's packages, only if they are missing; npm's, only if the lock changed.
 deps: $(MODULES) $(LINTER) $(TOOLS)/helm
