@@ -64,7 +64,6 @@ type session struct {
 	expires   chan time.Time
 
 	// owned by the reader
-	again      map[string]event.Cursor // by channel: up to here events may come twice
 	window     int
 	origin     origin
 	live       State // as it was told last
@@ -165,33 +164,36 @@ func (s *session) partition(e *Event) int {
 	return event.Partition(e.Key, e.Source, e.ID, s.of)
 }
 
-// mayComeTwice notes that events up to the position may have been handled.
-func (s *session) mayComeTwice(p event.Position) {
+// mayComeTwice notes that events up to the position may have been handled. It
+// is kept until they have come, on whichever connection: one that was cut off
+// early knows nothing of what those before it brought.
+func (l *Subscription) mayComeTwice(p event.Position) {
 	for _, c := range p {
-		if had, ok := s.again[c.Channel]; ok && had.Epoch == c.Epoch && had.Offset >= c.Offset {
+		if had, ok := l.again[c.Channel]; ok && had >= c.Offset {
 			continue
 		}
-		if s.again == nil {
-			s.again = make(map[string]event.Cursor, len(p))
+		if l.again == nil {
+			l.again = make(map[string]uint64, len(p))
 		}
-		s.again[c.Channel] = c
+		l.again[c.Channel] = c.Offset
 	}
 }
 
-// twice tells whether the event may have been handled before.
+// twice tells whether the event may have been handled before. A log that
+// forked keeps its offsets, so that they tell without the epoch.
 func (s *session) twice(e *Event) bool {
-	until, ok := s.again[e.Channel]
+	until, ok := s.sub.again[e.Channel]
 	if !ok {
 		return false
 	}
 	at, err := event.ParseCursor(e.Cursor)
-	if err != nil || at.Epoch != until.Epoch {
+	if err != nil {
 		return true
 	}
-	if at.Offset >= until.Offset && s.of == 0 { // partitions have an order each
-		delete(s.again, e.Channel)
+	if at.Offset >= until && s.of == 0 { // partitions have an order each
+		delete(s.sub.again, e.Channel)
 	}
-	return at.Offset <= until.Offset
+	return at.Offset <= until
 }
 
 func (s *session) control(ctx context.Context, f frame) error {
@@ -214,7 +216,7 @@ func (s *session) control(ctx context.Context, f frame) error {
 		if err != nil {
 			return &Error{Code: ErrMalformed.Code, Detail: "redelivery", cause: err}
 		}
-		s.mayComeTwice(position)
+		l.mayComeTwice(position)
 		if l.name != "" && s.delivered && s.of == 0 { // a partition that comes says so by itself
 			// The gateway lost hold of the subscription and has it again: what
 			// is not acknowledged comes another time.
@@ -260,12 +262,13 @@ func (s *session) hello(ctx context.Context, c control) {
 		s.begin(ctx, "")
 	case l.moved.back(c.Cursor, time.Now()):
 		l.dispatcher.forget()
+		l.again = nil
 		s.begin(ctx, c.Cursor)
 	default:
 		// What the last connection brought may come again. A gateway that ended
 		// it by itself says so; one that was killed may not know.
 		if before, err := event.ParsePosition(l.current().received()); err == nil && !l.orderly {
-			s.mayComeTwice(before)
+			l.mayComeTwice(before)
 		}
 		s.begin(ctx, c.Cursor)
 	}

@@ -478,6 +478,41 @@ func TestStandbyThenLive(t *testing.T) {
 	})
 }
 
+// The gateway is killed, and the connection that follows is cut off before it
+// brings anything: what the first one brought is known all the same.
+func TestWhatWasHandledIsKnownPastAConnectionThatBroughtNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var handled []string
+		l := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: func(_ context.Context, e Event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			handled = append(handled, e.ID)
+			return nil
+		}})
+		end := l.start()
+		for i, events := range []int{3, 0, 4} {
+			c := newMemConn()
+			c.frames <- helloFrame("a@k-0", 256)
+			for n := 1; n <= events; n++ {
+				c.send(n, "")
+			}
+			l.conns <- c
+			pass(time.Second) // less than it takes to be sure of an acknowledgement
+			if i < 2 {
+				c.close(false)
+			}
+		}
+		pass(time.Minute)
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		if len(handled) != 4 {
+			t.Errorf("handled %v, want four events once each", handled)
+		}
+	})
+}
+
 func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer

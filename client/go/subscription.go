@@ -36,6 +36,8 @@ type Subscription struct {
 	wsFailures int  // in a row
 	orderly    bool // the last connection was ended by the gateway
 	restarted  bool // and by closeRestart
+	// again says up to which offset events may come twice, by channel.
+	again map[string]uint64
 }
 
 // Subscribe makes an ephemeral subscription: whatever of the selection appears while

@@ -145,6 +145,14 @@ class Dispatcher:
         with self.lock:
             return self._changed.wait_for(lambda: not self.busy, timeout)
 
+    def resting(self) -> bool:
+        """Whether nothing is to be done now: all that is left backs off, or the
+        handler is left in peace."""
+        with self.lock:
+            now = self._clock()
+            self._release(now)
+            return not self.busy and (not self._ready or self._health.until > now)
+
     def add(self, event: Event, entry: Entry, again: bool, transport: str, replay: bool = False) -> None:
         """Takes an event of a connection or a pull. ``again``: it may have been
         handled before; then it isn't, where that is known."""

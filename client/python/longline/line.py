@@ -266,8 +266,7 @@ class Line:
         until, at = self._again.get(event.channel), entry.cursor
         if not until:
             return False
-        if at.epoch != until.epoch:
-            return True
+        # A log that forked keeps its offsets, so that they tell without the epoch.
         if at.offset >= until.offset and not self._of:  # partitions have an order each
             del self._again[event.channel]
         return at.offset <= until.offset
@@ -275,7 +274,7 @@ class Line:
     def _may_come_twice(self, position: str) -> None:
         for c in parse_position(position):
             had = self._again.get(c.channel)
-            if not had or had.epoch != c.epoch or had.offset < c.offset:
+            if not had or had.offset < c.offset:
                 self._again[c.channel] = c
 
     def _control(self, frame: Control, connection: Connection) -> None:

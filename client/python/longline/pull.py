@@ -68,9 +68,10 @@ class Puller:
         self._sure: dict[str, Cursor] = {}  # by channel: acknowledged, and answered
 
     def run(self, *, until_empty: bool = False) -> int:
-        """Works until it is closed, or with ``until_empty`` until there is
-        nothing more, as a job of cron's does. Returns how many events it took
-        off the subscription's hands; raises the LonglineError that ended it."""
+        """Works until it is closed, or with ``until_empty`` as long as there is
+        something to do now, as a job of cron's does: what failed is left for
+        the next time. Returns how many events were acknowledged; raises the
+        LonglineError that ended it."""
         with self._running:
             try:
                 return self._work(until_empty)
@@ -116,13 +117,16 @@ class Puller:
                 if until_empty:
                     break
                 continue
-            ack = self._handle(page)
-            done += len(page.events) if ack == page.cursor else 0
+            ack, left = self._handle(page, until_empty)
+            done += len(page.events) - left
+            if left and until_empty:
+                break
         self._leave(ack)
         return done
 
-    def _handle(self, page: Pulled) -> str:
-        """Has a page handled; returns what to acknowledge."""
+    def _handle(self, page: Pulled, until_empty: bool) -> tuple[str, int]:
+        """Has a page handled, with ``until_empty`` only what can be now; returns
+        what to acknowledge, and how many events that leaves."""
         for gap in page.gaps:
             self.trouble.warn("events were missed", gap)
             call = self.options.get("on_gap")
@@ -142,14 +146,17 @@ class Puller:
             if self._stop.is_set():
                 self.dispatcher.idle(self.options.get("grace", 10.0))
                 break
+            if until_empty and self.dispatcher.resting():
+                self.dispatcher.drop(orphan=True)
+                break
             if time.monotonic() - renewed > self._hold / 3:
                 # What is done so far; and it stays ours.
                 renewed = time.monotonic()
                 self._say(tracker)
         self._refuse(tracker)
         if not tracker.unacknowledged:
-            return page.cursor
-        return tracker.done()
+            return page.cursor, 0
+        return tracker.done(), tracker.unacknowledged
 
     def _refuse(self, tracker: AckTracker) -> None:
         for r in tracker.due()[0]:

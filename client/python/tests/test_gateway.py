@@ -316,5 +316,20 @@ class Pull(Case):
         self.assertTrue(info["cursor"].endswith("-250"))
 
 
+    def test_a_job_of_crons_leaves_what_fails_for_the_next_time(self):
+        self.subscription("leaves")
+        self.fill("leaves", 5)
+        failing = [3]
+
+        def handler(event, delivery):
+            if event.data in failing:
+                raise OSError("away")
+
+        self.assertEqual(self.client.pull("leaves", handler).run(until_empty=True), 2)
+        self.assertTrue(self.client.subscriptions.get("leaves")["cursor"].endswith("-2"))
+        failing.clear()
+        self.assertEqual(self.client.pull("leaves", handler).run(until_empty=True), 3)
+
+
 if __name__ == "__main__":
     unittest.main()
