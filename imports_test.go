@@ -42,7 +42,7 @@ var imports = map[string]string{
 	"event":                       "",
 	"examples/three-workers":      "client/go",
 	"examples":                    "",
-	"gateway":                     "broker client/js event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/stats gateway/wire gateway/ws",
+	"gateway":                     "broker client/js docs/recipes event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/stats gateway/wire gateway/ws",
 	"gateway/access":              "event gateway/auth gateway/wire",
 	"gateway/auth":                "broker event gateway/wire",
 	"gateway/auth/authtest":       "gateway/auth",

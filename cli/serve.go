@@ -32,6 +32,8 @@ type serveCmd struct {
 
 	TrustedProxies []string `name:"trusted-proxies" placeholder:"CIDR" help:"Networks of the proxies whose X-Forwarded-For or Forwarded says who the client is."`
 
+	PortalOrigins []string `name:"portal-origins" placeholder:"ORIGIN" help:"Web origins whose pages may have the portal in a frame; none if not given."`
+
 	CallbackAllow []string `name:"callback-allow-cidr" placeholder:"CIDR" help:"Let callbacks connect to this network too, at any port."`
 	CallbackProxy string   `name:"callback-proxy" placeholder:"URL" help:"Connect to callbacks' endpoints through this HTTP proxy, by CONNECT."`
 	CallbackPorts []uint16 `name:"callback-ports" placeholder:"PORT" help:"Ports that callbacks may connect to; 80, 443, 8080 and 8443 if not given."`
@@ -123,7 +125,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		Name: c.Node, Listen: c.Listen, AdminListen: c.AdminListen, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
 		Broker: c.Broker, Retention: c.file.retentionOf, MaxTotalBytes: int64(c.MaxTotalBytes), DedupeWindow: c.DedupeWindow,
 		JWTSecret: c.JWTSecret, JWTPublicKey: c.JWTPublicKey, JWKS: c.JWKS, JWTIssuer: c.JWTIssuer, JWTAudience: c.JWTAudience,
-		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin,
+		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin, PortalOrigins: c.PortalOrigins,
 		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts, CallbackProxy: c.CallbackProxy,
 		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
 		TrustedProxies: c.TrustedProxies, MaxAddressConnections: c.MaxAddressConnections,

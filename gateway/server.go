@@ -56,6 +56,11 @@ type Options struct {
 	Broken func() error
 	// Backup writes a copy of the data as a tar. nil: the data is elsewhere.
 	Backup func(context.Context, io.Writer) error
+	// MintPortal makes the tokens of portals. nil: there is no secret to sign
+	// them with.
+	MintPortal func(auth.Mintage) (string, error)
+	// PortalOrigins may have the portal in a frame of their pages.
+	PortalOrigins []string
 	// Mint makes a token by the gateway's own key. nil: tokens are made
 	// elsewhere.
 	Mint       func(auth.Mintage) (string, error)
@@ -175,6 +180,10 @@ func (s *Server) ownRoutes() []route {
 		{"GET", "/longline.js", open, s.module},
 		{"GET", "/{$}", open, s.page},
 		{"GET", "/console/{part}", open, s.pagePart},
+
+		{"POST", "/v1/portal", admin, s.makePortal},
+		{"GET", "/v1/recipes", open, s.listRecipes},
+		{"GET", "/portal", open, s.portal},
 	}
 }
 

@@ -55,6 +55,8 @@ type setup struct {
 	loopback bool
 	routes   []gateway.Route
 	mint     func(auth.Mintage) (string, error)
+	portal   func(auth.Mintage) (string, error)
+	frames   []string
 	totals   func() stats.Totals
 }
 
@@ -101,7 +103,7 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	n.Server = gateway.New(gateway.Options{
 		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Budget: budget,
 		Publisher: publish.New(s.broker, publish.Options{Admit: budget.Publish}),
-		Origins:   origins, LoopbackOnly: s.loopback, Mint: s.mint, Totals: s.totals, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
+		Origins:   origins, LoopbackOnly: s.loopback, Mint: s.mint, MintPortal: s.portal, PortalOrigins: s.frames, Totals: s.totals, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
 	}, s.routes...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)

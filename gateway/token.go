@@ -19,6 +19,8 @@ type tokenInfo struct {
 	Subscriptions  []string   `json:"subscriptions"`
 	Admin          bool       `json:"admin"`
 	MaxConnections int        `json:"max_connections,omitempty"`
+	// Portal is of a token that opens one.
+	Portal *auth.Portal `json:"portal,omitempty"`
 	// Node and Version are of the gateway that answers; Mints tells whether it
 	// makes tokens for admins.
 	Node    string `json:"node"`
@@ -31,7 +33,7 @@ func (s *Server) showToken(w http.ResponseWriter, _ *http.Request, g *auth.Grant
 	info := tokenInfo{
 		Subject: g.Subject, ID: g.TokenID, Expires: g.Expires().UTC(),
 		Subscribe: g.Subscribe(), Publish: g.Publish(), Subscriptions: g.Subscriptions(),
-		Admin: g.Admin, MaxConnections: g.MaxConnections,
+		Admin: g.Admin, MaxConnections: g.MaxConnections, Portal: g.Portal,
 		Node: s.o.Hub.Node(), Version: s.o.Version, Mints: s.o.Mint != nil,
 	}
 	if g.Issued() > 0 {

@@ -136,7 +136,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins, Proxies: config.proxies,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
-		LoopbackOnly: config.development, Mint: n.mint(), Version: o.Version, Registerer: registry, Totals: n.totals, Logger: n.logger,
+		LoopbackOnly: config.development, Mint: n.mint(), MintPortal: n.mintPortal(), PortalOrigins: o.PortalOrigins, Version: o.Version, Registerer: registry, Totals: n.totals, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
@@ -254,6 +254,14 @@ func (n *Node) Mint(m auth.Mintage) (string, error) {
 // mint makes tokens for admins that ask, in development mode; nil otherwise.
 func (n *Node) mint() func(auth.Mintage) (string, error) {
 	if !n.config.development {
+		return nil
+	}
+	return n.Mint
+}
+
+// mintPortal makes portals' tokens wherever there is a secret.
+func (n *Node) mintPortal() func(auth.Mintage) (string, error) {
+	if n.config.secret == nil {
 		return nil
 	}
 	return n.Mint

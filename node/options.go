@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type Options struct {
 	JWTAudience  string   // what aud must hold; empty: anything
 	SecretKey    string   // for secrets at rest; empty: one kept with the data
 	CORSOrigin   []string // whose pages may use the gateway
+	// PortalOrigins are web origins whose pages may have the portal in a frame.
+	PortalOrigins []string
 
 	CallbackAllow []string // networks that callbacks may connect to besides
 	CallbackPorts []uint16 // empty: callback's default
@@ -183,6 +186,11 @@ func (o *Options) check(keep func(file string) ([]byte, error)) (*checked, error
 	if out.store, err = parseStore(o.Broker); err != nil {
 		return nil, err
 	}
+	for _, origin := range o.PortalOrigins {
+		if !frameOrigin.MatchString(origin) {
+			return nil, wrong("portal-origins", "%q; want an origin such as https://app.example.com, by its name", origin)
+		}
+	}
 	if out.origins, err = auth.ParseOrigins(o.CORSOrigin); err != nil {
 		return nil, wrong("cors-origin", "%w", err)
 	}
@@ -232,3 +240,7 @@ func (o *Options) checkDialing() (callback.Dialing, error) {
 	}
 	return d, nil
 }
+
+// frameOrigin is an origin as a Content-Security-Policy takes it: nothing that
+// could end its directive.
+var frameOrigin = regexp.MustCompile(`^https?://[A-Za-z0-9.-]+(:[0-9]+)?$`)

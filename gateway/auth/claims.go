@@ -32,6 +32,7 @@ type rights struct {
 	Subscriptions  []string `json:"subscriptions,omitempty"`
 	Admin          bool     `json:"admin,omitzero"`
 	MaxConnections int      `json:"max_connections,omitzero"`
+	Portal         *Portal  `json:"portal,omitempty"`
 }
 
 var _ jwt.Claims = (*claims)(nil)

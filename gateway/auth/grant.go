@@ -20,11 +20,20 @@ type Grant struct {
 	// for the node's own limit.
 	MaxConnections int
 	Admin          bool
+	Portal         *Portal // nil: the token isn't a portal's
 
 	issued, expires int64 // Unix seconds; issued is 0 if unknown
 	subscribe       *channels
 	publish         *channels
 	subscriptions   *names
+}
+
+// Portal is how a portal looks that a token opens. It stands in the token so
+// that no link shows what its signer didn't say.
+type Portal struct {
+	Name      string `json:"name,omitempty"`       // of the service whose customers look
+	Accent    string `json:"accent,omitempty"`     // a colour, #rrggbb
+	ReturnURL string `json:"return_url,omitempty"` // where the customer came from
 }
 
 // Issued is when the token was made, in Unix seconds; 0 if it doesn't say.

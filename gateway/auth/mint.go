@@ -17,6 +17,7 @@ type Mintage struct {
 	Admin          bool
 	MaxConnections int
 	TTL            time.Duration // at least a second
+	Portal         *Portal       // nil: it isn't a portal's
 	Issuer         string
 	Audience       string
 }
@@ -43,7 +44,7 @@ func Mint(secret []byte, m Mintage, now time.Time) (string, error) {
 		IssuedAt: secondsOf(now), Expires: secondsOf(now.Add(m.TTL)),
 		Longline: rights{
 			Subscribe: m.Subscribe, Publish: m.Publish, Subscriptions: m.Subscriptions,
-			Admin: m.Admin, MaxConnections: m.MaxConnections,
+			Admin: m.Admin, MaxConnections: m.MaxConnections, Portal: m.Portal,
 		},
 	}
 	if m.Audience != "" {

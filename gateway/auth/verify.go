@@ -146,7 +146,7 @@ func (v *Verifier) verify(token string, now time.Time) (*Grant, int64, error) {
 	}
 	g := &Grant{
 		Subject: c.Subject, TokenID: c.ID,
-		MaxConnections: max(c.Longline.MaxConnections, 0), Admin: c.Longline.Admin,
+		MaxConnections: max(c.Longline.MaxConnections, 0), Admin: c.Longline.Admin, Portal: c.Longline.Portal,
 		expires: int64(*c.Expires),
 	}
 	if c.IssuedAt != nil {

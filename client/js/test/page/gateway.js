@@ -40,11 +40,11 @@ const up = /msg=serving/;
  * Starts a gateway on port; resolves when it answers. Its data are in a
  * directory, where it makes a key of its own, or on Redis, by a key that is given.
  */
-export async function startGateway(binary, port, data) {
+export async function startGateway(binary, port, data, { args = [] } = {}) {
   const embedded = !data.startsWith('redis');
   const keys = { LONGLINE_JWT_SECRET: 'a secret of more than thirty-two bytes', LONGLINE_SECRET_KEY: Buffer.alloc(32, 7).toString('base64') };
   const env = { ...process.env, ...!embedded && keys };
-  const child = spawn(binary, ['--listen', `127.0.0.1:${port}`, '--admin-listen', '', '--broker', embedded ? `embedded:${data}` : data, '--drain', '2s',
+  const child = spawn(binary, ['--listen', `127.0.0.1:${port}`, '--admin-listen', '', '--broker', embedded ? `embedded:${data}` : data, '--drain', '2s', ...args,
     ...embedded ? [] : ['--callback-allow-cidr', '127.0.0.0/8']], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = once(child, 'exit');
   let said = '';
