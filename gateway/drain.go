@@ -76,6 +76,7 @@ func (s *Server) drainHere(drain bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), operatorDrain)
 	d.cancel = cancel
 	s.draining.Store(true)
+	s.o.Hub.Shut() // before it is answered
 	d.wait.Go(func() { s.drain(ctx, operatorDrain) })
 }
 

@@ -135,7 +135,7 @@ func (w *world) socket(ctx context.Context, book *oracle.Book, consumer string, 
 			return err
 		}
 		if m.SpecVersion == "" {
-			if m.Op == "error" && m.Code != "conflict" && m.Code != "unavailable" {
+			if m.Op == "error" && m.Code != "conflict" && m.Code != "unavailable" && !book.Moved { // an ack may cross a seek
 				book.Break("%s was told %s", l.by, text)
 			}
 			if err := l.control(m.Op, &m); err != nil {

@@ -114,13 +114,18 @@ func (h *Hub) EndWhere(meant func(*auth.Grant) bool, code wire.CloseCode, reason
 	return ended
 }
 
+// Shut refuses new sessions, as Drain does, and leaves those there are.
+func (h *Hub) Shut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.draining = true
+}
+
 // Drain refuses new sessions and ends those there are, spread evenly over the
 // time over; each is told to come back after a random time up to retry. It
 // returns when all are closed or ctx ends.
 func (h *Hub) Drain(ctx context.Context, over, retry time.Duration) {
-	h.mu.Lock()
-	h.draining = true
-	h.mu.Unlock()
+	h.Shut()
 	all := h.Sessions()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	const steps = 50
@@ -145,7 +150,7 @@ func (h *Hub) Drain(ctx context.Context, over, retry time.Duration) {
 	}
 }
 
-// Reopen takes new sessions again after Drain has returned.
+// Reopen takes new sessions again after Shut, or once Drain has returned.
 func (h *Hub) Reopen() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
