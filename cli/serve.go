@@ -62,6 +62,9 @@ type serveCmd struct {
 	MaxTotalBytes         byteCount     `default:"0" placeholder:"SIZE" help:"All logs together, about; 0 for as much as there is room."`
 	DedupeWindow          time.Duration `default:"10m" placeholder:"TIME" help:"How long event ids are remembered."`
 
+	OTLPEndpoint string  `name:"otlp-endpoint" placeholder:"URL" help:"Send traces to this OTLP receiver, e.g. http://127.0.0.1:4318."`
+	OTLPSample   float64 `name:"otlp-sample" default:"0" placeholder:"SHARE" help:"Share of publishes to trace though neither the event nor the request asks for it: 0 to 1."`
+
 	LogFormat string `enum:"text,json" default:"text" help:"text or json."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error."`
 	Config    string `placeholder:"FILE" help:"A YAML file with the same names as these flags, and retention."`
@@ -133,6 +136,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		MaxUnread: int64(c.MaxUnread), MaxTokenUnread: int64(c.MaxTokenUnread), MaxNodeUnread: int64(c.MaxNodeUnread),
 		MaxConnections: c.MaxConnections, ConnectRate: c.ConnectRate, PublishRate: c.PublishRate, PublishBytes: int64(c.PublishBytes),
 		MaxEvent: int(c.MaxEvent), MaxBatch: c.MaxBatch, MaxBody: int(c.MaxBody), Memory: int64(c.Memory),
+		OTLPEndpoint: c.OTLPEndpoint, OTLPSample: c.OTLPSample,
 		Version: version, Logger: c.logger(env.stderr),
 	}
 }

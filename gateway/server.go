@@ -28,6 +28,7 @@ import (
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/sse"
 	"github.com/longline-push/longline/gateway/stats"
+	"github.com/longline-push/longline/gateway/trace"
 	"github.com/longline-push/longline/gateway/wire"
 	"github.com/longline-push/longline/gateway/ws"
 )
@@ -64,6 +65,7 @@ type Options struct {
 	// Mint makes a token by the gateway's own key. nil: tokens are made
 	// elsewhere.
 	Mint       func(auth.Mintage) (string, error)
+	Trace      *trace.Tracer         // of publishes; nil: none
 	Version    string                // shown by /v1/nodes
 	Registerer prometheus.Registerer // nil: no metrics
 	// Totals are what the node's metrics say now, for /v1/stats. nil: nothing.
@@ -155,7 +157,7 @@ func (s *Server) ownRoutes() []route {
 		{"GET", "/v1/ws", own, plain(sockets)},
 		{"GET", "/v1/sse", own, plain(streams)},
 
-		{"POST", "/v1/events", bearer, s.o.Publisher.ServeSeveral},
+		{"POST", "/v1/events", bearer, s.publishSeveral},
 		{"POST", "/v1/channels/{channel}/events", bearer, s.publish},
 		{"GET", "/v1/channels/{channel}/events", bearer, s.readEvents},
 		{"GET", "/v1/channels/{channel}/types", bearer, s.listTypes},
@@ -306,5 +308,9 @@ func cleanPath(p string) bool {
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
-	return s.o.Publisher.ServeChannel(w, r, g, r.PathValue("channel"))
+	return s.o.Publisher.ServeChannel(w, s.o.Trace.Came(r), g, r.PathValue("channel"))
+}
+
+func (s *Server) publishSeveral(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
+	return s.o.Publisher.ServeSeveral(w, s.o.Trace.Came(r), g)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/subscriptions"
+	"github.com/longline-push/longline/gateway/trace"
 )
 
 // durability is what a node has for durable subscriptions: who owns them, and
@@ -35,7 +36,7 @@ type durability struct {
 	claims, keeps, tells, records         sync.WaitGroup
 }
 
-func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, contain *guard.Guard, logger *slog.Logger) (*durability, error) {
+func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, contain *guard.Guard, tracer *trace.Tracer, logger *slog.Logger) (*durability, error) {
 	vault, err := durable.NewVault(config.vaultKey)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func newDurability(b gateway.Broker, config *checked, node string, registry prom
 	}
 	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell, Guard: contain})
 	d.history = callback.NewHistory(b, logger, registry)
-	d.engine = callback.New(callback.Options{Dialing: config.dialing, History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain})
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain, Trace: tracer})
 	return d, nil
 }
 

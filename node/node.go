@@ -28,6 +28,7 @@ import (
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/stats"
+	"github.com/longline-push/longline/gateway/trace"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -50,7 +51,8 @@ type Node struct {
 	budget      *quota.Budget
 	server      *gateway.Server
 	public      *http.Server
-	admin       *http.Server // nil if there is none
+	trace       *trace.Tracer // nil if nothing is traced
+	admin       *http.Server  // nil if there is none
 
 	running sync.WaitGroup
 	failed  chan error // of a listener
@@ -105,8 +107,15 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 	n.store, _ = n.broker.(breakable)
 	n.broker = measure(n.broker, registry)
+	var log publish.Log = n.broker
+	if o.OTLPEndpoint != "" {
+		if n.trace, err = trace.New(ctx, trace.Options{Endpoint: o.OTLPEndpoint, Sample: o.OTLPSample, Node: o.Name, Version: o.Version, Logger: n.logger}); err != nil {
+			return err
+		}
+		log = n.trace.Log(n.broker)
+	}
 	contain := guard.New(n.logger, registry)
-	if n.durable, err = newDurability(n.broker, config, o.Name, registry, contain, n.logger); err != nil {
+	if n.durable, err = newDurability(n.broker, config, o.Name, registry, contain, n.trace, n.logger); err != nil {
 		return err
 	}
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {
@@ -121,13 +130,13 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.hub = session.NewHub(session.Options{
 		Budget: n.budget, Guard: contain,
 		Broker: n.broker, Times: n.broker, Manager: n.durable.manager, Revocations: n.revocations, Logger: n.logger, Node: o.Name, WriteTimeout: o.WriteTimeout, MaxAddress: o.MaxAddressConnections,
-		Metrics: session.NewMetrics(registry),
+		Metrics: session.NewMetrics(registry), Trace: n.trace,
 	})
 	verifier, err := o.verifier(n.background, config, n.revocations, n.logger)
 	if err != nil {
 		return err
 	}
-	publisher := publish.New(n.broker, publish.Options{
+	publisher := publish.New(log, publish.Options{
 		Limits:  publish.Limits{Events: o.MaxBatch, Bytes: o.MaxBody, Event: o.MaxEvent},
 		Admit:   n.budget.Publish,
 		Metrics: publish.NewMetrics(registry),
@@ -136,7 +145,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		Broker: n.broker, Hub: n.hub, Verifier: verifier, Revocations: n.revocations,
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins, Proxies: config.proxies,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
-		LoopbackOnly: config.development, Mint: n.mint(), MintPortal: n.mintPortal(), PortalOrigins: o.PortalOrigins, Version: o.Version, Registerer: registry, Totals: n.totals, Logger: n.logger,
+		LoopbackOnly: config.development, Mint: n.mint(), MintPortal: n.mintPortal(), PortalOrigins: o.PortalOrigins, Version: o.Version, Trace: n.trace, Registerer: registry, Totals: n.totals, Logger: n.logger,
 	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
@@ -157,10 +166,20 @@ func (n *Node) abandon() (err error) {
 	if n.hub != nil {
 		n.hub.Close()
 	}
+	n.endTrace()
 	if n.broker != nil {
 		err = n.broker.Close()
 	}
 	return err
+}
+
+// endTrace sends what spans there are, if that doesn't take long.
+func (n *Node) endTrace() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := n.trace.Close(ctx); err != nil {
+		n.logger.Warn("spans can't be sent", "error", err)
+	}
 }
 
 // Run answers until ctx ends, which is no error, or a listener or the store
@@ -210,6 +229,7 @@ func (n *Node) Shutdown() error {
 		n.adminListener.Close()
 	} //
 	n.running.Wait()           // everything started by Run has ended
+	n.endTrace()               // the spans of all that
 	closed := n.broker.Close() // what was answered is durable
 	n.logger.Info("shut down")
 	if errors.Is(err, context.DeadlineExceeded) {

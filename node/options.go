@@ -21,6 +21,7 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/proxies"
 	"github.com/longline-push/longline/gateway/quota"
+	"github.com/longline-push/longline/gateway/trace"
 )
 
 // Options of a Node. Their names are those of serve's flags, and so are the
@@ -73,6 +74,9 @@ type Options struct {
 	MaxUnread             int64 // bytes of answers that a connection doesn't read; 0: 256 KiB
 	MaxTokenUnread        int64 // that the connections of one sub don't; 0: 16 MiB
 	MaxNodeUnread         int64 // that all connections don't; 0: an eighth of Memory
+
+	OTLPEndpoint string  // where traces go, e.g. http://127.0.0.1:4318; empty: nowhere
+	OTLPSample   float64 // share of publishes that are traced though neither event nor request asks for it
 
 	Version string       // shown by /v1/nodes
 	Logger  *slog.Logger // nil: slog.Default()
@@ -200,6 +204,11 @@ func (o *Options) check(keep func(file string) ([]byte, error)) (*checked, error
 	if o.TLSCert != "" {
 		if _, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey); err != nil {
 			return nil, wrong("tls-cert, tls-key", "%w; want a PEM certificate and its key", err)
+		}
+	}
+	if o.OTLPEndpoint != "" {
+		if err := trace.Check(o.OTLPEndpoint, o.OTLPSample); err != nil {
+			return nil, wrong("otlp-endpoint, otlp-sample", "%w", err)
 		}
 	}
 	if out.proxies, err = proxies.Parse(o.TrustedProxies); err != nil {

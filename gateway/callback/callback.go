@@ -29,6 +29,7 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/shape"
+	"github.com/longline-push/longline/gateway/trace"
 	"golang.org/x/time/rate"
 )
 
@@ -71,10 +72,11 @@ type Options struct {
 	// MaxBytes bounds the events that are held to be sent, beyond each worker's
 	// next; workers share it evenly. 0: 64 MiB.
 	MaxBytes int
-	History  *History     // of attempts; nil: none is kept
-	Logger   *slog.Logger // nil: none
-	Metrics  *Metrics     // nil: none
-	Guard    *guard.Guard // notes panics; may be nil
+	History  *History      // of attempts; nil: none is kept
+	Logger   *slog.Logger  // nil: none
+	Metrics  *Metrics      // nil: none
+	Guard    *guard.Guard  // notes panics; may be nil
+	Trace    *trace.Tracer // traces calls; nil: none
 }
 
 // Engine runs the callbacks of a node. All methods may be called by many

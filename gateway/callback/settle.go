@@ -7,8 +7,13 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	oteltrace "go.opentelemetry.io/otel/trace"
+
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/expr"
+	"github.com/longline-push/longline/gateway/trace"
 	"github.com/longline-push/longline/gateway/webhook"
 )
 
@@ -60,8 +65,36 @@ func (w *Worker) call(u *unit) (a answer) {
 	w.mu.Unlock()
 	w.e.opt.Metrics.InFlight.Inc()
 	defer w.e.opt.Metrics.InFlight.Dec()
-	return w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
+	span := w.traced(u, &m)
+	a = w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
+	if span != nil {
+		span.End(a.describe(), trace.Status(a.status))
+	}
+	return a
 }
+
+// traced has the message carry the trace of its first event onwards, within a
+// span of the call where it is traced; nil where not.
+func (w *Worker) traced(u *unit, m *webhook.Message) *trace.Span {
+	m.Trace = event.TraceOf(u.items[0].ev.JSON)
+	if w.e.opt.Trace == nil || m.Trace.Parent == "" {
+		return nil
+	}
+	span := w.e.opt.Trace.Start(m.Trace, "callback", oteltrace.SpanKindClient, time.Now(),
+		trace.Subscription(w.sub.Name), attribute.String("server.address", w.to.url.Hostname()),
+		attribute.Int("longline.attempt", m.Attempt), attribute.Int("messaging.batch.message_count", len(u.items)))
+	if span == nil {
+		return nil
+	}
+	for _, it := range u.items[1:min(len(u.items), maxLinks)] {
+		span.Link(event.TraceOf(it.ev.JSON))
+	}
+	m.Trace = span.Trace()
+	return span
+}
+
+// maxLinks is how many events of a batch a span names.
+const maxLinks = 32
 
 // settle draws the consequences of an answer. Called by run only.
 func (w *Worker) settle(u *unit, a *answer) {

@@ -166,6 +166,12 @@ func (to *receiver) message(subscription string, events []webhook.Event, batch b
 // the headers; "" for none.
 func (to *receiver) request(ctx context.Context, m *webhook.Message, token string) *http.Request {
 	r := webhook.Request(ctx, to.url, to.headers, m, to.secrets, time.Now())
+	if m.Trace.Parent != "" && r.Header["Traceparent"] == nil {
+		r.Header["Traceparent"] = []string{m.Trace.Parent}
+		if m.Trace.State != "" {
+			r.Header["Tracestate"] = []string{m.Trace.State}
+		}
+	}
 	if token != "" {
 		r.Header["Authorization"] = []string{"Bearer " + token}
 	}

@@ -32,7 +32,8 @@ type Item struct {
 	escaped      bool // type or key hold an escape
 	unescapedTyp string
 	unescapedKey string
-	hash         atomic.Uint64 // of its partition, once somebody asked; 0: nobody did
+	traced       atomic.Pointer[Traced] // once somebody asked
+	hash         atomic.Uint64          // of its partition, once somebody asked; 0: nobody did
 }
 
 type span struct{ from, to int32 }
@@ -167,6 +168,33 @@ func (i *Item) in(from, to event.Cursor) *Item {
 	moved.hash.Store(i.hash.Load())
 	return moved
 }
+
+// Traced is an event's own trace, and how many more deliveries of it are to be
+// traced here: those of an event to ten thousand connections are much the same.
+type Traced struct {
+	event.Trace
+	Left atomic.Int32
+}
+
+const maxTraced = 16
+
+// Traced returns the event's own trace; its Parent is "" if there is none.
+func (i *Item) Traced() *Traced {
+	t := i.traced.Load()
+	if t == nil {
+		t = untraced
+		if of := event.TraceOf(i.JSON()); of.Parent != "" {
+			t = &Traced{Trace: of}
+			t.Left.Store(maxTraced)
+		}
+		if !i.traced.CompareAndSwap(nil, t) {
+			t = i.traced.Load()
+		}
+	}
+	return t
+}
+
+var untraced = new(Traced)
 
 // Remade is an event that is known by its JSON alone, such as a dead letter
 // that is delivered again.

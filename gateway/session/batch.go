@@ -26,8 +26,9 @@ type batch struct {
 	room    int  // events that a durable session's window takes
 	full    bool // there was no room for more
 	keys    map[string]struct{}
-	newest  time.Time // of the last event's append
-	sends   uint      // that were made with this workspace
+	newest  time.Time   // of the last event's append
+	traced  []delivered // events of them with a trace; empty where none are traced
+	sends   uint        // that were made with this workspace
 }
 
 // mark says what a frame moves once it is handed over: a reader to an offset,
@@ -45,6 +46,8 @@ const (
 func (b *batch) reset() {
 	clear(b.items)
 	clear(b.bufs)
+	clear(b.traced)
+	b.traced = b.traced[:0]
 	b.items, b.bufs, b.marks, b.scanned, b.scratch = b.items[:0], b.bufs[:0], b.marks[:0], b.scanned[:0], b.scratch[:0]
 	b.full = false
 }
@@ -97,6 +100,9 @@ func (s *Session) send(b *batch) (more bool) {
 	}
 	frames, blocked, err := s.conn.Send(b.bufs, stride)
 	s.handedOver(b, frames)
+	if len(b.traced) > 0 {
+		s.traceLocked(b, frames)
+	}
 	s.hub.opts.Metrics.frames.Add(float64(frames))
 	if b.sends++; b.sends%latencySample == 0 {
 		s.observeLatency(b, frames)
@@ -289,6 +295,9 @@ func (s *Session) appendEvent(b *batch, i int, item *feed.Item) {
 	}
 	b.bufs, b.scratch = s.codec.AppendEvent(b.bufs, b.scratch, item, position)
 	b.marks, b.newest = append(b.marks, mark{i, item.Offset}), item.Appended
+	if s.hub.opts.Trace != nil && item.Traced().Left.Load() > 0 {
+		b.traced = append(b.traced, delivered{len(b.marks) - 1, item})
+	}
 	if s.shared() {
 		s.durable.channels[i].part.batched++
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/longline-push/longline/gateway/feed"
 	"github.com/longline-push/longline/gateway/guard"
 	"github.com/longline-push/longline/gateway/quota"
+	"github.com/longline-push/longline/gateway/trace"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -48,6 +49,8 @@ type Options struct {
 	Guard *guard.Guard
 	// Budget is what sessions are charged to; nil: one without limits.
 	Budget *quota.Budget
+	// Trace traces deliveries; nil: none.
+	Trace *trace.Tracer
 	// Writers is how many goroutines send; one per processor.
 	Writers int
 }

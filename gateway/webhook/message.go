@@ -40,9 +40,10 @@ type Message struct {
 	ID           string // webhook-id, the same on every attempt
 	Cursor       string // longline-cursor: the place of the newest events in it, per channel
 	Body         []byte
-	Batch        bool // Body is an array
-	Attempt      int  // counts from 1
-	Redelivery   bool // another owner may have delivered it before
+	Batch        bool        // Body is an array
+	Attempt      int         // counts from 1
+	Trace        event.Trace // is passed on by headers; the attempt's own
+	Redelivery   bool        // another owner may have delivered it before
 
 	// What a request shape makes different; see package shape.
 	Method      string         // "": POST
