@@ -46,9 +46,9 @@ type commands struct {
 
 	Context    contextCmd    `cmd:"" help:"Keep where gateways are, by name."`
 	Completion completionCmd `cmd:"" help:"Print a shell's completions."`
-	VersionCmd versionCmd    `cmd:"" name:"version" help:"Print version, commit and Go."`
+	VersionCmd versionCmd    `cmd:"" name:"version" help:"Print version, commit, Go and formats."`
 
-	Version kong.VersionFlag `help:"Print the version."`
+	Version kong.VersionFlag `help:"Print version, commit, Go and formats."`
 }
 
 // usageError is a wrong flag, variable or file: exit status 2.
@@ -99,7 +99,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		kong.Name("longline"),
 		kong.Description("A push gateway: durable, ordered events over WebSocket, SSE, pull and callbacks."),
 		variables(),
-		kong.Vars{"version": version},
+		kong.Vars{"version": versionText()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Resolvers(file),

@@ -442,7 +442,7 @@ func TestTokenIsForTheGatewayThatKeepsItsKey(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for arg, want := range map[string]string{"--help": "serve", "--version": "dev"} {
+	for arg, want := range map[string]string{"--help": "serve", "--version": "longline dev, commit "} {
 		var out bytes.Buffer
 		if err := Run(t.Context(), []string{arg}, strings.NewReader(""), &out, &out); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %v: %s", arg, err, &out)

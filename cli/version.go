@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/longline-push/longline/node"
 )
 
 // version is set by the linker for releases.
@@ -13,6 +15,13 @@ var version = "dev"
 type versionCmd struct{}
 
 func (versionCmd) Run(env *environment) error {
+	_, err := fmt.Fprintln(env.stdout, versionText())
+	return err
+}
+
+// versionText is what this binary is: its version and commit, what built it, and
+// the formats of what it stores.
+func versionText() string {
 	commit := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -24,6 +33,5 @@ func (versionCmd) Run(env *environment) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(env.stdout, "longline %s, commit %s, %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return err
+	return fmt.Sprintf("longline %s, commit %s, %s %s/%s, formats %s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, node.Formats())
 }

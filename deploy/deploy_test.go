@@ -235,3 +235,42 @@ func TestCompose(t *testing.T) {
 		}
 	}
 }
+
+// TestReleases: what is released has a list of what is in it, checksums that are
+// signed, and provenance; and hosted CI runs what everybody runs.
+func TestReleases(t *testing.T) {
+	var release struct {
+		Sboms, Signs []struct{ Artifacts string }
+		Checksum     struct {
+			Name string `yaml:"name_template"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(mustRead(t, "package/goreleaser.yaml")), &release); err != nil {
+		t.Fatal(err)
+	}
+	if len(release.Sboms) != 2 || len(release.Signs) != 1 || release.Signs[0].Artifacts != "checksum" {
+		t.Errorf("SBOMs %+v, signatures %+v; want them of archives and packages, and of checksums", release.Sboms, release.Signs)
+	}
+	for file, want := range map[string][]string{
+		"ci.yml":      {"make test"},
+		"release.yml": {"make test", "release --clean -f deploy/package/goreleaser.yaml", "actions/attest-build-provenance", "dist/" + release.Checksum.Name},
+	} {
+		var workflow struct {
+			Jobs map[string]struct {
+				Steps []struct {
+					Run, Uses string
+					With      map[string]any
+				}
+			}
+		}
+		text := mustRead(t, "../.github/workflows/"+file)
+		if err := yaml.Unmarshal([]byte(text), &workflow); err != nil || len(workflow.Jobs) != 1 {
+			t.Fatalf("%s: %d jobs, %v", file, len(workflow.Jobs), err)
+		}
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s has no %s", file, w)
+			}
+		}
+	}
+}

@@ -99,3 +99,8 @@ func (o *Options) retentionOf(channel string) broker.Retention {
 	}
 	return broker.DefaultRetention
 }
+
+// Formats are the versions of what each broker stores, for people.
+func Formats() string {
+	return fmt.Sprintf("embedded %d, redis %d", embedded.Format, redis.Format)
+}
