@@ -15,7 +15,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/broker/redis"
+	"github.com/longline-push/longline/broker/redis/redistest"
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // api is the API over a real broker, and a client of it.
 type api struct {
 	t       *testing.T
-	broker  *embedded.Broker
+	broker  subscriptions.Broker
 	api     *subscriptions.API
 	manager *durable.Manager
 	auth    *auth.Verifier
@@ -48,7 +49,24 @@ func newAPI(t *testing.T) *api {
 
 func newAPIWithin(t *testing.T, budget *quota.Budget) *api {
 	t.Helper()
-	b := durabletest.Open(t)
+	return newAPIOn(t, durabletest.Open(t), budget)
+}
+
+// onBoth runs a test on each broker.
+func onBoth(t *testing.T, test func(t *testing.T, a *api)) {
+	t.Run("embedded", func(t *testing.T) { test(t, newAPI(t)) })
+	t.Run("redis", func(t *testing.T) {
+		b, err := redis.Open(t.Context(), redistest.Start(t).URL(), redis.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		test(t, newAPIOn(t, b, nil))
+	})
+}
+
+func newAPIOn(t *testing.T, b subscriptions.Broker, budget *quota.Budget) *api {
+	t.Helper()
 	vault, err := durable.NewVault(authtest.Secret)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/feed"
+	"github.com/longline-push/longline/gateway/subscriptions"
 )
 
 // replayed starts a replay of crm-1 and returns its path.
@@ -42,8 +43,10 @@ func (a *api) gone(token, path string) {
 // A replay by an attached line delivers its range, events appended since left
 // out, says what it is, and ends once its last event is acknowledged. The
 // subscription stays where it is.
-func TestReplayAttached(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplayAttached(t *testing.T) { onBoth(t, replayAttached) }
+
+func replayAttached(t *testing.T, a *api) {
+	me := token(t, customer)
 	const crm = "/v1/subscriptions/crm-1"
 	a.want(201, me, "PUT", crm, `{"channels":["acct-42","news.a"],"types":["t"],"group":{"partitions":2}}`)
 	a.append("acct-42", 10)
@@ -72,8 +75,10 @@ func TestReplayAttached(t *testing.T) {
 
 // What the filter leaves out at the end is no reason to wait for it, and neither
 // is a range that is gone: that is told, and then it ends.
-func TestReplayEndsWithoutAnEvent(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplayEndsWithoutAnEvent(t *testing.T) { onBoth(t, replayEndsWithoutAnEvent) }
+
+func replayEndsWithoutAnEvent(t *testing.T, a *api) {
+	me := token(t, customer)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
 	a.append("acct-42", 4)
 	streams := a.streams(a.manager)
@@ -100,16 +105,20 @@ func TestReplayEndsWithoutAnEvent(t *testing.T) {
 	a.gone(me, path)
 }
 
-// deliver has what is due on the API's broker called back, by one node.
-func (a *api) deliver() {
+// deliver has what is due called back by the API's node.
+func (a *api) deliver() { a.deliverBy(a.manager, a.broker) }
+
+// deliverBy has what is due called back by the node of manager. crash ends all
+// that at once, nothing more being committed.
+func (a *api) deliverBy(manager *durable.Manager, b subscriptions.Broker) (crash func()) {
 	a.t.Helper()
 	vault := a.vault
-	feeds := feed.New(feed.Options{Broker: a.broker}, feed.NewReady())
+	feeds := feed.New(feed.Options{Broker: b}, feed.NewReady())
 	ctx, cancel := context.WithCancel(context.Background())
-	history := callback.NewHistory(a.broker, slog.New(slog.DiscardHandler), nil)
+	history := callback.NewHistory(b, slog.New(slog.DiscardHandler), nil)
 	engine := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, History: history, Linger: 50 * time.Millisecond})
 	d := callback.NewDispatcher(callback.DispatcherOptions{
-		Manager: a.manager, Schedule: a.broker, Feeds: feeds, Engine: engine,
+		Manager: manager, Schedule: b, Feeds: feeds, Engine: engine,
 		Private: func(s durable.State) (callback.Private, error) {
 			p, err := vault.Open(s.Name, s.Sealed)
 			return callback.Private{Headers: p.Headers}, err
@@ -124,12 +133,18 @@ func (a *api) deliver() {
 		running.Wait()
 		feeds.Close()
 	})
+	return func() {
+		cancel()
+		engine.Halt()
+	}
 }
 
 // A replay by callback calls the same endpoint, says so in a header, and leaves
 // its dead letters and its attempts to the subscription when it ends.
-func TestReplayByCallback(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplayByCallback(t *testing.T) { onBoth(t, replayByCallback) }
+
+func replayByCallback(t *testing.T, a *api) {
+	me := token(t, customer)
 	a.deliver()
 	var mu sync.Mutex
 	var got []string
@@ -175,8 +190,10 @@ func TestReplayByCallback(t *testing.T) {
 }
 
 // A replay is slower than what it replays, unless it is told how fast to be.
-func TestReplayLeavesRoom(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplayLeavesRoom(t *testing.T) { onBoth(t, replayLeavesRoom) }
+
+func replayLeavesRoom(t *testing.T, a *api) {
+	me := token(t, customer)
 	a.append("acct-42", 2)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"callback":{"url":"http://127.0.0.1:1/","rate":10,"order":"key","concurrency":8}}`)
 	for body, want := range map[string]float64{`{"from":"earliest","callback":true}`: 5, `{"from":"earliest","callback":true,"rate":2}`: 2} {
@@ -188,8 +205,10 @@ func TestReplayLeavesRoom(t *testing.T) {
 }
 
 // Replays go with their subscription.
-func TestReplaysAreDeletedAlong(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplaysAreDeletedAlong(t *testing.T) { onBoth(t, replaysAreDeletedAlong) }
+
+func replaysAreDeletedAlong(t *testing.T, a *api) {
+	me := token(t, customer)
 	a.append("acct-42", 2)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"]}`)
 	a.want(201, me, "PUT", "/v1/subscriptions/crm-12", `{"channels":["acct-42"]}`)
@@ -206,8 +225,10 @@ func TestReplaysAreDeletedAlong(t *testing.T) {
 	}
 }
 
-func TestReplaysThatAreRefused(t *testing.T) {
-	a, me := newAPI(t), token(t, customer)
+func TestReplaysThatAreRefused(t *testing.T) { onBoth(t, replaysThatAreRefused) }
+
+func replaysThatAreRefused(t *testing.T, a *api) {
+	me := token(t, customer)
 	const crm = "/v1/subscriptions/crm-1"
 	a.append("acct-42", 4)
 	a.append("news.b", 1)
