@@ -214,7 +214,7 @@ func (k *Manager) lookAfterOwn(ctx context.Context) {
 		for i, h := range some {
 			switch at := progresses[i]; {
 			case at.Generation == 0:
-				h.end(wire.CloseNotFound, "the subscription was deleted")
+				h.deleted()
 			case at.Generation != h.Generation:
 				h.reload()
 			default:

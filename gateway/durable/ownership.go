@@ -315,6 +315,16 @@ func (h *Ownership) end(code wire.CloseCode, reason string) {
 	}
 }
 
+// deleted tells the holder that there is no such subscription any more, where
+// that was found before whoever deleted it told so. A replay ends by that.
+func (h *Ownership) deleted() {
+	if h.State.Replay != nil {
+		h.end(wire.CloseNormal, "the replay is complete, or was deleted")
+		return
+	}
+	h.end(wire.CloseNotFound, "the subscription was deleted")
+}
+
 // drop forgets the ownership and tells whether it was there.
 func (h *Ownership) drop() bool {
 	k := h.k
@@ -337,7 +347,7 @@ func (h *Ownership) reload() {
 	s, err := h.k.Load(ctx, h.Name)
 	switch {
 	case errors.Is(err, broker.ErrNotFound):
-		h.end(wire.CloseNotFound, "the subscription was deleted")
+		h.deleted()
 	case err != nil:
 		h.k.o.Logger.Debug("read a changed definition", "subscription", h.Name, "error", err)
 	case s.Generation != h.Generation:

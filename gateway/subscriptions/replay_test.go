@@ -66,7 +66,7 @@ func replayAttached(t *testing.T, a *api) {
 	}
 	a.append("acct-42", 1)
 	a.want(200, me, "POST", path+"/ack", `{"cursor":"`+a.cursor(6)+`"}`)
-	line(`^data: \{"code":1000,.*"reason":"the replay is complete","reconnect":(false)`)
+	line(`^data: \{"code":1000,.*"reason":"the replay is complete[^"]*","reconnect":(false)`)
 	a.gone(me, path)
 	if got := a.want(200, me, "GET", crm, "")["cursor"]; got != before {
 		t.Errorf("the subscription's position is %v, want %v as before", got, before)
@@ -90,7 +90,7 @@ func replayEndsWithoutAnEvent(t *testing.T, a *api) {
 	line := a.listenTo(strings.TrimPrefix(path, "/v1/subscriptions/"), streams, me, "&ack=manual")
 	line(`^data: .*"cursor":"(` + a.cursor(2) + `)"`)
 	a.want(200, me, "POST", path+"/ack", `{"cursor":"`+a.cursor(2)+`"}`)
-	line(`"reason":"(the replay is complete)"`)
+	line(`"reason":"(the replay is complete)`)
 	a.gone(me, path)
 
 	path = a.replayed(me, fmt.Sprintf(`{"from":"earliest","to":%q}`, a.cursor(3)))
@@ -101,7 +101,7 @@ func replayEndsWithoutAnEvent(t *testing.T, a *api) {
 	line = a.listenTo(strings.TrimPrefix(path, "/v1/subscriptions/"), streams, me, "&ack=manual")
 	line(`^event: longline\.(gap)`)
 	line(`"reason":"(reset)"`)
-	line(`"reason":"(the replay is complete)"`)
+	line(`"reason":"(the replay is complete)`)
 	a.gone(me, path)
 }
 
