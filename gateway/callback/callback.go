@@ -252,11 +252,6 @@ func (e *Engine) setActive(by int) {
 	e.mu.Lock()
 	e.active += by
 	e.mu.Unlock()
-	if by > 0 {
-		e.bytes.join()
-	} else {
-		e.bytes.leave()
-	}
 	e.opt.Metrics.Active.Add(float64(by))
 }
 
@@ -265,6 +260,7 @@ func (e *Engine) leave(w *Worker) {
 	delete(e.workers, w)
 	e.mu.Unlock()
 	e.setActive(-1)
+	e.bytes.leave()
 	if w.sub.Concurrency > 1 {
 		e.quota.leave()
 	}

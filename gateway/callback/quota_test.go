@@ -67,3 +67,59 @@ func TestWindowsAreBoundedInBytes(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatSleepersKeepIsInTheBudget: eight endpoints are down for hours, and
+// their workers asleep with what they were sending; one that does well has what
+// that leaves of the node's bytes, and no more.
+func TestWhatSleepersKeepIsInTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, budget = 100 << 10, 4 << 20
+		large := make([]byte, size)
+		e := &endpoint{answer: func(call) reply { return reply{status: 503, takes: time.Second} }}
+		engine := callback.New(callback.Options{Transport: e, MaxBytes: budget})
+		defer engine.Halt()
+		start := func(name string) *memory {
+			t.Helper()
+			m := newMemory()
+			for n := range 200 {
+				m.events = append(m.events, callback.Event{Cursor: cursor(n + 1), ID: "e", Key: itoa(n), JSON: large})
+			}
+			sub := callback.Subscription{
+				Name: name, Target: callback.Target{URL: "https://" + name + ".example.com/longline"}, Position: event.Position{cursor(0)},
+				Window: 1000, ByKey: true, Concurrency: 4, Timeout: time.Minute,
+			}
+			if _, err := engine.Deliver(sub, m, m, nil); err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		var logs []*memory
+		for i := range 8 {
+			logs = append(logs, start("crm-"+itoa(i)))
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if room := engine.Room(); room != 4096 {
+			t.Fatalf("room for %d more workers, want all of them: those of an outage sleep", room)
+		}
+		kept := e.most // in flight when the endpoints failed, and to be sent again first
+		if kept != 8*4 {
+			t.Fatalf("%d calls were on their way, want four to each endpoint", kept)
+		}
+		e.say(func(call) reply { return reply{status: 200, takes: 50 * time.Second} })
+		well := start("well")
+		time.Sleep(20 * time.Second)
+		well.mu.Lock()
+		if held := (kept + well.handed) * size; held > budget+4*size || well.handed < 4 {
+			t.Errorf("%d KB are held with what sleeps, want %d at most; %d events of the one that does well, want four at least", held>>10, (budget+4*size)>>10, well.handed)
+		}
+		well.mu.Unlock()
+		e.say(nil)
+		time.Sleep(12 * time.Hour)
+		for i, m := range append(logs, well) {
+			if m.position() != 200 {
+				t.Errorf("subscription %d stands at %d, want all delivered", i, m.position())
+			}
+		}
+	})
+}

@@ -185,8 +185,7 @@ func (w *Worker) finishAs(why Outcome, patience time.Duration) {
 		context.AfterFunc(w.calls, func() { cut.Stop() })
 	}
 	if w.alarm != nil && w.alarm.Stop() {
-		w.alarm = nil
-		w.e.setActive(1)
+		w.wakeLocked()
 		go w.run()
 	}
 }
@@ -435,8 +434,8 @@ func (w *Worker) nap(at time.Time) bool {
 		return false
 	}
 	w.q.sleep()
-	w.e.bytes.put(w.reserved) // who is awake needs it more than the few that are kept
-	w.reserved = 0
+	w.settleBytesLocked() // what is under way is kept, and charged, through the sleep
+	w.e.bytes.rest(w.reserved)
 	w.source.Rest()
 	w.atHead = false
 	w.e.setActive(-1)
@@ -446,10 +445,16 @@ func (w *Worker) nap(at time.Time) bool {
 
 func (w *Worker) rise() {
 	w.mu.Lock()
-	w.alarm = nil
+	w.wakeLocked()
 	w.mu.Unlock()
-	w.e.setActive(1)
 	w.run()
+}
+
+// wakeLocked makes the worker one of those that are awake. The caller runs it.
+func (w *Worker) wakeLocked() {
+	w.alarm = nil
+	w.e.bytes.wake(w.reserved)
+	w.e.setActive(1)
 }
 
 // end commits what may be committed and says goodbye.
