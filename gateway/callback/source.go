@@ -1,8 +1,8 @@
 package callback
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
