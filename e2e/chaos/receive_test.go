@@ -19,10 +19,9 @@ var modes = []string{"500", "429", "hang", "reset", "redirect", "slow", "401", "
 // receiver is the endpoint of a subscription's callback.
 type receiver struct {
 	*httptest.Server
-	book   *oracle.Book
-	mode   atomic.Value // string; "" for well
-	calls  atomic.Int64
-	flight atomic.Int32 // calls at once
+	book  *oracle.Book
+	mode  atomic.Value // string; "" for well
+	calls atomic.Int64
 }
 
 func newReceiver(t testing.TB, book *oracle.Book) *receiver {
