@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -257,6 +258,47 @@ func TestHTTP2AndPooling(t *testing.T) {
 	}
 	if r := <-ended; r.Outcome != callback.CaughtUp || conns.Load() != 1 {
 		t.Errorf("got outcome %v over %d connections, want 1", r.Outcome, conns.Load())
+	}
+}
+
+// A receiver that ends a connection without an answer may have the event: what
+// is made once more for that says so.
+func TestConnectionClosedWithoutAnAnswer(t *testing.T) {
+	var mu sync.Mutex
+	seen, repeats := map[string]bool{}, 0
+	calls := map[string]int{} // by connection
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		id := r.Header.Get("Webhook-Id")
+		if seen[id] {
+			repeats++
+			if r.Header.Get("Longline-Redelivery") != "true" {
+				t.Errorf("%s came twice without a word, as attempt %s", id, r.Header.Get("Longline-Attempt"))
+			}
+		}
+		seen[id] = true
+		if calls[r.RemoteAddr]++; calls[r.RemoteAddr]%2 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+	m := newMemory()
+	m.publish(repeat("", 10)...)
+	e := callback.New(callback.Options{Dialing: callback.Dialing{Loopback: true}, Linger: time.Millisecond})
+	ended := make(chan callback.Result, 1)
+	if _, err := e.Deliver(callback.Subscription{Name: "crm-42", Target: callback.Target{URL: server.URL}, Position: event.Position{cursor(0)}},
+		m, m, func(r callback.Result) { ended <- r }); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	ctx, cancel := contextFor(time.Second)
+	defer cancel()
+	e.Close(ctx)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != 10 || repeats == 0 {
+		t.Errorf("%d events came, %d of them again; want 10, some of them again", len(seen), repeats)
 	}
 }
 

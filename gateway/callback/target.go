@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -103,9 +104,18 @@ func hiding(t *Target) *strings.Replacer {
 }
 
 // exchange makes a request and reads the answer, out of which secrets are taken
-// as far as it is kept.
+// as far as it is kept. Where a pooled connection ends without one, as it does
+// if the endpoint closes what was idle, the request is made once more, at once.
+// It may have been received, so that is announced.
 func (to *receiver) exchange(ctx context.Context, m *webhook.Message, token, lastBody string) answer {
-	a := roundTrip(to.via, to.request(ctx, m, token), lastBody, to.shape.Reads())
+	reused := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
+	a := roundTrip(to.via, to.request(traced, m, token), lastBody, to.shape.Reads())
+	if a.err != nil && a.status == 0 && reused && ctx.Err() == nil {
+		again := *m
+		again.Redelivery = true
+		a = roundTrip(to.via, to.request(ctx, &again, token), lastBody, to.shape.Reads())
+	}
 	if len(token) >= hiddenFrom {
 		a.head = strings.ReplaceAll(a.head, token, "***")
 	}
