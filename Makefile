@@ -7,6 +7,9 @@ SHELL := bash
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 30s
+SEED        ?= 0
+MINUTES     ?= 10
+BROKER      ?= embedded,redis,sentinel,cluster
 BENCH       ?= .
 JS          := client/js
 
@@ -98,8 +101,10 @@ fuzz:
 	  done; \
 	done
 
-# What kills processes and takes servers away, again and again.
+# What kills processes and takes servers away, again and again. SEED repeats what
+# went wrong, as far as it follows from a seed; 0 is a random one, which is printed.
 chaos:
+	go test -v -count=1 -timeout 600m ./e2e/chaos -broker $(BROKER) -seed $(SEED) -for $(MINUTES)m
 	go test -count=3 -timeout 20m -run 'Chaos|Kill|Crash|Outage|Failover' ./...
 	go test -timeout 60m ./internal/ledger -long
 	go test -timeout 60m -run 'Model|Replay' ./gateway/durable -deep
