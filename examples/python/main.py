@@ -16,6 +16,7 @@ def note(event: longline.Event, delivery: longline.Delivery) -> None:
     print(f"{event.subject}: {event.type} {event.data}", flush=True)
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # leaves `with`, which acknowledges what is done
+
 with client.attach("example-python", note, concurrency=8) as subscription:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # leaves `with`, which acknowledges what is done
     subscription.wait()

@@ -29,7 +29,7 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 		Position: append(event.Position(nil), s.Position...), State: s,
 	}
 	h.State.Record, h.State.Generation = c.Record, c.Generation
-	if h.Reach = s.Definition.Window; s.Scattered {
+	if h.Reach = 2 * s.Definition.Window; s.Scattered {
 		h.Reach = cursor.Everything
 	}
 	if p, err := event.ParsePosition(s.Handed); err == nil {

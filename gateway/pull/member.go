@@ -49,10 +49,15 @@ var (
 // has to release before.
 func (l *lease) join(ctx context.Context) error {
 	l.connection, l.stir = uuid.NewString(), make(chan struct{}, 1)
+	l.mu.Lock()
+	l.pursuing = true // nobody pursues before the channels are open
+	l.mu.Unlock()
 	claim := durable.Claim{Connection: l.connection, Consumer: l.consumer, Kind: durable.Pull, Transport: "pull"}
 	m, err := l.p.o.Manager.Join(ctx, l.name, claim, (*member)(l))
 	if err != nil {
-		l.connection = ""
+		l.mu.Lock()
+		l.connection, l.pursuing = "", false
+		l.mu.Unlock()
 		return err
 	}
 	l.mu.Lock()

@@ -74,16 +74,17 @@ func (d *durableState) forget(c *channelState, from, n int) {
 
 // ahead is how many events were delivered of which it isn't committed that they
 // are done. It is what the next owner would have to announce if this node were
-// gone now, and so at most the window.
+// gone now, and so at most the window, and as much again that is acknowledged.
 func (d *durableState) ahead() int {
 	n := d.outstanding
 	for i := range d.channels {
 		n += len(d.channels[i].aside)
 	}
+	owing := -d.window // as much again may be on its way to the broker
 	for h := range d.owners() {
-		n += h.Owing()
+		owing += h.Owing()
 	}
-	return n
+	return n + max(owing, 0)
 }
 
 // owners are those by which the session delivers events.
@@ -108,7 +109,7 @@ func (d *durableState) owners() iter.Seq[*durable.Ownership] {
 // It tells whether some is already.
 func (d *durableState) hurry() (done bool) {
 	for h := range d.owners() {
-		if h.Owing() > 0 && h.Hurry() {
+		if h.Owing() >= d.window && h.Hurry() {
 			done = true
 		}
 	}

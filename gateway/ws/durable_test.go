@@ -487,6 +487,6 @@ func TestRedeliverySaysAWindowWhereNobodyKnows(t *testing.T) {
 	})
 	c := d.attach(t, "")
 	// 1 and 4 are the first two that it takes; 2 and 3 are of another type.
-	d.wantNext(t, c, `"op":"redelivery"`, fmt.Sprintf(`"cursor":%q`, d.cursor(4)))
+	d.wantNext(t, c, `"op":"redelivery"`, fmt.Sprintf(`"cursor":%q`, d.cursor(6)))
 	d.wantEvents(t, c, 1, 4)
 }
