@@ -15,7 +15,7 @@ import (
 // redelivery, never a loss.
 const (
 	commitWait  = 50 * time.Millisecond
-	maxCommit   = 100 // events
+	maxCommit   = 100 // events, or as many as the window
 	commitAgain = time.Second
 	flushWithin = 2 * time.Second
 )
@@ -32,8 +32,9 @@ type committer struct {
 }
 
 // behind tells whether so much is done but not committed that no more should
-// be: it would come again if this node died.
-func (c *committer) behind(window int) bool { return c.open >= max(window, maxCommit) }
+// be: it would come again if this node died, and the next owner announces two
+// windows.
+func (c *committer) behind(window int) bool { return c.open >= window }
 
 // unsetLocked calls off a commit that is due.
 func (c *committer) unsetLocked() {
@@ -45,14 +46,16 @@ func (c *committer) unsetLocked() {
 
 // commitSoonLocked notes that so many events more are done.
 func (w *Worker) commitSoonLocked(n int) {
-	c := &w.commits
+	c, most := &w.commits, min(maxCommit, w.sub.Window)
 	c.open += n
 	switch {
 	case c.busy:
 		c.more = true
+	case c.timer == nil && c.open >= most:
+		w.commitInLocked(0)
 	case c.timer == nil:
 		w.commitInLocked(commitWait)
-	case c.open >= maxCommit && c.open-n < maxCommit:
+	case c.open >= most && c.open-n < most:
 		if c.timer.Stop() {
 			c.timer.Reset(0)
 		}

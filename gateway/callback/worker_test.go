@@ -304,23 +304,27 @@ func TestCloseLetsCallsEnd(t *testing.T) {
 }
 
 func TestBrokerAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m, e := newMemory(), &endpoint{answer: func(call) reply { return reply{status: 200, takes: time.Millisecond} }}
-		m.publish(repeat("", 1000)...)
-		d := deliver(t, m, e, func(s *callback.Subscription) { s.Window = 150 })
-		time.Sleep(200 * time.Millisecond)
-		m.trouble(errors.New("away"))
-		time.Sleep(time.Minute)
-		// What is sent but can't be acknowledged would all come again.
-		if ahead := len(e.seen()) - m.position(); ahead > 150+150 {
-			t.Errorf("%d events were sent beyond what is committed", ahead)
-		}
-		m.trouble(nil)
-		d.ends(t)
-		if m.position() != 1000 || len(e.seen()) != 1000 {
-			t.Errorf("committed %d after %d calls, want 1,000", m.position(), len(e.seen()))
-		}
-	})
+	for _, window := range []int{1, 4, 150} {
+		t.Run(fmt.Sprint("window ", window), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, e := newMemory(), &endpoint{answer: func(call) reply { return reply{status: 200, takes: time.Millisecond} }}
+				m.publish(repeat("", 1000)...)
+				d := deliver(t, m, e, func(s *callback.Subscription) { s.Window = window })
+				time.Sleep(200 * time.Millisecond)
+				m.trouble(errors.New("away"))
+				time.Sleep(time.Minute)
+				// What is sent but can't be acknowledged would all come again.
+				if ahead := len(e.seen()) - m.position(); ahead > 2*window {
+					t.Errorf("%d events were sent beyond what is committed", ahead)
+				}
+				m.trouble(nil)
+				d.ends(t)
+				if m.position() != 1000 || len(e.seen()) != 1000 {
+					t.Errorf("committed %d after %d calls, want 1,000", m.position(), len(e.seen()))
+				}
+			})
+		})
+	}
 }
 
 func TestGapIsToldAndPassed(t *testing.T) {

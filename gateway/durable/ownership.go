@@ -20,8 +20,8 @@ type Ownership struct {
 	State      State          // as it was acquired
 	Position   event.Position // what was acknowledged then
 	// What lies up to Handed may have been delivered before. Doubt: and so may
-	// Reach events past Position, which are as many as the window lets an owner
-	// deliver, or cursor.Everything. Only Announced changes them; the holder
+	// Reach events past Position, or cursor.Everything: two windows, since an owner
+	// may have one window unacknowledged and another acknowledged and not committed. Only Announced changes them; the holder
 	// reads them before it calls that.
 	Doubt  bool
 	Reach  int

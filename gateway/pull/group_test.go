@@ -37,15 +37,21 @@ func newGroup(t *testing.T, partitions int) *gateway {
 // share has consumers share the subscription.
 func (g *gateway) share(partitions int) {
 	g.t.Helper()
+	g.define(func(d *durable.Definition) { d.Group = &durable.Group{Partitions: partitions} })
+}
+
+// define changes the subscription's definition.
+func (g *gateway) define(change func(*durable.Definition)) {
+	g.t.Helper()
 	err := g.manager.Change(g.t.Context(), "crm", func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
 		d := s.Definition
-		d.Group = &durable.Group{Partitions: partitions}
+		change(&d)
 		return durable.Define(s, d, nil, nil, force, env)
 	})
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	// Whoever delivered before it was shared is in doubt; nobody did.
+	// Whoever delivered before that is in doubt; nobody did.
 	err = g.manager.Change(g.t.Context(), "crm", func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) {
 		s.Unclear = false
 		return durable.Change{Record: s.Record, Generation: s.Generation}, nil

@@ -259,6 +259,17 @@ func TestAnotherConsumerIsToldToWait(t *testing.T) {
 	g.pull(200, "crm", "consumer=y")
 }
 
+// Whatever a puller asks for, no more is out than the window: the next owner of a
+// node that is gone announces no more.
+func TestAPullIsBoundedByTheWindow(t *testing.T) {
+	g := newGateway(t)
+	g.define(func(d *durable.Definition) { d.Window = 2 })
+	g.publish("wanted", 5)
+	g.pull(200, "crm", "max=100", 2, 3)
+	g.pull(200, "crm", "max=100&"+ack(g.cursor(3)), 4, 5)
+	g.pull(200, "crm", "max=1&"+ack(g.cursor(5)), 6)
+}
+
 // A token that is revoked holds nothing: neither a pull of its that waits nor
 // the hold after one keeps others away.
 func TestRevocationEndsWhatAPullHolds(t *testing.T) {

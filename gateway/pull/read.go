@@ -151,6 +151,8 @@ const readTime = 5 * time.Second
 func (l *lease) read(ctx context.Context, limit int) (answer, error) {
 	l.mu.Lock()
 	a := answer{bytes: []byte(`{"events":[`), at: slices.Clone(l.state.Position)}
+	// No more is out than the next owner would announce if this node were gone.
+	limit = min(limit, l.state.Definition.Window)
 	if g := l.state.Definition.Group; g != nil {
 		a.of = g.Partitions
 	}

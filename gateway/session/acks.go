@@ -73,18 +73,23 @@ func (d *durableState) forget(c *channelState, from, n int) {
 }
 
 // ahead is how many events were delivered of which it isn't committed that they
-// are done. It is what the next owner would have to announce if this node were
-// gone now, and so at most the window, and as much again that is acknowledged.
+// are done: at most the window of what is unacknowledged, and as much again that
+// was acknowledged and is on its way to the broker, which the window needn't
+// wait for. Both would come again if this node were gone now.
 func (d *durableState) ahead() int {
 	n := d.outstanding
 	for i := range d.channels {
 		n += len(d.channels[i].aside)
 	}
-	owing := -d.window // as much again may be on its way to the broker
+	return n + max(0, d.owing()-d.window)
+}
+
+// owing is how many events were acknowledged whose commit has not returned.
+func (d *durableState) owing() (n int) {
 	for h := range d.owners() {
-		owing += h.Owing()
+		n += h.Owing()
 	}
-	return n + max(owing, 0)
+	return n
 }
 
 // owners are those by which the session delivers events.
@@ -105,11 +110,14 @@ func (d *durableState) owners() iter.Seq[*durable.Ownership] {
 	}
 }
 
-// hurry has what was acknowledged committed now, since the window waits for it.
-// It tells whether some is already.
+// hurry has what was acknowledged committed now, if the window may wait for it,
+// and tells whether some is already.
 func (d *durableState) hurry() (done bool) {
+	if d.owing() < d.window {
+		return false // an ack makes room
+	}
 	for h := range d.owners() {
-		if h.Owing() >= d.window && h.Hurry() {
+		if h.Owing() > 0 && h.Hurry() {
 			done = true
 		}
 	}

@@ -253,7 +253,7 @@ func (s *Session) roomIn(b *batch, i int) int {
 	if p.leaving {
 		return 0
 	}
-	return min(b.room, s.durable.share()-p.outstanding-p.batched-max(0, p.ownership.Owing()-s.durable.window))
+	return min(b.room, s.durable.share()-p.outstanding-p.batched)
 }
 
 // share is how much of the window a partition may fill.

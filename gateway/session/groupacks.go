@@ -86,7 +86,7 @@ func (s *Session) ackGroupLocked(p event.Position, partition int) error {
 			for ok && n < len(state.unacked) && state.unacked[n] <= located.Offset && state.sent[n] <= upTo {
 				n++
 			}
-			full = full || state.part.outstanding+max(0, state.part.ownership.Owing()-d.window) >= d.share()
+			full = full || state.part.outstanding >= d.share()
 			d.forget(state, 0, n)
 			s.advanceLocked(i, n)
 			if state.part.leaving {

@@ -2,13 +2,18 @@ package ws_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/broker/embedded"
+	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/auth/authtest"
 	"github.com/longline-push/longline/gateway/durable"
@@ -40,11 +45,11 @@ func (b *shaky) Renew(ctx context.Context, node string, ttl time.Duration) error
 }
 
 // over is a gateway whose broker is shaky.
-func (d *durables) over(t *testing.T, ttl time.Duration) (*durables, *shaky) {
+func (d *durables) over(t *testing.T, ttl, heartbeat time.Duration) (*durables, *shaky) {
 	t.Helper()
 	b := &shaky{Broker: d.broker}
 	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "shaky", TTL: ttl})
-	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "shaky", Manager: manager, Heartbeat: 200 * time.Millisecond})
+	hub := session.NewHub(session.Options{Broker: b, Times: b, Node: "shaky", Manager: manager, Heartbeat: heartbeat})
 	server := httptest.NewServer(&ws.Handler{Hub: hub, Verifier: authtest.Verifier(t, auth.Options{})})
 	t.Cleanup(func() {
 		hub.Close()
@@ -63,7 +68,7 @@ func TestTheWindowWaitsForCommits(t *testing.T) {
 		t.Run(of.name, func(t *testing.T) {
 			d := newDurables(t)
 			d.put(t, of.fields)
-			s, b := d.over(t, 0)
+			s, b := d.over(t, 0, time.Minute)
 			s.publish(t, "t", 9)
 			c := s.attach(t, "window=3")
 			s.wantEvents(t, c, 1, 2, 3)
@@ -77,6 +82,46 @@ func TestTheWindowWaitsForCommits(t *testing.T) {
 			b.away.Store(false)
 			s.wantEvents(t, c, 7, 8, 9)
 		})
+	}
+}
+
+// Each partition owes the broker less than a window, all of them together two:
+// once it has that, the member goes on by itself.
+func TestTheWindowWaitsForCommitsOfManyPartitions(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"window":4,"group":{"partitions":4}`)
+	s, b := d.over(t, time.Minute, time.Minute) // nothing else wakes it
+	s.publishTo(t, 4, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3)
+	b.away.Store(true)
+	c := s.attach(t, "")
+	s.takeAndAck(t, c, 4)
+	s.takeAndAck(t, c, 4)
+	s.wantQuiet(t, c)
+	s.wantQuiet(t, c)
+	b.away.Store(false)
+	for range 4 {
+		s.takeAndAck(t, c, 1)
+	}
+}
+
+// takeAndAck reads so many events, of whatever partition, and then acknowledges
+// each.
+func (d *durables) takeAndAck(t *testing.T, c *websocket.Conn, n int) {
+	t.Helper()
+	acks := make([]string, n)
+	for i := range acks {
+		got, err := read(t, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e struct{ Cursor, PartitionKey string }
+		if err := json.Unmarshal([]byte(got), &e); err != nil || e.Cursor == "" {
+			t.Fatalf("got %s, want an event", got)
+		}
+		acks[i] = fmt.Sprintf(`{"op":"ack","cursor":%q,"partition":%d}`, e.Cursor, event.Partition(e.PartitionKey, "", "", 4))
+	}
+	for _, ack := range acks {
+		say(t, c, "%s", ack)
 	}
 }
 
@@ -101,7 +146,7 @@ func TestTheWindowCountsWhatWasRejectedBehindOneThatIsStuck(t *testing.T) {
 func TestMembersOutliveTheLease(t *testing.T) {
 	d := newDurables(t)
 	d.put(t, `,"group":{"partitions":2}`)
-	s, b := d.over(t, 400*time.Millisecond)
+	s, b := d.over(t, 400*time.Millisecond, 200*time.Millisecond)
 	c := s.attach(t, "consumer=one")
 	s.publishTo(t, 2, 0, 1)
 	s.wantAnyOrder(t, c, 1, 2)

@@ -476,7 +476,7 @@ func TestRedeliverySaysExactlyWhatTheOneTakenOverHadDelivered(t *testing.T) {
 	d.wantEvents(t, second, 1, 2, 3, 4, 5, 6, 7, 8)
 }
 
-func TestRedeliverySaysAWindowWhereNobodyKnows(t *testing.T) {
+func TestRedeliverySaysTwoWindowsWhereNobodyKnows(t *testing.T) {
 	d := newDurables(t)
 	d.put(t, `,"window":2,"types":["t"]`)
 	d.publish(t, "t", 1)
@@ -486,7 +486,7 @@ func TestRedeliverySaysAWindowWhereNobodyKnows(t *testing.T) {
 		return durable.Seek(s, event.Position{{Channel: "a", Epoch: d.epoch}}, force, env)
 	})
 	c := d.attach(t, "")
-	// 1 and 4 are the first two that it takes; 2 and 3 are of another type.
+	// 1, 4, 5 and 6 are the first four that it takes; 2 and 3 are of another type.
 	d.wantNext(t, c, `"op":"redelivery"`, fmt.Sprintf(`"cursor":%q`, d.cursor(6)))
 	d.wantEvents(t, c, 1, 4)
 }
