@@ -93,7 +93,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		FeedSource: NewFeedSource(p.d.o.Feeds, def.Channels, filter, known, unclear),
 		letters:    h.LettersAgain, forked: h.Forked, pending: h.State.Redriving > 0, out: map[string]bool{},
 	}
-	p.source.Skip(h.Done())
+	p.source.Skip(h.Done(), h.Unclear())
 	cb := def.Callback
 	form, err := cb.Shape()
 	if err != nil { // likewise

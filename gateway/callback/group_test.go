@@ -191,6 +191,52 @@ func TestTheCallbackGivesUpPartitionByPartition(t *testing.T) {
 	}
 }
 
+// Several members die at once, each with a window of events out: the callback says
+// of all of them that they may come twice, not only of as many as one had.
+func TestTheCallbackAnnouncesWhatEachDeadMemberHad(t *testing.T) {
+	got := make(chan string, 16)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		for _, id := range idsOf(string(body)) {
+			got <- id + " " + r.Header.Get("Longline-Redelivery")
+		}
+	}))
+	defer endpoint.Close()
+	n := newNode(t)
+	n.define("crm-42", endpoint.URL, "")
+	n.share(2)
+	err := n.manager.Change(t.Context(), "crm-42", func(s durable.State, _ bool, _ durable.Env) (durable.Change, error) {
+		s.Definition.Window, s.Unclear = 1, false
+		return durable.Change{Record: s.Record, Generation: s.Generation}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, w := n.join("crm-42")
+	for p := range 2 {
+		n.acquire(m, w, p)
+	}
+	for i, p := range []int{0, 0, 1, 1, 1} {
+		n.publishKey(keyOf(p, 2), fmt.Sprint("e", i+1))
+	}
+	for p := range 2 {
+		err := n.manager.Change(t.Context(), durable.PartitionName("crm-42", p), func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+			env.Alive = func(string) bool { return false }
+			return durable.Died(s, env)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Leave()
+	want := map[string]bool{"e1 true": true, "e2 true": true, "e3 true": true, "e4 true": true, "e5 ": true} // twice the window each
+	for range len(want) {
+		if call := <-got; !want[call] {
+			t.Errorf("called with %q, want %v", call, want)
+		}
+	}
+}
+
 // release gives up what a member had of a partition.
 func (n *gatewayNode) release(p int) {
 	n.t.Helper()

@@ -29,11 +29,18 @@ type FeedSource struct {
 }
 
 // before is what other owners have delivered of a channel, or may have: the
-// events up to known, and unclear ones more of those after counted.
+// events up to known, and what is in doubt. Of a group each partition had an owner
+// of its own, so each is in doubt by itself.
 type before struct {
-	known, counted uint64
-	epoch          string // of known
-	unclear        int
+	known uint64
+	epoch string  // of known
+	doubt []doubt // one, or of a group one for each partition
+}
+
+// doubt is how many events more may have been delivered of those after counted.
+type doubt struct {
+	counted uint64
+	unclear int
 }
 
 var (
@@ -55,14 +62,25 @@ func NewFeedSource(feeds *feed.Feeds, channels []string, filter *cursor.Filter, 
 	s := &FeedSource{feeds: feeds, channels: channels, filter: filter, wake: make(chan struct{}, 1), before: make([]before, len(channels))}
 	for i, channel := range channels {
 		c, _ := known.Of(channel)
-		s.before[i] = before{known: c.Offset, epoch: c.Epoch, unclear: unclear}
+		s.before[i] = before{known: c.Offset, epoch: c.Epoch, doubt: []doubt{{unclear: unclear}}}
 	}
 	return s
 }
 
 // Skip leaves out what partitions of a group have acknowledged already: one
-// position each, by their numbers. Called before the first Read.
-func (s *FeedSource) Skip(done []event.Position) { s.done = done }
+// position each, by their numbers. Of each the first unclear ones that are read
+// are marked, in place of those over all. Called before the first Read.
+func (s *FeedSource) Skip(done []event.Position, unclear []int) {
+	if s.done = done; len(done) == 0 {
+		return
+	}
+	for i := range s.before {
+		s.before[i].doubt = make([]doubt, len(done))
+		for p, n := range unclear {
+			s.before[i].doubt[p].unclear = n
+		}
+	}
+}
 
 // skips tells whether an event is acknowledged already.
 func (s *FeedSource) skips(item *feed.Item, c event.Cursor) bool {
@@ -169,7 +187,7 @@ func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *bef
 				if len(s.done) > 0 {
 					partition = item.Partition(len(s.done))
 				}
-				p.Events = append(p.Events, Event{Partition: partition, Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(c.Offset)})
+				p.Events = append(p.Events, Event{Partition: partition, Cursor: c, ID: idOf(item), Key: item.Key(), JSON: item.JSON(), Redelivery: b.delivered(partition, c.Offset)})
 				limit--
 				if bytes -= len(item.JSON()); bytes <= 0 {
 					limit = 0
@@ -191,13 +209,15 @@ func (p *Page) move(m *cursor.Move) {
 	}
 }
 
-// delivered tells whether the event at offset may have been delivered before.
-func (b *before) delivered(offset uint64) bool {
-	if b.unclear > 0 && offset > b.counted {
-		b.unclear--
-		b.counted = offset
+// delivered tells whether the event at offset, of a partition, may have been
+// delivered before.
+func (b *before) delivered(partition int, offset uint64) bool {
+	d := &b.doubt[partition]
+	if d.unclear > 0 && offset > d.counted {
+		d.unclear--
+		d.counted = offset
 	}
-	return offset <= max(b.known, b.counted)
+	return offset <= max(b.known, d.counted)
 }
 
 // move follows a reader: nothing was delivered of what a fork brought.
@@ -210,7 +230,9 @@ func (b *before) move(m *cursor.Move) {
 		return at.Offset
 	}
 	b.known, b.epoch = locate(cmp.Or(b.epoch, m.From.Epoch), b.known), m.To.Epoch
-	b.counted = locate(m.From.Epoch, b.counted)
+	for i := range b.doubt {
+		b.doubt[i].counted = locate(m.From.Epoch, b.doubt[i].counted)
+	}
 }
 
 var idPrefix = []byte(`{"specversion":"1.0","id":"`)

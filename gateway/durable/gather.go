@@ -62,6 +62,18 @@ func (h *Ownership) Done() []event.Position {
 	return done
 }
 
+// Unclear is of how many events beyond that each partition's last owner didn't say
+// whether it delivered them.
+func (h *Ownership) Unclear() []int {
+	unclear := make([]int, len(h.parts))
+	for _, part := range h.parts {
+		if _, p, _ := PartitionOf(part.Name); part.Doubt && part.Reach > 0 {
+			unclear[p] = part.Reach
+		}
+	}
+	return unclear
+}
+
 // Gathered tells whether the ownership is of a group's partitions, and so lasts
 // as long as theirs do.
 func (h *Ownership) Gathered() bool { return len(h.parts) > 0 }

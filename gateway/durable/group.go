@@ -75,7 +75,8 @@ func sameGroup(a, b *Group) bool {
 // Join makes o a member, in place of what its consumer had attached before. A
 // callback loses the group, and is asked to yield: it gives up one partition
 // after the other as its calls end. The group is divided from then on: whoever
-// stores the change makes the partitions before, see Part.
+// stores the change settles it and makes the partitions before, see Settle and
+// Part.
 func Join(s State, o Owner, env Env) (Change, error) {
 	if s.Definition.Group == nil {
 		return Change{}, ErrNoGroup
@@ -100,6 +101,23 @@ func Join(s State, o Owner, env Env) (Change, error) {
 	}
 	c.assign(members)
 	c.Record.Touched, c.Record.Parked, c.Record.Grace = env.Now, false, time.Time{}
+	return c, nil
+}
+
+// Settle takes the right to move the position from whoever has it or had it, before
+// a group is divided: its partitions begin where it is, so it must not move on
+// meanwhile. A callback is asked to yield first (ErrYield, then force).
+func Settle(s State, force bool, env Env) (Change, error) {
+	c := s.change()
+	if o := s.Owner; o != nil {
+		if o.Kind == Call && !force && env.Alive(o.Node) {
+			return Change{}, ErrYield
+		}
+		c.tell(o, Message{Op: OpEnd, Code: codeTakenOver, Reason: "a consumer attached"})
+		c.leave(env)
+		c.Record.Unclear, c.Record.Handed = true, ""
+	}
+	c.Generation = env.next(c.Generation)
 	return c, nil
 }
 

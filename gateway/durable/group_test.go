@@ -321,3 +321,58 @@ func TestPanicsInAGroupAreContained(t *testing.T) {
 		}
 	}
 }
+
+// drifting is a broker on which something happens while a group's partitions are
+// being made.
+type drifting struct {
+	broker.Durable
+	once  sync.Once
+	while func()
+}
+
+func (d *drifting) Store(ctx context.Context, u broker.Update) error {
+	if broker.IsPartition(u.Name) {
+		d.once.Do(d.while)
+	}
+	return d.Durable.Store(ctx, u)
+}
+
+// yielder is a callback's owner that gives up when it is asked to.
+type yielder struct {
+	*line
+	h chan *durable.Ownership
+}
+
+func (y yielder) Yield() { go func() { (<-y.h).Release(nil, time.Minute) }() }
+
+// A callback delivers a group that was never divided. While the first member joins
+// it commits on: what it was answered, and shows, is where the partitions begin.
+func TestTheCallbackCommitsWhileAGroupIsDivided(t *testing.T) {
+	b := &drifting{Durable: durabletest.Open(t)}
+	k := durabletest.Run(t, durable.Options{Broker: b})
+	err := k.Change(t.Context(), "crm", func(s durable.State, _ bool, env durable.Env) (durable.Change, error) {
+		d := withPartitions(durable.Definition{Channels: []string{"a"}, Window: 10, Callback: &durable.Callback{}}, 2)
+		_, c := durable.Create(s.Name, durable.Record{Definition: d}, at(0), env)
+		return c, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := yielder{newLine(), make(chan *durable.Ownership, 1)}
+	h, _, err := k.Due(t.Context(), "crm", func(durable.State) durable.Holder { return y })
+	if err != nil || h == nil {
+		t.Fatalf("claim: %v, %v", h, err)
+	}
+	y.h <- h
+	done := at(2)
+	if err := h.Commit(t.Context(), done); err != nil {
+		t.Fatal(err)
+	}
+	b.while = func() {
+		if h.Commit(t.Context(), at(5)) == nil {
+			done = at(5)
+		}
+	}
+	mustJoin(t, k, "a")
+	wantState(t, k, "crm", "", done.String())
+}

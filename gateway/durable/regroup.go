@@ -111,38 +111,43 @@ func (k *Manager) storeGroup(name string, g *groupState) {
 func (k *Manager) changeGroup(name, node string, ops []groupOp, errs []error) (after State, err error) {
 	ctx, cancel := context.WithTimeout(k.life, k.o.TTL)
 	defer cancel()
-	err = k.Change(ctx, name, func(s State, _ bool, env Env) (Change, error) {
-		for _, m := range s.Members {
-			k.refresh(ctx, m.Node)
-		}
-		var all Change
-		after, all = s, s.change()
-		changed := false
-		for i, op := range ops {
-			if errs[i] = nil; op.node != node {
-				errs[i] = ErrSuspended
-				continue
+	for settled, again := uint64(0), true; again && err == nil; {
+		err = k.Change(ctx, name, func(s State, force bool, env Env) (Change, error) {
+			again = false
+			for _, m := range s.Members {
+				k.refresh(ctx, m.Node)
 			}
-			c, err := op.rule(after, env)
-			if errs[i] = err; err != nil {
-				continue
+			var all Change
+			after, all = s, s.change()
+			changed := false
+			for i, op := range ops {
+				if errs[i] = nil; op.node != node {
+					errs[i] = ErrSuspended
+					continue
+				}
+				c, err := op.rule(after, env)
+				if errs[i] = err; err != nil {
+					continue
+				}
+				if c.Tell.Op == "" {
+					c.Tell, c.To = all.Tell, all.To
+				}
+				all, changed = c, true
+				after.Record, after.Generation = c.Record, c.Generation
 			}
-			if c.Tell.Op == "" {
-				c.Tell, c.To = all.Tell, all.To
+			switch {
+			case !changed:
+				return Change{}, ErrNotDue
+			case after.Division == s.Division:
+				return all, nil
+			case s.Generation != settled: // nor any other than this one stored
+				c, err := Settle(s, force, env)
+				settled, again = c.Generation, err == nil
+				return c, err
 			}
-			all, changed = c, true
-			after.Record, after.Generation = c.Record, c.Generation
-		}
-		if !changed {
-			return Change{}, ErrNotDue
-		}
-		if after.Division != s.Division {
-			if err := k.divide(ctx, s, env); err != nil {
-				return Change{}, err
-			}
-		}
-		return all, nil
-	})
+			return all, k.divide(ctx, s, env)
+		})
+	}
 	if errors.Is(err, ErrNotDue) {
 		err = nil // each has its own answer
 	}
