@@ -14,7 +14,8 @@ import (
 // AllPartitions is the partition of an acknowledgement that names none.
 const AllPartitions = -1
 
-// Acker is a Member whose client may acknowledge by a request of its own.
+// Acker is a Member, or a Holder, whose client may acknowledge by a request of its
+// own.
 type Acker interface {
 	// AckAside acknowledges as the client does on its connection, and returns
 	// what is to be committed by it. partition may be AllPartitions.
@@ -73,17 +74,7 @@ func (k *Manager) ackHere(ctx context.Context, m Message) error {
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	var member Member
-	if g := k.groups[m.Name]; g != nil {
-		for _, one := range g.members {
-			if one.owner.Connection == m.Connection {
-				member = one.member
-			}
-		}
-	}
-	k.mu.Unlock()
-	a, ok := member.(Acker)
+	a, ok := k.deliverer(m).(Acker)
 	if !ok {
 		return broker.ErrFenced
 	}
@@ -99,6 +90,24 @@ func (k *Manager) ackHere(ctx context.Context, m Message) error {
 		return wire.Conflict("a partition moved to another consumer meanwhile; of that nothing was acknowledged")
 	}
 	return err
+}
+
+// deliverer is who delivers here to whom a message is about: a member of a group by
+// its connection, or the owner of that generation.
+func (k *Manager) deliverer(m Message) any {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.ownerships[m.Name]; h != nil && h.Generation == m.Generation {
+		return h.holder
+	}
+	if g := k.groups[m.Name]; g != nil && m.Connection != "" {
+		for _, one := range g.members {
+			if one.owner.Connection == m.Connection {
+				return one.member
+			}
+		}
+	}
+	return nil
 }
 
 // answer acknowledges for a connection of this node and tells who asked.

@@ -382,7 +382,9 @@ func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 		if d.how != nil {
 			return d.how(s, env)
 		}
-		return Release(s, d.h.right(), d.handed, d.doubt, d.after, env)
+		c, err := Release(s, d.h.right(), d.handed, d.doubt, d.after, env)
+		c.reached(d.reached, s.Position)
+		return c, err
 	})
 	if err == nil || errors.Is(err, broker.ErrFenced) {
 		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call && !d.quiet && !broker.IsPartition(d.h.Name) {

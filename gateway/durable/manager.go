@@ -111,12 +111,13 @@ type Manager struct {
 
 // releaseRequest is a release that is to be stored.
 type releaseRequest struct {
-	h      *Ownership
-	handed event.Position
-	doubt  bool // more than handed may have been delivered
-	after  time.Duration
-	how    func(State, Env) (Change, error) // nil: Release
-	quiet  bool                             // nobody was told that it attached
+	h       *Ownership
+	handed  event.Position
+	reached event.Position // how far this one got; no further than it was delivered
+	doubt   bool           // more than handed may have been delivered
+	after   time.Duration
+	how     func(State, Env) (Change, error) // nil: Release
+	quiet   bool                             // nobody was told that it attached
 }
 
 // New makes a manager, which owns nothing until Run has joined.

@@ -219,8 +219,14 @@ func (h *Ownership) SetNote(ctx context.Context, note []byte) {
 // doesn't wait. handed is how far events were delivered; nil if nothing is
 // unacknowledged. after is when a callback's turn is to be where it was one.
 func (h *Ownership) Release(handed event.Position, after time.Duration) {
+	h.ReleaseAt(handed, handed, after)
+}
+
+// ReleaseAt is Release by who got further than to the last event that it delivered:
+// what was left out lies before reached too.
+func (h *Ownership) ReleaseAt(handed, reached event.Position, after time.Duration) {
 	h.releaseParts(handed, false)
-	h.leave(releaseRequest{h: h, handed: h.handed(handed), doubt: h.unclear(), after: after})
+	h.leave(releaseRequest{h: h, handed: h.handed(handed), reached: reached, doubt: h.unclear(), after: after})
 }
 
 // Announced says that the consumer was told up to where events may come twice:

@@ -58,6 +58,12 @@ type Record struct {
 	// Jumps are where the position began and the last times it jumped.
 	Jumps []Jump `json:"jumps,omitempty"`
 
+	// Moved: acknowledgements of what lies up to here may be of what was delivered
+	// before the position was moved, or what is delivered changed. Reached is how
+	// far owners said that they delivered since.
+	Moved   string `json:"moved,omitempty"`
+	Reached string `json:"reached,omitempty"`
+
 	// Narrowed: channels were taken off, of which dead letters may be left.
 	Narrowed bool `json:"narrowed,omitempty"`
 

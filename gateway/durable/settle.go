@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -9,7 +10,8 @@ import (
 )
 
 // Ack acknowledges for whoever owns the subscription, on whatever node. With a
-// connection it counts only while that one does: broker.ErrFenced if not. It
+// connection it counts only while that one does: broker.ErrFenced if not. Without,
+// ErrLate where it may be of what was delivered before the position was moved. It
 // returns once that is as durable as a publish is. ErrGroup where it is shared. said
 // is the client's position, to what that is in the logs as they are now. The
 // owner is told what the client said: it may not have come to a fork yet, and
@@ -20,6 +22,20 @@ func (k *Manager) Ack(ctx context.Context, s State, said, to event.Position, con
 	}
 	if connection != "" && (s.Owner == nil || s.Owner.Connection != connection) {
 		return broker.ErrFenced
+	}
+	if connection == "" && s.Moved != "" {
+		late, err := k.late(ctx, &s, to)
+		if err != nil {
+			return err
+		}
+		if o := s.Owner; len(late) > 0 && o != nil && o.Kind != Call && k.alive(o.Node) {
+			return k.ackByOwner(ctx, &s, said)
+		}
+		for _, c := range late {
+			if since, err := k.lies(ctx, s.Reached, c); err != nil || !since {
+				return cmp.Or(err, ErrLate)
+			}
+		}
 	}
 	fenced, err := k.o.Broker.Advance(ctx, []broker.Move{{Name: s.Name, Generation: s.Generation, Position: to, Durable: true}})
 	if err != nil {
@@ -72,20 +88,7 @@ func (k *Manager) rejected(m Message) {
 	if err != nil {
 		return
 	}
-	var holder any
-	k.mu.Lock()
-	if h := k.ownerships[m.Name]; h != nil && h.Generation == m.Generation {
-		holder = h.holder
-	}
-	if g := k.groups[m.Name]; g != nil {
-		for _, one := range g.members {
-			if one.owner.Connection == m.Connection {
-				holder = one.member
-			}
-		}
-	}
-	k.mu.Unlock()
-	if s, ok := holder.(Settler); ok {
+	if s, ok := k.deliverer(m).(Settler); ok {
 		s.Rejected(c)
 	}
 }

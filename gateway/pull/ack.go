@@ -24,6 +24,9 @@ func (p *Puller) ack(ctx context.Context, g *auth.Grant, s durable.State, q requ
 		} else {
 			err = p.o.Manager.Ack(ctx, s, q.ack, to, "")
 		}
+		if errors.Is(err, durable.ErrLate) {
+			return nil // it comes again
+		}
 		if !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) {
 			if err != nil {
 				return err
@@ -74,6 +77,26 @@ func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move,
 	}
 	l.renewLocked()
 	return moves, nil
+}
+
+// AckAside implements durable.Acker, for who owns a subscription alone.
+func (s *share) AckAside(p event.Position, _ int) (moves []broker.Move, err error) {
+	l := s.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.shares) == 0 || l.member() {
+		return nil, broker.ErrFenced
+	}
+	var to event.Position
+	for _, c := range p {
+		at, ok := l.answered.Of(c.Channel)
+		if at = l.hereLocked(at); !ok || at.Epoch != l.hereLocked(c).Epoch || l.hereLocked(c).Offset > at.Offset {
+			return nil, wire.BadRequest("ack: %s was not given yet", c)
+		}
+		to = append(to, l.hereLocked(c))
+	}
+	s.movedLocked(to)
+	return []broker.Move{{Name: s.ownership.Name, Generation: s.ownership.Generation, Position: to}}, nil
 }
 
 // checkAckLocked refuses an acknowledgement of what was not given, or is

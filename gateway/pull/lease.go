@@ -252,12 +252,12 @@ func (l *lease) leave() {
 		return
 	}
 	l.mu.Lock()
-	shares, m := l.shares, l.membership
+	shares, m, reached := l.shares, l.membership, l.answered
 	l.shares = nil
 	l.mu.Unlock()
 	for _, s := range shares {
 		if s.ownership != nil {
-			s.ownership.Release(s.given, 0)
+			s.ownership.ReleaseAt(s.given, reached, 0)
 		}
 	}
 	if m != nil {

@@ -27,6 +27,7 @@ type share struct {
 var (
 	_ durable.Holder    = (*share)(nil)
 	_ durable.Deliverer = (*share)(nil)
+	_ durable.Acker     = (*share)(nil)
 )
 
 // Ended implements durable.Holder.
@@ -69,9 +70,13 @@ func (s *share) Changed(state durable.State) {
 
 // Acked implements durable.Holder. An acknowledgement renews the hold.
 func (s *share) Acked(p event.Position) {
-	l := s.l
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	s.movedLocked(p)
+}
+
+// movedLocked notes what is acknowledged.
+func (s *share) movedLocked(p event.Position) {
 	moved := false
 	for _, c := range p {
 		i := slices.IndexFunc(s.at, func(at event.Cursor) bool { return at.Channel == c.Channel })
@@ -81,7 +86,7 @@ func (s *share) Acked(p event.Position) {
 		}
 	}
 	if moved {
-		l.renewLocked()
+		s.l.renewLocked()
 	}
 }
 

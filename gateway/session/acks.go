@@ -418,7 +418,16 @@ func (s *Session) giveUpLocked() {
 	}
 	s.movedLocked()
 	d.ownership = nil
-	h.Release(d.delivered(nil), 0)
+	h.ReleaseAt(d.delivered(nil), d.reached(), 0)
+}
+
+// reached is how far the client was taken, over what was left out too.
+func (d *durableState) reached() (p event.Position) {
+	for i := range d.channels {
+		c := &d.channels[i]
+		p = append(p, event.Cursor{Channel: c.channel, Epoch: c.Epoch, Offset: c.deliveredUpTo})
+	}
+	return p
 }
 
 // delivered is how far events were delivered, of a group those of one

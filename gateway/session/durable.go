@@ -142,10 +142,10 @@ func (h *Hub) AckReceived(ctx context.Context, g *auth.Grant, name, last string)
 	if len(to) == 0 {
 		return nil
 	}
-	if err := h.opts.Manager.Ack(ctx, state, p, to, ""); !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) {
+	if err := h.opts.Manager.Ack(ctx, state, p, to, ""); !errors.Is(err, broker.ErrFenced) && !errors.Is(err, durable.ErrGroup) && !errors.Is(err, durable.ErrLate) {
 		return err
 	}
-	return nil // somebody else took over since: it comes again
+	return nil // somebody else took over since, or moved the position: it comes again
 }
 
 // behind tells a session that stands by who is attached.
@@ -388,6 +388,7 @@ var (
 	_ durable.Settler   = (*holder)(nil)
 	_ durable.Deliverer = (*holder)(nil)
 	_ durable.Committer = (*holder)(nil)
+	_ durable.Acker     = (*holder)(nil)
 )
 
 // Committed implements durable.Committer: there is room in the window.

@@ -24,20 +24,26 @@ func (g *group) lost(c event.Cursor) bool {
 }
 
 // AckAside implements durable.Acker.
-func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move, err error) {
-	s := (*Session)(m)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.ackGroupLocked(p, partition); err != nil {
+func (m *member) AckAside(p event.Position, partition int) ([]broker.Move, error) {
+	return (*holder)(m).AckAside(p, partition)
+}
+
+// AckAside implements durable.Acker.
+func (h *holder) AckAside(p event.Position, partition int) (moves []broker.Move, err error) {
+	s := (*Session)(h)
+	if err := s.Ack(p, partition); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.durable.channels {
 		c := &s.durable.channels[i]
-		if _, named := p.Of(c.channel); !named || c.part.ownership == nil || c.elsewhere {
+		owner := s.durable.owner(c)
+		if _, named := p.Of(c.channel); !named || owner == nil || c.elsewhere {
 			continue
 		}
 		moves = append(moves, broker.Move{
-			Name: c.part.ownership.Name, Generation: c.part.ownership.Generation,
+			Name: owner.Name, Generation: owner.Generation,
 			Position: event.Position{{Channel: c.channel, Epoch: c.Epoch, Offset: c.acked}},
 		})
 	}

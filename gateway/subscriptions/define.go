@@ -133,7 +133,11 @@ func (a *API) define(w http.ResponseWriter, r *http.Request, g *auth.Grant, enab
 		if enable {
 			s = s.Enabled()
 		}
-		return durable.Define(s, d, sealed, added, force, env)
+		c, err := durable.Define(s, d, sealed, added, force, env)
+		if err != nil || c.Generation == s.Generation {
+			return c, err
+		}
+		return a.outdate(r.Context(), c)
 	})
 	if err != nil {
 		return err

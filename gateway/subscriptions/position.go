@@ -170,6 +170,9 @@ func (a *API) ack(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
 		if errors.Is(err, broker.ErrFenced) && in.Connection == "" {
 			continue // it changed hands meanwhile; the acknowledgement still counts
 		}
+		if errors.Is(err, durable.ErrLate) {
+			return wire.Conflict("cursor %s acknowledges nothing: %v", to, err)
+		}
 		if errors.Is(err, broker.ErrFenced) {
 			return wire.Conflict("connection %.80q does not own subscription %q any longer", in.Connection, s.Name)
 		}
@@ -190,6 +193,20 @@ func (a *API) wrongEpoch(ctx context.Context, c event.Cursor) error {
 		return err
 	}
 	return wire.Conflict("cursor %s is of a log that is gone and acknowledges nothing: the present epoch of %q is %q, its head %s@%s-%d", c, c.Channel, state.Epoch, c.Channel, state.Epoch, state.Head)
+}
+
+// outdate has what was delivered until now acknowledged no more by who names no
+// connection.
+func (a *API) outdate(ctx context.Context, c durable.Change) (durable.Change, error) {
+	var heads event.Position
+	for _, channel := range c.Record.Definition.Channels {
+		state, err := a.state(ctx, channel)
+		if err != nil {
+			return c, err
+		}
+		heads = append(heads, event.Cursor{Channel: channel, Epoch: state.Epoch, Offset: state.Head})
+	}
+	return c.Outdate(heads), nil
 }
 
 func (a *API) answerCursor(w http.ResponseWriter, r *http.Request, name string) error {
@@ -235,7 +252,11 @@ func (a *API) seek(w http.ResponseWriter, r *http.Request, g *auth.Grant) error 
 			}
 			to = append(to, c)
 		}
-		return durable.Seek(s, to, force, env)
+		c, err := durable.Seek(s, to, force, env)
+		if err != nil {
+			return c, err
+		}
+		return a.outdate(r.Context(), c)
 	})
 	if err != nil {
 		return err
