@@ -49,6 +49,9 @@ func TestFilters(t *testing.T) {
 		{`event.data.name.matches("^Z.ë$")`, true, ""},
 		{`event.data.?contact.?name.orValue("none") == "none"`, true, ""},
 		{`event.data.name > 5`, false, "no such overload"},
+		{`event.subject.replace("e", "3") == "alic3@3xampl3.com" && event.subject.replace("e", "", 1) == "alic@example.com" && "ab".replace("", "-", -1) == "-a-b-"`, true, ""},
+		{`["a", "b"].join("-") == "a-b" && ["a"].join("-") == "a" && [event.type, "!"].join() == "email.opened!"`, true, ""},
+		{`[event.data.amount].join("-") == ""`, false, "not of double"},
 		{`event.data`, false, "neither true nor false"},
 	} {
 		got, err := mustFilter(t, tt.filter).Match(expr.NewEvent([]byte(opened)))
@@ -93,6 +96,9 @@ func TestDearEvaluationsEnd(t *testing.T) {
 func TestDearFiltersAreCutOff(t *testing.T) {
 	list := `{"data":{"a":[` + strings.TrimSuffix(strings.Repeat("1,", 128<<10), ",") + `]}}`
 	text := `{"data":{"a":"` + strings.Repeat("a", 255<<10) + `"}}`
+	both := `{"data":{"l":[` + strings.TrimSuffix(strings.Repeat("1,", 30<<10), ",") + `],"s":"` + strings.Repeat("1", 96<<10) + `","t":"` + strings.Repeat("1", 96<<10-1) + `2"}}`
+	texts := `{"data":{"r":["` + strings.Repeat("a", 128<<10) + `","` + strings.Repeat("b", 100<<10) + `"]}}`
+	joined := `{"data":{"r":[[` + strings.TrimSuffix(strings.Repeat(`"",`, 40<<10), ",") + `],"` + strings.Repeat("b", 100<<10) + `"]}}`
 	for _, tt := range []struct {
 		filter, data, want string
 		dear               bool
@@ -102,6 +108,16 @@ func TestDearFiltersAreCutOff(t *testing.T) {
 		{`event.data.a.split("a").map(x, event.data.a).size() > 3`, text, "cost limit", true},
 		{`event.data.a.matches("` + strings.Repeat("[a-z]{0,40}", 12) + `[0-9]")`, text, "too large to be matched", true},
 		{`[1,2,3,4,5,6,7,8].all(i, !event.data.a.matches("(a|aa)+b"))`, text, "cost limit", true},
+		{`event.data.l.all(x, size(event.data.s) > 0)`, both, "cost limit", true},
+		{`event.data.l.all(x, double(event.data.s) > 0.0)`, both, "cost limit", true},
+		{`event.data.l.exists(x, int(event.data.s) > 0)`, both, "cost limit", true},
+		{`event.data.l.exists(x, bool(event.data.s))`, both, "cost limit", true},
+		{`event.data.l.exists(x, timestamp(event.data.s) < timestamp(event.time))`, both, "cost limit", true},
+		{`event.data.l.exists(x, duration(event.data.s) < duration("1s"))`, both, "cost limit", true},
+		{`event.data.l.all(x, timestamp("2026-01-01T00:00:00Z").getHours("Europe/Berlin") == 1)`, both, "cost limit", true},
+		{`event.data.t in event.data.l.map(x, event.data.s)`, both, "cost limit", true},
+		{`event.data.r.filter(x, true)[0].replace("a", event.data.r.filter(x, true)[1]).size() == 0`, texts, "too large for this", true},
+		{`event.data.r.filter(x, true)[0].join(event.data.r.filter(x, true)[1]).size() == 0`, joined, "too large for this", true},
 		{`event.data.b > 1.0`, list, "no such key", false},
 	} {
 		got, err := mustFilter(t, tt.filter).Match(expr.NewEvent([]byte(tt.data)))
@@ -130,7 +146,7 @@ func TestSharedValuesCountAsOftenAsTheyStand(t *testing.T) {
 		`event.data.n.all(x, [event.data] == [event.data])`,
 	} {
 		if got, err := mustFilter(t, filter).Match(expr.NewEvent([]byte(data))); got || err == nil ||
-			!strings.Contains(err.Error(), "too large to be compared") && !strings.Contains(err.Error(), "cost limit") {
+			!strings.Contains(err.Error(), "too large for this") && !strings.Contains(err.Error(), "cost limit") {
 			t.Errorf("%.60s: %v, %v; want that it is too large, or too dear", filter, got, err)
 		}
 	}
@@ -194,6 +210,7 @@ func TestOutcomes(t *testing.T) {
 		{`response.body.missing`, false, "no such key: missing"},
 		{`response.body.results.map(r, "ack").filter(x, false)`, true, "0 values for 2 events"},
 		{`dyn("yes")`, false, `the outcome is "yes"; want "ack"`},
+		{`dyn([1]` + strings.Repeat(".map(a, [a,a,a,a,a,a,a,a])", 20) + `)`, false, `the outcome is of type list; want "ack"`},
 	} {
 		o, err := expr.CompileOutcome(tt.outcome, tt.batch)
 		if err != nil {

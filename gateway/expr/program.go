@@ -43,11 +43,11 @@ func (f *Filter) Match(e *Event) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	yes, ok := v.Value().(bool)
+	yes, ok := v.(types.Bool)
 	if !ok {
 		return false, fmt.Errorf("the filter's value is %s, neither true nor false", v.Type().TypeName())
 	}
-	return yes, nil
+	return bool(yes), nil
 }
 
 // String is the filter's text.
@@ -162,11 +162,15 @@ func (o *Outcome) Of(r *Response, events ...*Event) ([]string, error) {
 }
 
 func verdict(v ref.Val) (string, error) {
-	switch s, _ := v.Value().(string); s {
-	case Ack, Refuse, Retry:
-		return s, nil
+	s, ok := v.(types.String)
+	if !ok { // whatever it is, and however large
+		return "", fmt.Errorf("the outcome is of type %s; want %q, %q or %q", v.Type().TypeName(), Ack, Refuse, Retry)
 	}
-	return "", fmt.Errorf("the outcome is %.40q; want %q, %q or %q", fmt.Sprint(v.Value()), Ack, Refuse, Retry)
+	switch s {
+	case Ack, Refuse, Retry:
+		return string(s), nil
+	}
+	return "", fmt.Errorf("the outcome is %.40q; want %q, %q or %q", string(s), Ack, Refuse, Retry)
 }
 
 func variables(batch bool, events []*Event) map[string]any {

@@ -9,6 +9,7 @@ import (
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/interpreter"
+	"cel.dev/cel-go/interpreter/functions"
 )
 
 // Values that an expression makes may hold one value many times over, which
@@ -62,7 +63,7 @@ func weightOf(v ref.Val, most int) int {
 
 // walked is the weight of what a comparison may walk through, maxWeight at
 // most: the lesser of two aggregates, or all of a list in which one is looked
-// for. 0 where nothing is nested: CEL's own count holds there.
+// for. 0 where nothing is nested.
 func walked(function string, a, b ref.Val) int {
 	switch {
 	case !isAggregate(a) || !isAggregate(b):
@@ -92,9 +93,13 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	case overloads.Matches:
 		return matchCost(args)
 	default:
-		return nil
+		return textCost(function, args)
 	}
 	weight := walked(function, args[0], args[1])
+	if weight == 0 && function == operators.In {
+		cost := searched(args[0], args[1])
+		return &cost
+	}
 	if weight == 0 {
 		return nil
 	}
@@ -102,22 +107,23 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	return &cost
 }
 
-var errHeavy = errors.New("the values are too large to be compared")
+var errHeavy = errors.New("the values are too large for this")
 
 // bounded makes comparisons weigh before they walk, keeps regular expressions from
-// texts that are too large for them, and refuses what can be neither weighed before
+// texts that are too large for them, has calls whose outcome may be too large made
+// by functions that know, and refuses what can be neither weighed before
 // nor counted after.
 func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 	call, ok := i.(interpreter.InterpretableCall)
 	if !ok {
 		return i, nil
 	}
-	var impl func(a, b ref.Val) ref.Val
+	var impl functions.FunctionOp
 	switch call.Function() {
 	case operators.Equals:
-		impl = types.Equal
+		impl = func(args ...ref.Val) ref.Val { return types.Equal(args[0], args[1]) }
 	case operators.NotEquals:
-		impl = func(a, b ref.Val) ref.Val { return types.Bool(types.Equal(a, b) != types.True) }
+		impl = func(args ...ref.Val) ref.Val { return types.Bool(types.Equal(args[0], args[1]) != types.True) }
 	case operators.In:
 		impl = contains
 	case overloads.Matches:
@@ -125,21 +131,15 @@ func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error)
 	case "format":
 		return nil, errors.New("format is not taken, want texts joined by +")
 	default:
-		return i, nil
+		if impl = instead[call.Function()]; impl == nil {
+			return i, nil
+		}
+		return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), impl), nil
 	}
 	return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), func(args ...ref.Val) ref.Val {
 		if walked(call.Function(), args[0], args[1]) == maxWeight {
 			return types.WrapErr(errHeavy)
 		}
-		return impl(args[0], args[1])
+		return impl(args...)
 	}), nil
-}
-
-// contains is CEL's in: of an element and a list, or of a key and a map.
-func contains(element, in ref.Val) ref.Val {
-	c, ok := in.(traits.Container)
-	if !ok {
-		return types.NewErr("no such overload: in")
-	}
-	return c.Contains(element)
 }
