@@ -91,12 +91,18 @@ func listed(lines []string) (hops []string) {
 }
 
 // forwarded returns the for of each element of Forwarded, "" where there is
-// none. Commas and semicolons within quotes are no separators.
+// none. Commas and semicolons within quotes are no separators. Nothing in a line
+// counts in which a quote is left open: what a proxy added stands within it.
 func forwarded(lines []string) (hops []string) {
 	for _, line := range lines {
-		for _, element := range split(line, ',') {
+		elements, closed := split(line, ',')
+		if !closed {
+			elements = []string{""}
+		}
+		for _, element := range elements {
 			hop := ""
-			for _, pair := range split(element, ';') {
+			pairs, _ := split(element, ';')
+			for _, pair := range pairs {
 				if name, value, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && strings.EqualFold(name, "for") {
 					hop = strings.Trim(value, `"`) // an address has nothing to escape
 				}
@@ -107,7 +113,9 @@ func forwarded(lines []string) (hops []string) {
 	return hops
 }
 
-func split(s string, separator byte) (parts []string) {
+// split cuts a text at separators outside of quotes, and tells whether each quote
+// is closed.
+func split(s string, separator byte) (parts []string, closed bool) {
 	quoted, from := false, 0
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -120,7 +128,7 @@ func split(s string, separator byte) (parts []string) {
 			from = i + 1
 		}
 	}
-	return append(parts, s[from:])
+	return append(parts, s[from:]), !quoted
 }
 
 // address reads an address with or without a port, an IPv6 one with or without

@@ -32,6 +32,10 @@ func TestWhoseRequestItIs(t *testing.T) {
 		{"Forwarded", "10.1.2.3:4711", "", "for=203.0.113.7;proto=https;by=10.1.2.3", "203.0.113.7"},
 		{"Forwarded, quoted", "10.1.2.3:4711", "", `For="[2001:db8::7]:4711";host="a, for=198.51.100.1; \"b", for=10.4.5.6`, "2001:db8::7"},
 		{"Forwarded by who hides it", "10.1.2.3:4711", "", "for=198.51.100.1, for=_hidden", "10.1.2.3"},
+		{"Forwarded by a client that leaves a quote open, to swallow what the proxy adds", "10.1.2.3:4711", "", `for=198.51.100.1;x=", for=203.0.113.7`, "10.1.2.3"},
+		{"the same before a proxy that quotes", "10.1.2.3:4711", "", `for=198.51.100.1;x=", for="[2001:db8::7]:4711"`, "10.1.2.3"},
+		{"the same with an escape", "10.1.2.3:4711", "", `for=198.51.100.1;x="\, for="203.0.113.7"`, "10.1.2.3"},
+		{"the same before a proxy that writes a line of its own", "10.1.2.3:4711", "", "for=198.51.100.1;x=\"\nfor=203.0.113.7", "203.0.113.7"},
 		{"Forwarded without a for", "10.1.2.3:4711", "", "proto=https", "10.1.2.3"},
 		{"both, and they agree", "10.1.2.3:4711", "203.0.113.7", "for=203.0.113.7", "203.0.113.7"},
 		{"both, one of which a client wrote", "10.1.2.3:4711", "203.0.113.7", "for=198.51.100.1", "10.1.2.3"},
@@ -56,6 +60,7 @@ func TestWhoseRequestItIs(t *testing.T) {
 func FuzzClient(f *testing.F) {
 	f.Add("198.51.100.1, 10.0.0.1")
 	f.Add(`"`)
+	f.Add(`for=198.51.100.1;x="`)
 	trusted, err := proxies.Parse([]string{"10.0.0.0/8"})
 	if err != nil {
 		f.Fatal(err)
@@ -64,6 +69,12 @@ func FuzzClient(f *testing.F) {
 		r := &http.Request{RemoteAddr: "10.1.2.3:4711", Header: http.Header{"X-Forwarded-For": {sent + ", 203.0.113.7"}}}
 		if got := trusted.Client(r).String(); got != "203.0.113.7" {
 			t.Errorf("%q: %s", sent, got)
+		}
+		for _, hop := range []string{"203.0.113.7", `"203.0.113.7:4711"`} {
+			r.Header = http.Header{"Forwarded": {sent + ", for=" + hop + ";proto=https"}}
+			if got := trusted.Client(r).String(); got != "203.0.113.7" && got != "10.1.2.3" {
+				t.Errorf("Forwarded: %q, for=%s: %s", sent, hop, got)
+			}
 		}
 		r.Header = http.Header{"X-Forwarded-For": {"203.0.113.7"}, "Forwarded": {sent}}
 		if got := trusted.Client(r).String(); got != "203.0.113.7" && got != "10.1.2.3" {
