@@ -30,6 +30,9 @@ final class Client
         if (!preg_match('{^https?://[^/]+}', $url)) {
             throw new LonglineException('bad_request', "the gateway is \"$url\", want an http or https URL");
         }
+        if (!is_string($token) && !is_callable($token)) {
+            throw new LonglineException('bad_request', 'the token is of type ' . get_debug_type($token) . ', want a text or what returns one');
+        }
         $this->url = rtrim($url, '/');
         $this->transport = $transport ?? new StreamTransport();
     }
@@ -142,7 +145,15 @@ final class Client
         }
         $token = $this->token;
         if (!is_string($token)) {
-            $token = $this->cached = $fresh || $this->cached === '' ? $token() : $this->cached;
+            $token = $fresh || $this->cached === '' ? $token() : $this->cached;
+            if (!is_string($token)) {
+                throw new LonglineException('unauthorized', 'the token is of type ' . get_debug_type($token) . ', want a text');
+            }
+            $this->cached = $token;
+        }
+        $token = trim($token); // a file's has a line's end behind it
+        if (!preg_match('/^[!-~]*$/D', $token)) {
+            throw new LonglineException('unauthorized', 'the token has characters that no token has');
         }
         if ($token !== '') {
             $headers['authorization'] = "Bearer $token";

@@ -41,6 +41,9 @@ final class LonglineException extends \RuntimeException
         $after = $answer->header('retry-after');
         $wait = ctype_digit($after) ? min((float) $after, 86400.0) : null;
         $detail = is_string($problem['detail'] ?? null) ? $problem['detail'] : "answered {$answer->status}";
+        if ($answer->status >= 300 && $answer->status < 400) {
+            $detail = "answered {$answer->status}, to {$answer->header('location')}: redirects are not followed, want the gateway's own URL";
+        }
         $retry = $answer->status >= 500 || in_array($answer->status, [408, 429], true);
         return new self($code, $detail, $answer->status, $retry, $wait, $answer->header('x-request-id') ?: $requestId);
     }

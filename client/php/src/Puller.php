@@ -21,6 +21,8 @@ final class Puller
     private const SOON_WAIT = 15.0;
     private const SUSPECT = 8;
     private const POISON = 3;
+    /** After so many answers in a row that can't be read it tries no more. */
+    private const MALFORMED = 2;
 
     private readonly string $consumer;
     private readonly Subscriptions $subscriptions;
@@ -43,8 +45,21 @@ final class Puller
         private readonly mixed $handler,
         private readonly Options $options,
     ) {
+        $function = new \ReflectionFunction($handler(...));
+        if ($function->isGenerator()) {
+            throw new \InvalidArgumentException('the handler is a generator: it would run when nobody asks');
+        }
+        if ($function->getNumberOfRequiredParameters() > 2) {
+            throw new \InvalidArgumentException('the handler takes more than an event and its delivery');
+        }
         $this->consumer = $options->consumer !== '' ? $options->consumer : bin2hex(random_bytes(8));
         $this->subscriptions = $client->subscriptions();
+    }
+
+    /** Seconds by a clock that nobody sets. */
+    private static function now(): float
+    {
+        return hrtime(true) / 1e9;
     }
 
     /** Ends `run` after the event at hand; for signal handlers. */
@@ -72,7 +87,8 @@ final class Puller
                 $failures = 0;
             } catch (LonglineException $error) {
                 $taken = $error->errorCode === 'conflict';
-                if (!$error->retry && !$taken || $untilEmpty && $taken && $error->retryAfter === null) {
+                $malformed = $error->errorCode === 'protocol' && $failures >= self::MALFORMED;
+                if (!$error->retry && !$taken || $malformed || $untilEmpty && $taken && $error->retryAfter === null) {
                     throw $error;
                 }
                 $this->client->warn($taken ? "another consumer has {$this->name}, will try again" : 'the pull failed, will try again', $error);
@@ -94,7 +110,7 @@ final class Puller
             // An acknowledgement waits for nothing: its answer says that it counts.
             $wait = $untilEmpty || $ack !== '' || $due !== null ? 0.0 : $this->options->wait;
             if ($due !== null && $ack === '') {
-                Client::sleep(min($due - microtime(true), $this->options->hold / 3));
+                Client::sleep(min($due - self::now(), $this->options->hold / 3));
             }
         }
         $this->leave($ack);
@@ -107,7 +123,11 @@ final class Puller
         $query = Query::of([
             'max' => $this->options->page, 'wait' => "{$wait}s", 'ack' => $ack, 'consumer' => $this->consumer, 'hold' => "{$this->options->hold}s",
         ]);
-        return $this->client->request('GET', '/v1/subscriptions/' . rawurlencode($this->name) . "/events$query", timeout: $wait + 10);
+        $page = $this->client->request('GET', '/v1/subscriptions/' . rawurlencode($this->name) . "/events$query", timeout: $wait + 10);
+        if (!is_array($page['events'] ?? null) || !is_string($page['cursor'] ?? null)) {
+            throw new LonglineException('protocol', "the answer is no page of events: is it a gateway's?", retry: true);
+        }
+        return $page;
     }
 
     private function acknowledged(string $ack): void
@@ -115,7 +135,8 @@ final class Puller
         foreach (Position::parse($ack) as $channel => $cursor) {
             $this->sure[$channel] = $cursor;
         }
-        $this->done = array_filter($this->done, fn (string $cursor) => !Position::covers($this->sure, $cursor), ARRAY_FILTER_USE_KEY);
+        $open = fn (string $cursor) => !Position::covers($this->sure, $cursor);
+        $this->done = array_filter($this->done, $open, ARRAY_FILTER_USE_KEY);
     }
 
     /**
@@ -126,7 +147,7 @@ final class Puller
     private function round(array $page): array
     {
         $again = Position::parse($page['redelivery']['cursor'] ?? '');
-        $began = microtime(true);
+        $began = self::now();
         $held = [];
         $due = null;
         $prefix = [];
@@ -135,7 +156,7 @@ final class Puller
         foreach ($page['events'] as $value) {
             $event = Event::of($value);
             $key = $event->partitionkey !== '' ? $event->partitionkey : $event->id;
-            $late = microtime(true) - $began > $this->options->hold / 3 || $this->stopped;
+            $late = self::now() - $began > $this->options->hold / 3 || $this->stopped;
             if (!isset($held[$key]) && !$late) {
                 $waits = $this->handle($event, $again);
                 if ($waits !== null) {
@@ -171,8 +192,8 @@ final class Puller
             $this->done[$event->cursor] = true;
             return null;
         }
-        $history = $this->failed[$event->cursor] ?? ['tries' => 0, 'since' => microtime(true), 'due' => 0.0, 'passes' => 0, 'vouched' => 0];
-        if ($history['due'] > microtime(true)) {
+        $history = $this->failed[$event->cursor] ?? ['tries' => 0, 'since' => self::now(), 'due' => 0.0, 'passes' => 0, 'vouched' => 0];
+        if ($history['due'] > self::now()) {
             return $history['due'];
         }
         try {
@@ -206,7 +227,7 @@ final class Puller
         } catch (LonglineException $error) {
             $this->client->warn('the dead letter was not taken', $error);
             if ($error->retry || $error->errorCode === 'conflict') {
-                return microtime(true) + ($error->retryAfter ?? 1.0);
+                return self::now() + ($error->retryAfter ?? 1.0);
             }
         }
         $this->settle($event, $identity);
@@ -221,7 +242,7 @@ final class Puller
 
     private function failed(Event $event, string $identity, \Throwable $error, array $history): ?float
     {
-        $now = microtime(true);
+        $now = self::now();
         $passed = $history['tries'] > 0 && $history['passes'] !== $this->passes;
         $history['vouched'] = $passed ? $history['vouched'] + ($history['tries'] >= self::SUSPECT ? 1 : 0) : 0;
         $history['tries']++;

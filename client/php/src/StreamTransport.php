@@ -18,13 +18,24 @@ final class StreamTransport implements Transport
             'ignore_errors' => true, 'follow_location' => 0, 'protocol_version' => 1.1,
         ]]);
         $why = '';
+        $until = hrtime(true) / 1e9 + $timeout;
         set_error_handler(static function (int $level, string $message) use (&$why): bool {
             $why = $message;
             return true;
         });
         try {
             $stream = fopen($url, 'r', false, $context);
-            $answer = $stream ? stream_get_contents($stream) : false;
+            $answer = $stream ? '' : false;
+            // However slowly it drips.
+            while ($stream && !feof($stream)) {
+                $left = $until - hrtime(true) / 1e9;
+                $part = $left > 0 && stream_set_timeout($stream, (int) $left, (int) (($left - (int) $left) * 1e6)) ? fread($stream, 1 << 16) : false;
+                if ($part === false || stream_get_meta_data($stream)['timed_out']) {
+                    [$answer, $why] = [false, $left > 0 ? $why : 'timed out'];
+                    break;
+                }
+                $answer .= $part;
+            }
             $about = $stream ? stream_get_meta_data($stream) : [];
         } finally {
             restore_error_handler();

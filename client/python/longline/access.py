@@ -12,13 +12,14 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from base64 import urlsafe_b64decode
+from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from . import errors
 from .backoff import jitter
+from .event import parse_json
 
 log = logging.getLogger("longline")
 
@@ -54,7 +55,9 @@ class Access:
         if not urllib.request.proxy_bypass(f"{self._host}:{self._port}"):
             self._proxy = urllib.request.getproxies().get(parts.scheme)
         self._token = token
-        self._cached = token if isinstance(token, str) else ""
+        if not isinstance(token, str) and not callable(token):
+            raise errors.BadRequestError(f"the token is a {type(token).__name__}, want a text or a function that returns one")
+        self._cached = _clean(token) if isinstance(token, str) else ""
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
 
@@ -65,10 +68,8 @@ class Access:
 
     def token(self, fresh: bool = False) -> str:
         """The token to use now, or ""."""
-        if isinstance(self._token, str):
-            return self._token
-        if fresh or not self._cached:
-            self._cached = self._token()
+        if not isinstance(self._token, str) and (fresh or not self._cached):
+            self._cached = _clean(self._token())
         return self._cached
 
     def connect(self, timeout: float) -> http.client.HTTPConnection:
@@ -83,11 +84,19 @@ class Access:
         else:
             made = http.client.HTTPConnection(host, port, timeout=timeout)
         if via and self._secure:
-            made.set_tunnel(self._host, self._port)
+            made.set_tunnel(self._host, self._port, self._proxied())
         made.connect()
         # A request is one write or two, and nobody should wait for the second.
         made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
+
+    def _proxied(self) -> dict[str, str]:
+        """What the proxy wants to know, by its URL's user and password."""
+        via = urllib.parse.urlsplit(self._proxy if "//" in self._proxy else "//" + self._proxy) if self._proxy else None
+        if not via or not via.username:
+            return {}
+        who = f"{urllib.parse.unquote(via.username)}:{urllib.parse.unquote(via.password or '')}"
+        return {"proxy-authorization": "Basic " + b64encode(who.encode()).decode()}
 
     def target(self, path: str) -> str:
         """What a request line names: a path, or through a proxy all of it."""
@@ -149,16 +158,19 @@ class Access:
             if may_repeat:
                 with self._lock:
                     used = self._idle.pop() if self._idle else None
-            connection = used
+            connection, response = used, None
+            until = time.monotonic() + timeout
             try:
                 connection = connection or self.connect(timeout)
                 connection.sock.settimeout(timeout)
                 connection.request(method, self.target(path), payload, headers)
+                sock = connection.sock
                 response = connection.getresponse()
-                answer = response.read()
+                answer = _read(response, sock, until)
             except (OSError, http.client.HTTPException) as error:
-                if connection:
-                    connection.close()
+                for opened in response, connection:
+                    if opened:
+                        opened.close()
                 if used and not isinstance(error, TimeoutError):
                     continue  # it had been closed while nobody used it
                 raise errors.ConnectionError(f"{method} {path}: {told(error)}", request_id=request_id) from error
@@ -179,13 +191,13 @@ class Access:
         if not answer.strip():
             return None
         try:
-            return json.loads(answer)
-        except ValueError as error:
+            return parse_json(answer.decode())
+        except (errors.ProtocolError, ValueError) as error:
             raise errors.ProtocolError("the answer is no JSON: is it a gateway's?", request_id=request_id) from error
 
     def headers(self, fresh: bool = False) -> dict[str, str]:
         token = self.token(fresh)
-        headers = {"x-request-id": os.urandom(8).hex()}
+        headers = {"x-request-id": os.urandom(8).hex(), **({} if self._secure else self._proxied())}
         if token:
             headers["authorization"] = f"Bearer {token}"
         return headers
@@ -196,6 +208,35 @@ class Access:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float) -> bytes:
+    """The whole answer, by then, however slowly it drips."""
+    parts = []
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        sock.settimeout(left)
+        part = response.read1(1 << 16)
+        if not part:
+            break
+        parts.append(part)
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+    response.read()  # of nothing: only then the connection may be used again
+    return b"".join(parts)
+
+
+def _clean(token: Any) -> str:
+    """A token as it goes into a header: a file's has a line's end behind it.
+    What is none isn't told, since it may be a secret."""
+    if not isinstance(token, str):
+        raise errors.UnauthorizedError(f"the token is a {type(token).__name__}, want a text")
+    token = token.strip()
+    if not all("!" <= c <= "~" for c in token):
+        raise errors.UnauthorizedError("the token has characters that no token has")
+    return token
 
 
 def encode(value: Any) -> str:
@@ -221,11 +262,13 @@ def problem(status: int, header: Callable[[str], str | None], body: bytes, reque
     """The error for an answer that is no success, read from its problem
     document (RFC 9457) where it has one."""
     code = detail = ""
+    if 300 <= status < 400:
+        detail = f"answered {status}, to {header('location') or 'nowhere'}: redirects are not followed, want the gateway's own URL"
     if "problem+json" in (header("content-type") or ""):
         try:
             said = json.loads(body)
             code, detail = str(said.get("code", "")), str(said.get("detail") or said.get("title") or "")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             pass
     return errors.for_status(
         status, code, detail or f"answered {status}", wait_of(header("retry-after")), header("x-request-id") or request_id

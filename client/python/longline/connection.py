@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,27 +31,35 @@ class Connection:
         self._socket = self._connection.sock
         self._error: errors.LonglineError | None = None
         self.parser = Parser()
+        self._response: http.client.HTTPResponse | None = None
+        # Whoever drips bytes is no more patient than who is silent.
+        self._patience = threading.Timer(access.timeout, self.end, [errors.ConnectionError("the gateway did not greet in time")])
+        self._patience.daemon = True
+        self._patience.start()
         try:
-            self._response = self._open(query)
+            self._open(query)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._error or errors.ConnectionError(f"no connection: {told(error)}") from error
         except BaseException:
             self.close()
             raise
 
-    def _open(self, query: str) -> http.client.HTTPResponse:
+    def _open(self, query: str) -> None:
         headers = self._access.headers(fresh=True)
         headers["accept"] = "text/event-stream, application/problem+json"
         headers["cache-control"] = "no-store"
         self._connection.request("GET", self._access.target("/v1/sse" + query), headers=headers)
-        response = self._connection.getresponse()
+        response = self._response = self._connection.getresponse()
         kind = (response.getheader("content-type") or "").split(";")[0].strip().lower()
         if response.status != 200:
             raise problem(response.status, response.getheader, response.read(65536), headers["x-request-id"])
         if kind != "text/event-stream":
             raise errors.ProtocolError(f"{kind or 'the answer'} is no event stream: is it a gateway's?")
-        return response
 
     def chunks(self) -> Iterator[list[Event | Control]]:
         """The frames that each chunk of bytes completes; it ends by a LonglineError."""
+        assert self._response
         while True:
             try:
                 chunk = self._response.read1(65536)
@@ -66,7 +75,10 @@ class Connection:
             frames: list[Event | Control] = []
             for kind, data, _ in self.parser.push(chunk):
                 if kind.startswith(OPS):
-                    frames.append({**parse_json(data), "op": kind[len(OPS) :]})
+                    said = parse_json(data)
+                    if not isinstance(said, dict):
+                        raise errors.ProtocolError(f"{kind} is no object: {data[:80]!r}")
+                    frames.append({**said, "op": kind[len(OPS) :]})
                 else:
                     frames.append(decode(data))
             # An id without data: the position moved over what was left out.
@@ -77,6 +89,7 @@ class Connection:
     def greeted(self, hello: Control) -> None:
         """From now on it is known how long silence may last: a heartbeat is left
         out where something was said since the one before."""
+        self._patience.cancel()
         heartbeat = hello.get("heartbeat_ms") or HEARTBEAT * 1000
         self._socket.settimeout(2 * heartbeat / 1000 + PATIENCE)
 
@@ -91,6 +104,9 @@ class Connection:
 
     def close(self) -> None:
         """Called by who reads, at the end."""
+        self._patience.cancel()
+        if self._response:
+            self._response.close()
         self._connection.close()
         try:
             self._socket.close()

@@ -136,9 +136,11 @@ class Dispatcher:
         return self._size
 
     def until(self, size: int, timeout: float | None = None) -> bool:
-        """Waits until at most ``size`` events are left; says whether they are."""
+        """Waits until at most ``size`` events are left, or it is closed; says
+        whether they are."""
         with self.lock:
-            return self._changed.wait_for(lambda: self._size <= size, timeout)
+            self._changed.wait_for(lambda: self._size <= size or not self._open, timeout)
+            return self._size <= size
 
     def idle(self, timeout: float | None = None) -> bool:
         """Waits until no call is in progress; says whether there is none."""
@@ -368,8 +370,8 @@ class Dispatcher:
 
     def settle(self, jobs: list[Job], error: BaseException | None, stopped: bool = False) -> list[tuple[Event, BaseException]]:
         """Ends a call: its events are done, or their lanes back off until the
-        next try. A call that was ``stopped`` counts as no try. Returns what is
-        rejected, and why."""
+        next try. A call that was ``stopped`` counts as no try, and where all of
+        it ends, what it had is left. Returns what is rejected, and why."""
         refused: list[tuple[Event, BaseException]] = []
         with self.lock:
             now = self._clock()
@@ -419,16 +421,17 @@ class Dispatcher:
         of a subscription stays, to be tried again."""
         refused = why if rejects else None
         failed = why is not None and not rejects
-        if failed and job.entries and not stopped:
+        stays = failed and bool(job.entries) and (not stopped or self._open)
+        if stays and not stopped:
             job.history = job.history or History()
             poison = job.history.failed(self._health.passes, together, now)
             if poison or self._retry.attempts and job.history.tries >= self._retry.attempts:
-                refused, failed = why, False
+                refused, failed, stays = why, False, False
         for reply in job.replies:
             reply(why)
         job.replies = []
-        if failed and job.entries and not stopped:
-            if not job.failing:
+        if stays:
+            if not job.failing and not stopped:
                 job.failing = True
                 self._failing += 1
             return True

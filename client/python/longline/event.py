@@ -137,7 +137,12 @@ def parse_time(text: str) -> datetime:
 
 def parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a number of more digits than Python takes for an int
+            return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 4000 else float(digits))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"no JSON: {text[:80]!r}") from error
 
@@ -194,6 +199,11 @@ def partition_of(event: Event, n: int) -> int:
     """Which of a group's ``n`` partitions an event belongs to: 64-bit FNV-1a
     of its partitionkey, or of source, NUL and id, modulo n."""
     h = 0xCBF29CE484222325
-    for byte in (event.partitionkey or f"{event.source}\0{event.id}").encode():
+    text = event.partitionkey or f"{event.source}\0{event.id}"
+    try:
+        key = text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair stands for no character
+        key = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    for byte in key:
         h = (h ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return h % n

@@ -7,7 +7,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from . import errors
@@ -16,7 +15,7 @@ from .backoff import jitter
 from .connection import Connection, Control
 from .dispatcher import Dispatcher
 from .event import Cursor, Event, Gap, Partitions, parse_position, partition_of
-from .options import Options, Rarely, Selection, State, check, log
+from .options import Options, Rarely, Selection, State, check, emit, log
 from .retry import Retry
 from .tracker import AckTracker, TrackedEvent
 
@@ -37,8 +36,11 @@ class Line:
         check(options)
         if not name and not (selection and selection.channels):
             raise TypeError("no name of a subscription and no channels")
-        if selection and isinstance(selection.channels, str):
-            raise TypeError(f"channels is {selection.channels!r}, want a list")
+        if selection:
+            for what, value in ("channels", selection.channels), ("types", selection.types):
+                if isinstance(value, str) or not all(isinstance(one, str) for one in value):
+                    raise TypeError(f"{what} is {value!r}, want a list of texts")
+            selection.since_text()
         self.name = name
         self.options = options
         self._access = access
@@ -84,6 +86,7 @@ class Line:
         self._goodbye = False
         self._delivered = False
         self._renewal: threading.Timer | None = None
+        self._renewals = 0  # in a row, each soon after the other
 
     @property
     def position(self) -> str:
@@ -93,12 +96,7 @@ class Line:
 
     def emit(self, name: str, *details: Any) -> None:
         """Calls one of the ``on_…``; an engine may have its own way."""
-        call: Callable[..., Any] | None = self.options.get(name)  # type: ignore[assignment]
-        if call:
-            try:
-                call(*details)
-            except Exception:
-                log.exception("%s failed", name)
+        emit(self.options, name, *details)
 
     def begin(self) -> None:
         """Starts the reader, once."""
@@ -170,8 +168,10 @@ class Line:
                 return None
             if self._greeted:
                 refused = 0
-                if time.monotonic() - began > STEADY:
+                lasted = time.monotonic() - began
+                if lasted > STEADY:
                     attempt = malformed = 0
+                    self._renewals = max(self._renewals - 1, 0)
             elif first and self.options.get("fail_fast"):
                 return error
             first = False
@@ -212,10 +212,13 @@ class Line:
                 return errors.ConnectionError("closed")
             for frames in connection.chunks():
                 for frame in frames:
-                    if isinstance(frame, Event):
-                        self._take(frame)
-                    else:
-                        self._control(frame, connection)
+                    try:
+                        if isinstance(frame, Event):
+                            self._take(frame)
+                        else:
+                            self._control(frame, connection)
+                    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+                        raise errors.ProtocolError(f"what came can't be read: {told(error)}: {str(frame)[:80]}") from error
                 if self._selection and self.dispatcher.size > self._window:
                     if not self.dispatcher.until(self._window, SLOW):
                         raise errors.ConnectionError("the handler is slower than the events come", retry_after=0)
@@ -308,7 +311,7 @@ class Line:
             wait = frame.get("retry_ms")
             raise errors.for_close(
                 int(frame.get("code") or 0), str(frame.get("reason", "")), frame.get("reconnect"),
-                None if wait is None else wait / 1000,
+                None if wait is None else min(max(wait / 1000, 0.0), 86400.0),
             )  # fmt: skip
 
     def _greet(self, hello: Control, connection: Connection) -> None:
@@ -383,7 +386,8 @@ class Line:
             return
         left = ends - time.time()
         if wait is None:
-            wait = max(left - min(max(left / 10, 10), 300), left / 2, 0.2)
+            # Never at once again and again, where our clock is not the gateway's.
+            wait = max(left - min(max(left / 10, 10), 300), left / 2, min(0.2 * 2**self._renewals, 60.0))
         self._renewal = threading.Timer(wait, self._renew, (hello, left - wait))
         self._renewal.daemon = True
         self._renewal.start()
@@ -402,6 +406,7 @@ class Line:
             self._renew_later(hello, max(left / 2, 1.0))
         elif connection and self._hello is hello:
             self._goodbye = True
+            self._renewals = min(self._renewals + 1, 10)
             connection.end(errors.ConnectionError("token renewed", retry_after=0))
 
     # Acknowledging.
@@ -448,14 +453,12 @@ class Line:
             return True
         except errors.ConflictError:
             pass  # who doesn't own it any longer will hear of it
-        except errors.LonglineError as error:
+        except Exception as error:  # a token that can't be had is none of ours
             if op == "reject":
                 self.trouble.warn("the dead letter was not taken", error)
             with self._lock:
                 connection = self._connection
             if not once and connection:
-                self.trouble.warn("an acknowledgement was refused, connecting again", error)
-                connection.end(errors.ConnectionError("an acknowledgement was refused"))
-        except Exception as error:  # a token that can't be had
-            self.trouble.warn("an acknowledgement was not sent", error)
+                self.trouble.warn("an acknowledgement was not taken, connecting again", error)
+                connection.end(errors.ConnectionError("an acknowledgement was not taken"))
         return False

@@ -3,7 +3,10 @@ SDKs."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -79,17 +82,66 @@ class Options(TypedDict, total=False):
 
 
 _NAMES = frozenset(Options.__annotations__)
+_COUNTS = ("concurrency", "batch", "window", "remember")
+_SECONDS = ("rate", "batch_wait", "grace")
 
 
 def check(options: Options) -> None:
     """Refuses what isn't known, since a typing error must not pass in silence."""
-    for name in options:
+    for name, value in options.items():
         if name not in _NAMES:
             raise TypeError(f"unknown option {name!r}, want {', '.join(sorted(_NAMES))}")
-    for name in ("concurrency", "rate", "batch", "batch_wait", "window", "remember", "grace"):
-        value: Any = options.get(name, 0)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise TypeError(f"{name} is {value!r}, want a number that isn't negative")
+        if name in _COUNTS:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise TypeError(f"{name} is {value!r}, want a whole number that isn't negative")
+        elif name in _SECONDS:
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise TypeError(f"{name} is {value!r}, want a number that isn't negative")
+        elif name == "retry" and not isinstance(value, Retry):
+            raise TypeError(f"retry is {value!r}, want a Retry")
+        elif name.startswith("on_") and not callable(value):
+            raise TypeError(f"{name} is {value!r}, want a function")
+
+
+def check_handler(handler: Any) -> None:
+    """Refuses what can't be called with an event and its delivery, and what
+    would return at once, with nothing handled."""
+    if not callable(handler):
+        raise TypeError(f"the handler is {handler!r}, want a function")
+    function = handler if inspect.isroutine(handler) or isinstance(handler, functools.partial) else type(handler).__call__
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError("the handler is a generator function: it would run when nobody asks")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # a built-in one that doesn't tell
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise TypeError(f"the handler takes {signature}, want (event, delivery)") from None
+
+
+def is_coroutine_function(handler: Any) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(type(handler), "__call__", None))
+
+
+def set_aside(options: Options, about: str, event: Event, error: BaseException) -> None:
+    """Tells of an event that was set aside; where nobody asked to be told, the
+    log. It may fail as it likes."""
+    if "on_reject" in options:
+        emit(options, "on_reject", event, error)
+    else:
+        log.warning("%s: an event was set aside (%s): %s", about, event.id, error or type(error).__name__)
+
+
+def emit(options: Options, name: str, *details: Any) -> Any:
+    """Calls one of the ``on_…``, and returns what it does."""
+    call: Any = options.get(name)
+    try:
+        return call(*details) if call else None
+    except Exception:
+        log.exception("%s failed", name)
+        return None
 
 
 @dataclass(frozen=True)
@@ -105,7 +157,11 @@ class Selection:
     lag: Lag | str = ""
 
     def since_text(self) -> str:
-        return self.since if isinstance(self.since, str) else self.since.astimezone().isoformat()
+        if isinstance(self.since, datetime):
+            return self.since.astimezone().isoformat()
+        if not isinstance(self.since, str):
+            raise TypeError(f"since is {self.since!r}, want a position, a time, earliest or latest")
+        return self.since
 
 
 class Rarely:

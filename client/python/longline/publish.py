@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from .access import Access, encode, quote
-from .errors import BadRequestError, ProtocolError, TooLargeError
+from .errors import BadRequestError, ProtocolError, TooLargeError, UnavailableError
 
 MOST = 1000
 LARGEST = (4 << 20) - (64 << 10)
@@ -58,20 +58,24 @@ def letter_of(event: Mapping[str, Any]) -> str:
         made["time"] = when.astimezone().isoformat()
     try:
         text = encode(made)
-    except (TypeError, ValueError) as error:
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadRequestError(f"the event is no JSON: {error}") from error
-    if len(text) > LARGEST:
-        raise TooLargeError(f"an event has {len(text)} characters")
+    if size > LARGEST:
+        raise TooLargeError(f"an event has {size} bytes")
     return text
 
 
 def post(access: Access, channel: str, letters: list[str]) -> list[Published]:
     """One request; all of the events or none."""
     answer = access.request("POST", f"/v1/channels/{quote(channel)}/events", f"[{','.join(letters)}]", attempts=ATTEMPTS)
-    events: list[Published] = (answer or {}).get("events", [])
+    events: Any = answer.get("events") if isinstance(answer, dict) else None
+    if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
+        raise ProtocolError("the answer says nothing of the events: is it a gateway's?")
     if len(events) != len(letters):
         raise ProtocolError(f"the gateway answered for {len(events)} events of {len(letters)}")
-    return events
+    made: list[Published] = events
+    return made
 
 
 def pages(letters: list[str]) -> list[list[str]]:
@@ -79,11 +83,12 @@ def pages(letters: list[str]) -> list[list[str]]:
     made: list[list[str]] = []
     size = 0
     for letter in letters:
-        if not made or len(made[-1]) == MOST or size + len(letter) > LARGEST:
+        bytes_more = len(letter.encode()) + 1
+        if not made or len(made[-1]) == MOST or size + bytes_more > LARGEST:
             made.append([])
             size = 0
         made[-1].append(letter)
-        size += len(letter.encode()) + 1
+        size += bytes_more
     return made
 
 
@@ -114,7 +119,11 @@ class Outboxes:
         if self.join(channel, mail):
             together: list[Mail] = [mail]
         else:
-            result = mail.future.result()
+            try:
+                result = mail.future.result()
+            except BaseException:
+                self._give_up(channel, mail)
+                raise
             if not result or not isinstance(result[0], Mail):
                 return result  # type: ignore[return-value]
             together = result  # type: ignore[assignment]
@@ -143,13 +152,15 @@ class Outboxes:
     def _deliver(self, channel: str, together: list[Mail]) -> None:
         try:
             published = self._post(channel, [letter for mail in together for letter in mail.letters])
-        except Exception as error:
+        except BaseException as error:  # a KeyboardInterrupt is the others' end, too
             if len(together) > 1 and isinstance(error, (BadRequestError, TooLargeError)):
                 for mail in together:
                     self._deliver(channel, [mail])
                 return
             for mail in together:
-                mail.future.set_exception(error)
+                mail.future.set_exception(error if isinstance(error, Exception) else UnavailableError("who posted was interrupted"))
+            if not isinstance(error, Exception):
+                raise
             return
         at = 0
         for mail in together:
@@ -170,4 +181,20 @@ class Outboxes:
                     break
                 n += 1
             together, self._waiting[channel] = waiting[:n], waiting[n:]
-        together[0].future.set_result(together)
+            together[0].future.set_result(together)
+
+    def _give_up(self, channel: str, mail: Mail) -> None:
+        """Called by who waits no more, e.g. since a signal's handler raised: a
+        turn must not be given to nobody."""
+        with self._lock:
+            waiting = self._waiting.get(channel, [])
+            if mail in waiting:
+                waiting.remove(mail)
+            if not mail.future.done() or mail.future.exception():
+                return
+        turn: Any = mail.future.result()
+        others = [other for other in turn if isinstance(other, Mail) and other is not mail]
+        if others:
+            others[0].future.set_result(others)
+        elif turn and turn[0] is mail:
+            self._pass_on(channel)

@@ -14,7 +14,8 @@ from .access import Access, query, quote
 from .backoff import jitter
 from .dispatcher import Dispatcher
 from .event import Cursor, Event, Gap, parse_event, parse_position
-from .options import BatchHandler, Handler, Options, Rarely, check, log
+from .line import MALFORMED
+from .options import BatchHandler, Handler, Options, Rarely, check, emit, log, set_aside
 from .retry import Retry
 from .subscription import Workers
 from .tracker import AckTracker
@@ -24,11 +25,14 @@ class Pulled:
     """A page of a subscription's events. ``cursor`` is what acknowledges it."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
-        self.events: list[Event] = [parse_event(e) for e in answer["events"]]
-        self.cursor: str = answer["cursor"]
-        self.gaps = [Gap(g["channel"], g["from"], g["to"], g["reason"]) for g in answer.get("gaps", ())]
-        self.redelivery: str = (answer.get("redelivery") or {}).get("cursor", "")
-        self.held_until: str = answer.get("held_until", "")
+        try:
+            self.events: list[Event] = [parse_event(e) for e in answer["events"]]
+            self.cursor: str = answer["cursor"]
+            self.gaps = [Gap(g["channel"], g["from"], g["to"], g["reason"]) for g in answer.get("gaps", ())]
+            self.redelivery: str = (answer.get("redelivery") or {}).get("cursor", "")
+            self.held_until: str = answer.get("held_until", "")
+        except (TypeError, KeyError, AttributeError) as error:
+            raise errors.ProtocolError("the answer is no page of events: is it a gateway's?") from error
 
 
 def pull(
@@ -73,6 +77,9 @@ class Puller:
         the next time. Returns how many events were acknowledged; raises the
         LonglineError that ended it."""
         with self._running:
+            if not self._stop.is_set():  # it may have run before, as a job does again and again
+                self.dispatcher.open()
+                self.workers.open()
             try:
                 return self._work(until_empty)
             except BaseException:
@@ -104,7 +111,8 @@ class Puller:
                 self._sure.update((c.channel, c) for c in parse_position(ack))
             except errors.LonglineError as error:
                 taken = isinstance(error, errors.ConflictError)
-                if not error.retry and not taken or taken and until_empty and error.retry_after is None:
+                malformed = isinstance(error, errors.ProtocolError) and failed + 1 >= MALFORMED
+                if not error.retry and not taken or malformed or taken and until_empty and error.retry_after is None:
                     raise
                 self.trouble.warn("another consumer has it, will try again" if taken else "the pull failed, will try again", error)
                 wait = error.retry_after
@@ -129,9 +137,7 @@ class Puller:
         what to acknowledge, and how many events that leaves."""
         for gap in page.gaps:
             self.trouble.warn("events were missed", gap)
-            call = self.options.get("on_gap")
-            if call:
-                call(gap)
+            emit(self.options, "on_gap", gap)
         tracker = AckTracker()
         again = {c.channel: c for c in parse_position(page.redelivery)}
         for event in page.events:
@@ -188,8 +194,4 @@ class Puller:
             log.info("%s: not given up, it ends by itself: %s", self.name, error)
 
     def _rejected(self, event: Event, error: BaseException) -> None:
-        call = self.options.get("on_reject")
-        if call:
-            call(event, error)
-        else:
-            self.trouble.warn(f"an event was set aside ({event.id})", error)
+        set_aside(self.options, self.name, event, error)

@@ -3,6 +3,7 @@ gateway's callbacks follow, too."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .backoff import jitter
@@ -31,6 +32,12 @@ class Retry:
     attempts: int = 0
     min: float = 1.0
     max: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "min", "max"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise TypeError(f"{name} is {value!r}, want a number that isn't negative")
 
     def wait(self, failures: int, since: float, now: float) -> float:
         """The wait after so many failures, the first of them at ``since``."""

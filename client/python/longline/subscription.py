@@ -11,7 +11,7 @@ from .access import Access
 from .dispatcher import Dispatcher, Job
 from .event import Delivery, Event
 from .line import Line
-from .options import BatchHandler, Handler, Options, Selection, log
+from .options import BatchHandler, Handler, Options, Selection, check_handler, is_coroutine_function, log, set_aside
 
 
 class Workers:
@@ -19,10 +19,9 @@ class Workers:
     work for. They are daemons: a handler that hangs doesn't keep a process."""
 
     def __init__(self, dispatcher: Dispatcher, handler: Handler | BatchHandler, concurrency: int, lists: bool) -> None:
-        if inspect.iscoroutinefunction(handler):
+        if is_coroutine_function(handler):
             raise TypeError("the handler is a coroutine function: that is for longline.aio")
-        if not callable(handler):
-            raise TypeError(f"the handler is {handler!r}, want a function")
+        check_handler(handler)
         self.rejected: Any = lambda event, error: None
         self._dispatcher = dispatcher
         self._handler: Any = handler
@@ -47,6 +46,11 @@ class Workers:
             self._stopped = True
             self._work.notify_all()
 
+    def open(self) -> None:
+        """Works again after a stop."""
+        with self._dispatcher.lock:
+            self._stopped = False
+
     def am_i(self) -> bool:
         """Whether the caller is one of these threads, that is the handler."""
         return bool(getattr(self._mine, "working", False))
@@ -60,7 +64,13 @@ class Workers:
             events, about, jobs = call
             error: BaseException | None = None
             try:
-                self._handler(events if self._lists else events[0], about)
+                result = self._handler(events if self._lists else events[0], about)
+                if inspect.isawaitable(result) or inspect.isgenerator(result):
+                    # Nothing ran, so nothing is handled.
+                    close = getattr(result, "close", None)
+                    if close:
+                        close()
+                    raise TypeError(f"the handler returned a {type(result).__name__}: coroutines are for longline.aio")
             except BaseException as raised:
                 error = raised
             for event, why in self._dispatcher.settle(jobs, error):
@@ -108,12 +118,7 @@ class Subscription(Line):
             self.dispatcher.woken = self._arrived.notify_all
 
     def rejected(self, event: Event, error: BaseException) -> None:
-        """Tells of an event that was set aside; where nobody asked to be told,
-        the log."""
-        if "on_reject" in self.options:
-            self.emit("on_reject", event, error)
-        else:
-            self.trouble.warn(f"an event was set aside ({event.id})", error)
+        set_aside(self.options, self.name or "ephemeral", event, error)
 
     def start(self) -> Subscription:
         """Works in the background. What ends it for good is raised by ``wait``

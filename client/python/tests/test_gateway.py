@@ -143,6 +143,11 @@ class Threads(Case):
         self.assertRaises(TypeError, self.client.attach, "x", print, concurrency=-1)
         self.assertRaises(TypeError, self.client.subscribe, "x", print)
         self.assertRaises(TypeError, self.client.attach, "x", asyncio.sleep)
+        self.assertRaises(TypeError, self.client.subscribe, ["x"], print, types="email.*")
+        self.assertRaises(TypeError, self.client.subscribe, ["x"], print, since=5)
+        for bad in {"retry": 3}, {"on_reject": "log"}, {"concurrency": 1.5}, {"rate": float("nan")}, {"grace": "10s"}:
+            self.assertRaises(TypeError, self.client.attach, "x", print, **bad)
+        self.assertRaises(TypeError, longline.Retry, attempts="3")
 
 
 class Callbacks(Case):
@@ -225,9 +230,13 @@ class Callbacks(Case):
             self.assertEqual(await call(bad, sign(secret, bad)), (200, b'{"rejected": ["3"]}'))
             self.assertEqual((await call(b"x" * 20, sign(secret, b"x" * 20)))[0], 400)
             self.assertEqual((await call(good, {}, "/else"))[0], 404)
+            # A subscription's handler is fed, whether it is attached or not.
+            nonlocal app
+            app = aio.asgi_callback(aio.Client(self.gateway.url).attach("unattached", handler), secret, path="/hook")
+            self.assertEqual((await call(good, sign(secret, good)))[0], 204)
 
-        asyncio.run(all_of_them())
-        self.assertEqual(seen, ["good", "good", "bad"])
+        asyncio.run(asyncio.wait_for(all_of_them(), 20))
+        self.assertEqual(seen, ["good", "good", "bad", "good"])
 
 
 def sign(secret, body):
@@ -315,6 +324,26 @@ class Pull(Case):
         self.assertEqual((info["status"]["state"], info["status"]["dead"]), ("offline", 1))
         self.assertTrue(info["cursor"].endswith("-250"))
 
+    def test_one_puller_runs_again_and_again_whatever_its_callbacks_raise(self):
+        self.subscription("again")
+        ended = []
+
+        def handler(event, delivery):
+            raise Reject("no")
+
+        def on_reject(event, error):
+            raise OSError("the list of rejects is away")
+
+        puller = self.client.pull("again", handler, on_reject=on_reject)
+
+        def work():
+            for _ in range(3):
+                self.fill("again", 2)
+                ended.append(puller.run(until_empty=True))
+
+        threading.Thread(target=work, daemon=True).start()
+        until(lambda: ended == [2, 2, 2], "it took all, each time")
+        self.assertEqual(self.client.subscriptions.get("again")["status"]["dead"], 6)
 
     def test_a_job_of_crons_leaves_what_fails_for_the_next_time(self):
         self.subscription("leaves")
