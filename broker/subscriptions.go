@@ -131,7 +131,8 @@ type Update struct {
 
 	// Durable makes the call return only once the change is durable. It is
 	// set for what a person was promised (definitions, seeks, pauses), not for
-	// comings and goings of owners, which a crash ends anyway.
+	// comings and goings of owners, which a crash ends anyway. A broker whose
+	// machines take over from each other may take it as set.
 	Durable bool
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/broker/redis"
 	"github.com/longline-push/longline/broker/redis/redistest"
+	"github.com/longline-push/longline/event"
 )
 
 // One event after the other, whatever happens to the server meanwhile.
@@ -238,11 +239,31 @@ func TestWaitReplicas(t *testing.T) {
 		t.Errorf("append without a replica: %v, want ErrUnavailable that says so", err)
 	}
 	host, port, _ := net.SplitHostPort(s.Addr)
-	redistest.Start(t, "replicaof", host+" "+port)
+	replica := redistest.Start(t, "replicaof", host+" "+port)
 	redistest.Eventually(t, func() error {
 		_, err := b.Append(t.Context(), "a", []broker.Entry{{Data: []byte("2")}})
 		return err
 	})
+	// Who owns a subscription and what was acknowledged over a line is waited for
+	// too: a failover that forgot it would have too little announced.
+	u := broker.Update{Name: "crm", Generation: 1, Record: []byte("{}"), Channels: []string{"a"}, Due: broker.Never}
+	if err := b.Store(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := b.Load(t.Context(), "crm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica.Pause()
+	defer replica.Resume()
+	u.Version, u.Node = stored.Version, "node-1"
+	if err := b.Store(t.Context(), u); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("a new owner that the replica hasn't heard of: %v, want ErrUnavailable", err)
+	}
+	_, err = b.Advance(t.Context(), []broker.Move{{Name: "crm", Generation: 1, Position: event.Position{{Channel: "a", Epoch: "e", Offset: 1}}}})
+	if !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("an acknowledgement that the replica hasn't: %v, want ErrUnavailable", err)
+	}
 }
 
 // While Redis is away every call says so, the log is not flooded, and nothing

@@ -71,6 +71,9 @@ const unconfirmed = 3 * time.Second
 // that it follows them before, that it waits for them after, while it is due
 // soon in any case. What was entered for nothing is noticed by who finds it.
 func (b *Broker) Store(ctx context.Context, u broker.Update) error {
+	// Where replicas are waited for, also for who owns it: a failover that forgot
+	// an owner would have the next one announce too little of what that delivered.
+	u.Durable = true
 	verb := "store subscription " + u.Name
 	bucket := bucketOf(u.Name)
 	channels := strings.Join(slices.Sorted(slices.Values(u.Channels)), ",")
@@ -307,7 +310,7 @@ func (b *Broker) Advance(ctx context.Context, moves []broker.Move) ([]int, error
 		bucket := bucketOf(m.Name)
 		args := append(make([]any, 0, 1+3*len(m.Position)), m.Generation)
 		return &call{bucket: bucket, script: advanceScript, keys: []string{b.keys.position(bucket, m.Name)},
-			args: appendCursors(args, m.Position), durable: m.Durable}
+			args: appendCursors(args, m.Position), durable: true}
 	}, func(i int, answer any) { fenced[i] = answer == int64(0) })
 	if err != nil {
 		return nil, unavailable("advance", err)

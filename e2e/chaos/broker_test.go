@@ -15,6 +15,7 @@ import (
 type broker interface {
 	nodes() int          // how many gateways run on it
 	url(node int) string // under which a gateway finds it
+	forgetful() bool     // an acknowledgement that isn't a request may be forgotten
 	fault(w *world, r *dice)
 }
 
@@ -38,6 +39,7 @@ func newBroker(t testing.TB, kind string) broker {
 type embedded string
 
 func (e embedded) nodes() int          { return 1 }
+func (e embedded) forgetful() bool     { return false }
 func (e embedded) url(int) string      { return string(e) }
 func (e embedded) fault(*world, *dice) {}
 
@@ -62,6 +64,8 @@ func newRedis(t testing.TB) *redis {
 }
 
 func (b *redis) nodes() int { return len(b.links) }
+
+func (b *redis) forgetful() bool { return false }
 
 func (b *redis) url(node int) string { return "redis://" + b.links[node].Addr }
 
@@ -106,6 +110,8 @@ type sentinel struct{ *redistest.Sentinels }
 
 func (b *sentinel) nodes() int { return 2 }
 
+func (b *sentinel) forgetful() bool { return true }
+
 func (b *sentinel) url(int) string { return b.URL() + "?wait_replicas=1" }
 
 func (b *sentinel) fault(w *world, r *dice) {
@@ -142,6 +148,8 @@ func (b *sentinel) fault(w *world, r *dice) {
 type cluster struct{ *redistest.Cluster }
 
 func (b *cluster) nodes() int { return 2 }
+
+func (b *cluster) forgetful() bool { return true }
 
 func (b *cluster) url(int) string {
 	u, err := url.Parse(b.URL())

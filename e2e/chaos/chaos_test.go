@@ -116,7 +116,7 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	handled := w.book("handled", all)
 	handled.ByKey = true
 	put("handled", map[string]any{})
-	tails := []*tail{newTail("tail-1"), newTail("tail-2"), newTail("tenant")}
+	tails := []*tail{newTail(w.events, "tail-1"), newTail(w.events, "tail-2"), newTail(w.events, "tenant")}
 
 	consuming, stopConsuming := context.WithCancel(context.Background())
 	var consumers sync.WaitGroup

@@ -14,12 +14,14 @@ import (
 
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/internal/oracle"
 )
 
 // tail is an ephemeral consumer of all channels. Its place is its own: between
 // one event and the next of a channel there is nothing but gaps that were told.
 type tail struct {
-	name string
+	name  string
+	world *oracle.World
 
 	mu     sync.Mutex
 	at     map[string]event.Cursor
@@ -31,8 +33,8 @@ type tail struct {
 	revoked map[string]time.Time // when the gateway answered, by jti
 }
 
-func newTail(name string) *tail {
-	return &tail{name: name, at: map[string]event.Cursor{}, token: tailToken(name), revoked: map[string]time.Time{}}
+func newTail(w *oracle.World, name string) *tail {
+	return &tail{name: name, world: w, at: map[string]event.Cursor{}, token: tailToken(name), revoked: map[string]time.Time{}}
 }
 
 func tailToken(name string) string {
@@ -139,6 +141,9 @@ func (s *tail) gap(from, to string) {
 		return
 	}
 	s.gaps++
+	if f.Epoch != t.Epoch {
+		s.world.Forgot(f, t)
+	}
 	if had, ok := s.at[f.Channel]; ok && f.Epoch == had.Epoch && f.Offset > had.Offset {
 		s.breakLocked("a gap after %s, though it was at %s", f, had)
 	}

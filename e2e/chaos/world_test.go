@@ -104,6 +104,7 @@ var verbs = regexp.MustCompile(`%(\[\d\])?[a-z]`)
 // book opens one on a new subscription.
 func (w *world) book(name string, matches func(oracle.Published) bool) *oracle.Book {
 	b := oracle.NewBook(w.events, name, matches)
+	b.Forgetful = w.broker.forgetful()
 	w.books = append(w.books, b)
 	return b
 }

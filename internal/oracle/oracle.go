@@ -26,6 +26,24 @@ type Published struct {
 type World struct {
 	mu     sync.Mutex
 	events []Published
+	forgot []gap // tails that a log has lost, by what anybody was told
+}
+
+// Forgot notes that somebody was told of a tail that a log has lost: what was in
+// it after to's offset, in from's epoch.
+func (w *World) Forgot(from, to event.Cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forgot = append(w.forgot, gap{from, to})
+}
+
+// kept tells whether no log has lost what was at a cursor.
+func (w *World) kept(c event.Cursor) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !slices.ContainsFunc(w.forgot, func(g gap) bool {
+		return g.from.Channel == c.Channel && g.from.Epoch == c.Epoch && c.Offset > g.to.Offset
+	})
 }
 
 // Published notes an event.
@@ -70,6 +88,10 @@ type Book struct {
 	// Moved says that its position is moved by hand: repeats and order are not
 	// judged then.
 	Moved bool
+	// Forgetful says that the broker may forget what it was not asked to keep on
+	// another machine too: what a line acknowledged and was shown, as against what
+	// was answered as acknowledged.
+	Forgetful bool
 
 	world *World
 
@@ -84,6 +106,7 @@ type Book struct {
 	by      map[string]bool      // connections that delivered
 	repeats int                  // deliveries of what was seen
 	broken  []string             // promises
+	twice   []repeat             // which breaks one, unless the first was forgotten
 }
 
 // place is a stored event. A publish that was not answered and is made again
@@ -96,9 +119,17 @@ type place struct {
 
 // sighting is how often something came without a word, and how it came first.
 type sighting struct {
-	plain int
-	by    string
-	at    time.Time
+	plain  int
+	by     string
+	at     time.Time
+	cursor event.Cursor
+}
+
+// repeat is what came twice without a word. If the log has lost the first one,
+// the publisher made it again, perhaps in the very same place.
+type repeat struct {
+	first event.Cursor
+	text  string
 }
 
 type gap struct {
@@ -130,14 +161,15 @@ func (b *Book) Given(d Delivery) {
 	at := place{d.Cursor.Channel, d.Cursor.Offset, d.ID}
 	before, seen := b.seen[at]
 	if !seen {
-		before.by, before.at = d.By, time.Now()
+		before.by, before.at, before.cursor = d.By, time.Now(), d.Cursor
 	}
 	if !d.Announced {
 		before.plain++
 		// Two connections' reports may cross: it takes two deliveries without a
 		// word for one of them to be a surprise.
 		if before.plain == 2 && !b.Moved {
-			b.breakLocked("%s came twice without a word: by %s at %s, now by %s, which was told %q", d.Cursor, before.by, before.at.UTC().Format(clock), d.By, d.Told)
+			b.twice = append(b.twice, repeat{before.cursor, said("%s came twice without a word: by %s at %s, now by %s, which was told %q",
+				d.Cursor, before.by, before.at.UTC().Format(clock), d.By, d.Told)})
 		}
 	}
 	b.seen[at] = before
@@ -180,12 +212,8 @@ func (b *Book) Gap(from, to string) {
 		return
 	}
 	b.gaps = append(b.gaps, gap{f, t})
-	// What was delivered from a tail that the log has lost may have its offset,
-	// and its id, again.
-	for p := range b.seen {
-		if p.channel == f.Channel && f.Epoch != t.Epoch && p.offset > f.Offset {
-			delete(b.seen, p)
-		}
+	if f.Epoch != t.Epoch {
+		b.world.Forgot(f, t)
 	}
 }
 
@@ -209,6 +237,9 @@ func (b *Book) Shown(p event.Position, asked time.Time) {
 		if c.at.Before(asked) && (!ok || at.Epoch == c.cursor.Epoch && at.Offset < c.cursor.Offset) {
 			b.breakLocked("shown at %s, though %s had been answered as acknowledged", p, c.cursor)
 		}
+	}
+	if b.Forgetful {
+		return
 	}
 	for _, at := range p {
 		if c, ok := b.acked[at.Channel]; !ok || c.cursor.Epoch != at.Epoch || c.cursor.Offset < at.Offset {
@@ -237,7 +268,11 @@ func (b *Book) Break(format string, args ...any) {
 const clock = "15:04:05.000"
 
 func (b *Book) breakLocked(format string, args ...any) {
-	b.broken = append(b.broken, time.Now().UTC().Format(clock)+" "+fmt.Sprintf(format, args...))
+	b.broken = append(b.broken, said(format, args...))
+}
+
+func said(format string, args ...any) string {
+	return time.Now().UTC().Format(clock) + " " + fmt.Sprintf(format, args...)
 }
 
 // Account is the balance of a book.
@@ -256,6 +291,11 @@ func (b *Book) Balance() Account {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a := Account{Repeats: b.repeats, Connections: len(b.by), Broken: slices.Clone(b.broken)}
+	for _, r := range b.twice {
+		if b.world.kept(r.first) {
+			a.Broken = append(a.Broken, r.text)
+		}
+	}
 	for _, p := range events {
 		switch {
 		case !b.Matches(p):
@@ -281,9 +321,12 @@ func (b *Book) inGap(c event.Cursor) bool {
 		if g.to.Channel != c.Channel {
 			continue
 		}
-		after := g.from.Epoch != c.Epoch || c.Offset > g.from.Offset
-		until := g.to.Epoch != c.Epoch || c.Offset <= g.to.Offset
-		if after && until && (g.from.Epoch == c.Epoch || g.to.Epoch == c.Epoch) {
+		switch {
+		case g.from.Epoch != g.to.Epoch: // the log has lost what was behind the fork
+			if c.Epoch == g.from.Epoch && c.Offset > g.to.Offset {
+				return true
+			}
+		case c.Epoch == g.from.Epoch && c.Offset > g.from.Offset && c.Offset <= g.to.Offset:
 			return true
 		}
 	}

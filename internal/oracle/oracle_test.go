@@ -34,6 +34,8 @@ func TestOracleSeesWhatIsBroken(t *testing.T) {
 		}, 1, ""},
 		{"a gap is told", func(b *oracle.Book) { give(b, 1, "x", false); b.Gap("a@e-1", "a@e-3") }, 0, ""},
 		{"a gap is too short", func(b *oracle.Book) { give(b, 1, "x", false); b.Gap("a@e-1", "a@e-2") }, 1, ""},
+		{"a tail is lost, and told", func(b *oracle.Book) { give(b, 1, "x", false); b.Gap("a@e-9", "a@f-1") }, 0, ""},
+		{"less is lost than doesn't come", func(b *oracle.Book) { give(b, 1, "x", false); b.Gap("a@e-9", "a@f-2") }, 1, ""},
 		{"the rest is set aside", func(b *oracle.Book) { give(b, 1, "x", false); b.Dead("2"); b.Dead("3") }, 0, ""},
 		{"somebody skips it", func(b *oracle.Book) { b.Skip(begun.Add(time.Second)) }, 0, ""},
 		{"somebody skips too little", func(b *oracle.Book) { b.Skip(begun.Add(-time.Second)) }, 3, ""},
@@ -48,6 +50,20 @@ func TestOracleSeesWhatIsBroken(t *testing.T) {
 				give(b, n+1, "x", false)
 			}
 			give(b, 3, "y", false)
+		}, 0, "twice without a word"},
+		{"what was forgotten is made again in the same place", func(b *oracle.Book) {
+			give(b, 1, "x", false)
+			give(b, 2, "x", false)
+			give(b, 3, "x", false)
+			b.Gap("a@e-3", "a@f-2")
+			b.Given(oracle.Delivery{ID: "3", Key: "k3", Cursor: event.Cursor{Channel: "a", Epoch: "f", Offset: 3}, By: "y"})
+		}, 0, ""},
+		{"what a fork kept comes again", func(b *oracle.Book) {
+			give(b, 1, "x", false)
+			give(b, 2, "x", false)
+			give(b, 3, "x", false)
+			b.Gap("a@e-3", "a@f-2")
+			b.Given(oracle.Delivery{ID: "2", Key: "k2", Cursor: event.Cursor{Channel: "a", Epoch: "f", Offset: 2}, By: "y"})
 		}, 0, "twice without a word"},
 		{"order is lost", func(b *oracle.Book) { give(b, 2, "x", false); give(b, 1, "x", false); give(b, 3, "x", false) }, 0, "first came after"},
 		{"order of keys is enough", func(b *oracle.Book) {
