@@ -143,8 +143,11 @@ func (p *delivery) place(ctx context.Context, at event.Position, channels []stri
 			if err != nil {
 				return nil, err
 			}
-			s := f.State()
+			s, err := f.Fresh(ctx)
 			f.Release()
+			if err != nil {
+				return nil, err
+			}
 			c = event.Cursor{Channel: channel, Epoch: s.Epoch, Offset: s.Head}
 		}
 		placed = append(placed, c)

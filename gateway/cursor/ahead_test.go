@@ -33,3 +33,42 @@ func TestAheadEndsWhereTheLogDoes(t *testing.T) {
 		}
 	}
 }
+
+// A log was forked, and another node delivered what came then, which this one has
+// not heard of: what it is told was delivered is announced all the same.
+func TestRedeliveredBeyondAForkThatTheNodeHasNotHeardOf(t *testing.T) {
+	log := feedtest.New()
+	log.Append("a", "t", "", "1", "2")
+	feeds := feed.New(feed.Options{Broker: log, Logger: slog.New(slog.DiscardHandler)}, feed.NewReady())
+	defer feeds.Close()
+	r, _, err := cursor.Open(context.Background(), feeds, "a", nil, cursor.Since{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	log.Silence(true)
+	log.Fork("a", 2)
+	log.Append("a", "t", "", "3", "4", "5")
+	for _, c := range []struct {
+		story string
+		from  uint64
+		known string
+		doubt int
+		want  string
+	}{
+		{"it said how far it delivered", 1, "a@e2-4", 0, "a@e2-4"},
+		{"it didn't say", 1, "", 3, "a@e2-4"},
+		{"it may have delivered anything", 1, "", cursor.Everything, "a@e2-5"},
+		{"it delivered nothing beyond the position", 2, "a@e2-2", 0, ""},
+	} {
+		known, err := event.ParsePosition(c.known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := r.From(event.Cursor{Channel: "a", Epoch: "e1", Offset: c.from})
+		upTo, any, err := from.Redelivered(context.Background(), known, c.doubt != 0, c.doubt)
+		if got := upTo.String(); err != nil || any != (c.want != "") || any && got != c.want {
+			t.Errorf("%s: %s, %v, %v; want %s", c.story, got, any, err, c.want)
+		}
+	}
+}

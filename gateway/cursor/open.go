@@ -2,7 +2,6 @@ package cursor
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/longline-push/longline/broker"
@@ -94,7 +93,7 @@ func (r *Reader) endAt(ctx context.Context) error {
 // some moment after the call began, since the node may not have heard yet of
 // what another one delivered. The reader stays.
 func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
-	state, err := r.feed.Fresh(ctx)
+	state, err := r.agree(ctx)
 	if err != nil {
 		return event.Cursor{}, err
 	}
@@ -130,6 +129,18 @@ func (r *Reader) Ahead(ctx context.Context, n int) (event.Cursor, error) {
 	return ahead.Cursor(), nil
 }
 
+// agree returns the log's state as of some moment after the call began, once the
+// node knows the log's epoch: a reader moves on into it then.
+func (r *Reader) agree(ctx context.Context) (broker.State, error) {
+	for {
+		// Each look begins once the node was brought up to the one before.
+		state, err := r.feed.Fresh(ctx)
+		if err != nil || r.feed.State().Epoch == state.Epoch {
+			return state, err
+		}
+	}
+}
+
 // beyond reads what the log has after the reader's position, though the node
 // hasn't heard of it.
 func (r *Reader) beyond(ctx context.Context) error {
@@ -145,42 +156,40 @@ func (r *Reader) beyond(ctx context.Context) error {
 
 // Redelivered returns up to where events after the reader's position may have
 // been delivered before, and whether there are any: up to known, or, where it is
-// unclear what was delivered, the window'th event at most.
+// unclear what was delivered, the window'th event at most. The log may have been
+// forked since it was at that position: the node may not have heard of that, but
+// whoever delivered may.
 func (r *Reader) Redelivered(ctx context.Context, known event.Position, unclear bool, window int) (upTo event.Cursor, any bool, err error) {
-	upTo = r.Cursor()
-	switch {
+	last, told := known.Of(r.Channel())
+	state := r.feed.State()
+	if unclear || told && last.Epoch != state.Epoch {
+		if state, err = r.agree(ctx); err != nil {
+			return r.Cursor(), false, err
+		}
+	}
+	here := Locator{Epoch: state.Epoch, Forks: state.Forks}
+	at, _, ok := here.Locate(r.Cursor())
+	if !ok {
+		at = event.Cursor{Channel: r.Channel(), Epoch: state.Epoch} // another log took its place
+	}
+	switch upTo = at; {
 	case unclear && window == Everything:
-		page, err := r.feed.Page(ctx, r.epoch, r.offset)
-		if err != nil && !errors.Is(err, broker.ErrNotFound) {
-			return upTo, false, err
-		}
-		for _, state := range []broker.State{r.feed.State(), stateOf(page)} {
-			if state.Epoch == r.epoch {
-				upTo.Offset = max(upTo.Offset, state.Head)
-			}
-		}
+		upTo.Offset = max(upTo.Offset, state.Head)
 	case unclear:
 		if upTo, err = r.Ahead(ctx, window); err != nil {
 			return upTo, false, err
 		}
 	}
-	if c, ok := known.Of(r.Channel()); ok {
-		if c, _, ok = r.Locator().Locate(c); ok && c.Epoch == upTo.Epoch && c.Offset > upTo.Offset {
-			upTo = c
+	if told {
+		if last, _, ok = here.Locate(last); ok && last.Epoch == upTo.Epoch && last.Offset > upTo.Offset {
+			upTo = last
 		}
 	}
-	return upTo, upTo != r.Cursor(), nil
+	return upTo, upTo != at, nil
 }
 
 // Everything is the window of who may have delivered all that is in the log.
 const Everything = -1
-
-func stateOf(page *feed.Page) broker.State {
-	if page == nil {
-		return broker.State{}
-	}
-	return page.State
-}
 
 // How much Ahead looks at in one step.
 const (
