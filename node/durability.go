@@ -36,19 +36,19 @@ type durability struct {
 	claims, keeps, tells, records         sync.WaitGroup
 }
 
-func newDurability(b gateway.Broker, config *checked, node string, registry prometheus.Registerer, contain *guard.Guard, tracer *trace.Tracer, logger *slog.Logger) (*durability, error) {
+func newDurability(b gateway.Broker, config *checked, o *Options, registry prometheus.Registerer, contain *guard.Guard, tracer *trace.Tracer, logger *slog.Logger) (*durability, error) {
 	vault, err := durable.NewVault(config.vaultKey)
 	if err != nil {
 		return nil, err
 	}
 	idle := func() {}
 	d := &durability{
-		contain: contain, vault: vault, notices: durable.NewNotices(b, node, logger),
+		contain: contain, vault: vault, notices: durable.NewNotices(b, o.Name, logger),
 		claiming: idle, keeping: idle, telling: idle, recording: idle,
 	}
-	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: node, Tell: d.notices.Tell, Guard: contain})
+	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: o.Name, Tell: d.notices.Tell, Guard: contain})
 	d.history = callback.NewHistory(b, logger, registry)
-	d.engine = callback.New(callback.Options{Dialing: config.dialing, History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain, Trace: tracer})
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, MaxSockets: callbackSockets(o.MaxSockets), History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain, Trace: tracer})
 	return d, nil
 }
 

@@ -38,14 +38,35 @@ func loopback(address string) error {
 	return nil
 }
 
-// descriptors is how many sockets may be accepted: the limit on open files less
-// a reserve for the store, the broker's connections and callbacks. The Go
-// runtime has raised the soft limit to the hard one.
-func descriptors() int {
+// openFiles is the limit on open files, 0 for none. The Go runtime has raised the
+// soft limit to the hard one.
+func openFiles() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 1<<30 {
 		return 0
 	}
-	reserve := min(max(512, int(limit.Cur)/8), 8192)
-	return max(int(limit.Cur)-reserve, int(limit.Cur)/2)
+	return int(limit.Cur)
+}
+
+// descriptors is how many sockets may be accepted: the limit on open files less
+// a reserve for the store, the broker's connections and callbacks; 0: any number.
+func descriptors() int {
+	limit := openFiles()
+	reserve := min(max(512, limit/8), 8192)
+	return max(limit-reserve, limit/2)
+}
+
+// maxCallbackSockets is as many as calls ever take: a first one of each worker,
+// those beyond it, and what is kept for the next.
+const maxCallbackSockets = 8192
+
+// callbackSockets is how many connections callbacks may have where so many are
+// accepted: half of what these leave. The other half is the store's, the
+// broker's, and what is open for a moment only, such as lookups of names.
+func callbackSockets(accepted int) int {
+	limit := openFiles()
+	if limit == 0 {
+		return maxCallbackSockets
+	}
+	return min(max((limit-accepted)/2, 8), maxCallbackSockets)
 }

@@ -115,7 +115,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		log = n.trace.Log(n.broker)
 	}
 	contain := guard.New(n.logger, registry)
-	if n.durable, err = newDurability(n.broker, config, o.Name, registry, contain, n.trace, n.logger); err != nil {
+	if n.durable, err = newDurability(n.broker, config, o, registry, contain, n.trace, n.logger); err != nil {
 		return err
 	}
 	n.revocations = auth.NewRevocations(n.broker, n.logger, func(r auth.Revocation) {

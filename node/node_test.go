@@ -3,8 +3,10 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +17,16 @@ import (
 	"github.com/longline-push/longline/node"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(fewFilesEnv) != "" {
+		if err := runWithFewFiles(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestNodeRunsUntilItsContextEnds(t *testing.T) {
 	n, err := node.New(t.Context(), node.Options{Broker: "embedded:" + t.TempDir()})

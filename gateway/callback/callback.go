@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -63,11 +64,18 @@ type Options struct {
 	// Linger is how long a worker that has nothing more to deliver follows its
 	// channels before it is done. 0: 10 s.
 	Linger time.Duration
+	// MaxSockets bounds the connections of all calls together, those that are
+	// kept for the next one included. A call that finds none free in time was
+	// not made, and is no failure of its endpoint. 0: any number.
+	MaxSockets int
 	// MaxActive is how many workers may be active at once before Room says
-	// that there is none; those that wait out a backoff don't count. 0: 4,096.
+	// that there is none; those that wait out a backoff don't count. 0: 4,096,
+	// or four times MaxSockets if that is less: most wait for events, not for
+	// answers.
 	MaxActive int
 	// MaxParallel bounds the calls in flight beyond each worker's first, which
-	// it always may make; workers share it evenly. 0: 2,048.
+	// it always may make; workers share it evenly. 0: 2,048, or half of
+	// MaxSockets if that is less.
 	MaxParallel int
 	// MaxBytes bounds the events that are held to be sent, beyond each worker's
 	// next; workers share it evenly. 0: 64 MiB.
@@ -88,6 +96,8 @@ type Engine struct {
 	quota *quota          // of calls
 	bytes *quota          // of events at hand
 
+	sockets *sockets // of via and certificates; nil: any number
+
 	tokens       *shape.Tokens
 	certificates *lru.Cache[[sha256.Size]byte, *http.Transport] // by client certificate
 
@@ -106,11 +116,15 @@ func New(o Options) *Engine {
 	if o.Linger == 0 {
 		o.Linger = 10 * time.Second
 	}
+	sockets := o.MaxSockets
+	if sockets == 0 {
+		sockets = math.MaxInt
+	}
 	if o.MaxActive == 0 {
-		o.MaxActive = 4096
+		o.MaxActive = min(4096, 4*min(sockets, 1024))
 	}
 	if o.MaxParallel == 0 {
-		o.MaxParallel = 2048
+		o.MaxParallel = min(2048, sockets/2)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -122,8 +136,9 @@ func New(o Options) *Engine {
 		o.MaxBytes = 64 << 20
 	}
 	e := &Engine{bytes: &quota{total: o.MaxBytes}, opt: o, via: o.Transport, quota: &quota{total: o.MaxParallel}, workers: map[*Worker]struct{}{}}
+	e.sockets = newSockets(o.MaxSockets, e.closeIdle)
 	if e.via == nil {
-		e.pool = o.Dialing.Transport()
+		e.pool = o.Dialing.transport(e.sockets)
 		e.via = e.pool
 	}
 	e.tokens = shape.NewTokens(e.via)

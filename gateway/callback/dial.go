@@ -115,25 +115,35 @@ func portOf(u *url.URL) string {
 	return "80"
 }
 
+// maxIdle is how many connections are kept for the next call.
+const maxIdle = 4096
+
 // Transport returns what callbacks are sent by: pooled connections, HTTP/2
 // where TLS offers it, no proxy. It follows no redirect, as RoundTrip never
 // does.
-func (d Dialing) Transport() *http.Transport {
+func (d Dialing) Transport() *http.Transport { return d.transport(nil) }
+
+// transport is Transport with connections that count.
+func (d Dialing) transport(s *sockets) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: d.rule().check}
-	dial := dialer.DialContext
+	connect := s.bound(dialer.DialContext)
 	if d.Proxy != nil {
-		p := &proxy{url: d.Proxy, dialer: net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}, rule: d.rule()}
-		dial = p.DialContext
+		dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}
+		connect = (&proxy{url: d.Proxy, dial: s.bound(dialer.DialContext), rule: d.rule()}).DialContext
+	}
+	idle := maxIdle
+	if s != nil {
+		idle = min(idle, s.max/2)
 	}
 	return &http.Transport{
 		Proxy:               nil, // the environment's proxy would dial for us, unchecked
-		DialContext:         dial,
+		DialContext:         connect,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
 		// No limit per host: subscriptions with the same receiver would wait
 		// for each other's slow calls.
 		MaxConnsPerHost:        0,
-		MaxIdleConns:           4096,
+		MaxIdleConns:           idle,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        60 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,

@@ -159,7 +159,7 @@ func (a *answer) verdict(ctx context.Context) verdict {
 		return cancelled
 	case errors.Is(a.err, errShape):
 		return refused
-	case errors.As(a.err, new(*proxyError)):
+	case errors.As(a.err, new(*proxyError)), errors.Is(a.err, errNoSocket):
 		return stalled
 	case a.unsaid != nil:
 		return trouble
@@ -200,6 +200,8 @@ func (a *answer) describe() string {
 	switch {
 	case errors.As(err, &way):
 		return way.Error()
+	case errors.Is(err, errNoSocket):
+		return errNoSocket.Error()
 	case errors.Is(err, errUnreached):
 		return errUnreached.Error()
 	case errors.Is(err, errShape):

@@ -28,9 +28,9 @@ var errUnreached = errors.New("could not connect")
 // leads to is checked before the proxy is asked for it: every address, since
 // the proxy may take any.
 type proxy struct {
-	url    *url.URL
-	dialer net.Dialer
-	rule   *addressRule
+	url  *url.URL
+	dial dial // to the proxy itself
+	rule *addressRule
 }
 
 const connectTimeout = 10 * time.Second
@@ -42,7 +42,10 @@ func (p *proxy) DialContext(ctx context.Context, _, address string) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	c, err := p.dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.url.Hostname(), portOf(p.url)))
+	c, err := p.dial(ctx, "tcp", net.JoinHostPort(p.url.Hostname(), portOf(p.url)))
+	if errors.Is(err, errNoSocket) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, &proxyError{"can't be reached"}
 	}

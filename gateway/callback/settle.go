@@ -61,12 +61,15 @@ func (w *Worker) call(u *unit) (a answer) {
 	m := u.msg
 	m.Attempt = u.attempts
 	w.mu.Lock()
-	lastBody := w.log.lastBody()
+	lastBody, ctx := w.log.lastBody(), w.calls
+	if w.h.failures > 0 {
+		ctx = toFailing(ctx)
+	}
 	w.mu.Unlock()
 	w.e.opt.Metrics.InFlight.Inc()
 	defer w.e.opt.Metrics.InFlight.Dec()
 	span := w.traced(u, &m)
-	a = w.to.send(w.calls, &m, u.events, w.sub.Timeout, lastBody)
+	a = w.to.send(ctx, &m, u.events, w.sub.Timeout, lastBody)
 	if span != nil {
 		span.End(a.describe(), trace.Status(a.status))
 	}

@@ -146,7 +146,7 @@ func (e *Engine) certified(m *shape.MTLS) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client certificate: %w", err)
 	}
-	t := e.opt.Dialing.Transport()
+	t := e.opt.Dialing.transport(e.sockets)
 	t.TLSClientConfig = config
 	e.certificates.Add(key, t)
 	return t, nil
