@@ -80,6 +80,23 @@ func (f *clientFlags) call(env *environment, method, path string, body any) (ans
 	return answer, nil
 }
 
+// show makes a call and shows the answer, if there is one: as it is to programs,
+// to people by tell.
+func (f *clientFlags) show(env *environment, method, path string, body any, tell func(fields) error) error {
+	answer, err := f.call(env, method, path, body)
+	if err != nil || len(answer) == 0 {
+		return err
+	}
+	if !env.people(f.JSON) {
+		return printJSON(env, answer)
+	}
+	parsed, err := parseFields(answer)
+	if err != nil {
+		return err
+	}
+	return tell(parsed)
+}
+
 // hint adds to an error what flag or variable is likely to help.
 func (f *clientFlags) hint(err error) error {
 	var e *longline.Error

@@ -14,37 +14,19 @@ import (
 type subTestCmd struct{ subName }
 
 func (c *subTestCmd) Run(env *environment) error {
-	answer, err := c.call(env, http.MethodPost, c.path("/test"), nil)
-	if err != nil {
-		return err
-	}
-	if !env.people(c.JSON) {
-		return printJSON(env, answer)
-	}
-	f, err := parseFields(answer)
-	if err != nil {
-		return err
-	}
-	return facts(env, "status", f.at("status"), "took", f.at("latency_ms")+" ms", "error", f.at("error"), "answer", f.at("body"),
-		"sent", f.at("request.method")+" "+f.at("request.url"))
+	return c.show(env, http.MethodPost, c.path("/test"), nil, func(f fields) error {
+		return facts(env, "status", f.at("status"), "took", f.at("latency_ms")+" ms", "error", f.at("error"), "answer", f.at("body"),
+			"sent", f.at("request.method")+" "+f.at("request.url"))
+	})
 }
 
 type subRotateSecretCmd struct{ subName }
 
 func (c *subRotateSecretCmd) Run(env *environment) error {
-	answer, err := c.call(env, http.MethodPost, c.path("/rotate-secret"), nil)
-	if err != nil {
+	return c.show(env, http.MethodPost, c.path("/rotate-secret"), nil, func(f fields) error {
+		_, err := fmt.Fprintln(env.stdout, f.at("secret"))
 		return err
-	}
-	if !env.people(c.JSON) {
-		return printJSON(env, answer)
-	}
-	f, err := parseFields(answer)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(env.stdout, f.at("secret"))
-	return err
+	})
 }
 
 type subAttemptsCmd struct {
@@ -86,27 +68,18 @@ func (c *subTraceCmd) Run(env *environment) error {
 	default:
 		return usage("--cursor, --id", "want one of them")
 	}
-	answer, err := c.call(env, http.MethodGet, c.path("/trace?"+q.Encode()), nil)
-	if err != nil {
-		return err
-	}
-	if !env.people(c.JSON) {
-		return printJSON(env, answer)
-	}
-	f, err := parseFields(answer)
-	if err != nil {
-		return err
-	}
-	attempts, _ := f["attempts"].([]any)
-	tried := ""
-	for i, attempt := range attempts {
-		a, _ := attempt.(map[string]any)
-		if i > 0 {
-			tried += ", "
+	return c.show(env, http.MethodGet, c.path("/trace?"+q.Encode()), nil, func(f fields) error {
+		attempts, _ := f["attempts"].([]any)
+		tried := ""
+		for i, attempt := range attempts {
+			a, _ := attempt.(map[string]any)
+			if i > 0 {
+				tried += ", "
+			}
+			tried += fields(a).at("status") + " at " + fields(a).at("time")
 		}
-		tried += fields(a).at("status") + " at " + fields(a).at("time")
-	}
-	return facts(env, "cursor", f.at("cursor"), "state", f.at("state"), "since", f.at("since"), "attempts", tried)
+		return facts(env, "cursor", f.at("cursor"), "state", f.at("state"), "since", f.at("since"), "attempts", tried)
+	})
 }
 
 type subResendCmd struct {

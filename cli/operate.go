@@ -16,19 +16,10 @@ type channelsCmd struct {
 
 func (c *channelsCmd) Run(env *environment) error {
 	if c.Channel != "" {
-		answer, err := c.call(env, http.MethodGet, "/v1/channels/"+url.PathEscape(c.Channel), nil)
-		if err != nil {
-			return err
-		}
-		if !env.people(c.JSON) {
-			return printJSON(env, answer)
-		}
-		f, err := parseFields(answer)
-		if err != nil {
-			return err
-		}
-		return facts(env, "channel", f.at("channel"), "epoch", f.at("epoch"), "first", f.at("first"), "head", f.at("head"),
-			"events", f.at("events"), "bytes", f.at("bytes"), "connections", f.at("connections"))
+		return c.show(env, http.MethodGet, "/v1/channels/"+url.PathEscape(c.Channel), nil, func(f fields) error {
+			return facts(env, "channel", f.at("channel"), "epoch", f.at("epoch"), "first", f.at("first"), "head", f.at("head"),
+				"events", f.at("events"), "bytes", f.at("bytes"), "connections", f.at("connections"))
+		})
 	}
 	q := url.Values{"limit": {"1000"}}
 	if c.Prefix != "" {
