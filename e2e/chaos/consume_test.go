@@ -226,7 +226,7 @@ func (w *world) stream(ctx context.Context, book *oracle.Book, manual bool, numb
 		return nil
 	})
 	defer acks.end()
-	kind, id := "", ""
+	kind, id, data := "", "", ""
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -236,26 +236,33 @@ func (w *world) stream(ctx context.Context, book *oracle.Book, manual bool, numb
 			id = value
 		case "event":
 			kind = strings.TrimPrefix(value, "longline.")
-		case "":
-			if id != "" {
-				*last = id
-			}
-			kind, id = "", ""
 		case "data":
-			var m message
-			if err := json.Unmarshal([]byte(value), &m); err != nil {
-				book.Break("not JSON: %s", value)
+			data = value
+		}
+		if lines.Text() != "" {
+			continue // what a cut line leaves is not a message
+		}
+		var m message
+		if data != "" {
+			if err := json.Unmarshal([]byte(data), &m); err != nil {
+				book.Break("not JSON: %s", data)
 				return err
 			}
-			if kind != "" {
-				if err := l.control(kind, &m); err != nil {
-					return nil // an end of the window is this one's way to acknowledge
-				}
-				continue
+		}
+		switch {
+		case data == "":
+		case kind != "":
+			if l.control(kind, &m) != nil {
+				return nil // an end of the window is this one's way to acknowledge
 			}
+		default:
 			acks.of(l.take(&m))
 			book.Done(m.ID)
 		}
+		if id != "" {
+			*last = id
+		}
+		kind, id, data = "", "", ""
 	}
 	return lines.Err()
 }
