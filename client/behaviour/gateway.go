@@ -82,6 +82,24 @@ func (g *gateway) kill() {
 	g.process.Wait()
 }
 
+// refuse stands at the address of a gateway that is away until a client came
+// there, in vain.
+func (g *gateway) refuse(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", g.address)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 func (g *gateway) remove() {
 	g.kill()
 	os.RemoveAll(g.dir)

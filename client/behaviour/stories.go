@@ -116,7 +116,6 @@ var stories = []story{
 		t.drive(t.take(name))
 		t.done(ids)
 		t.settles(0)
-		t.rest()
 		t.post("/seek", map[string]any{"to": "earliest"})
 		t.until("all is handled again", func(words []word) bool {
 			for _, id := range ids {
@@ -152,7 +151,7 @@ var stories = []story{
 		ids := t.publish(instruction{}, 20, "a", "b", "c")
 		t.until("half of them are handled", func(words []word) bool { return len(t.handled(words)) > len(ids)/2 })
 		t.gateway.kill()
-		time.Sleep(700 * time.Millisecond)
+		t.must("the client comes in vain", t.gateway.refuse(t.ctx))
 		t.must("start it again", t.gateway.start(t.ctx))
 		ids = append(ids, t.publish(instruction{}, 20, "a", "b", "c")...)
 		t.done(ids)
@@ -189,18 +188,12 @@ var stories = []story{
 		var out struct {
 			Connections []struct{ Expires time.Time }
 		}
-		for end := time.Now().Add(patience); ; {
+		t.writeToken(o.TokenFile, time.Hour)
+		t.poll("the token is renewed", func() bool {
 			ids = append(ids, t.publish(instruction{}, 1, "a")...)
-			time.Sleep(400 * time.Millisecond)
-			t.writeToken(o.TokenFile, time.Hour)
 			t.must("connections", t.gateway.call(t.ctx, "GET", "/v1/connections?sub=driver-"+t.name, nil, &out))
-			if len(out.Connections) == 1 && out.Connections[0].Expires.After(first.Add(time.Minute)) {
-				break
-			}
-			if time.Now().After(end) {
-				t.fail("the token was never renewed")
-			}
-		}
+			return len(out.Connections) == 1 && out.Connections[0].Expires.After(first.Add(time.Minute))
+		})
 		if time.Now().After(first) {
 			t.fail("the token had ended before it was renewed")
 		}
@@ -298,7 +291,6 @@ var stories = []story{
 		ids := t.publish(instruction{}, 3, "a", "b", "c")
 		t.done(ids)
 		t.settles(0)
-		t.rest()
 		t.post("/seek", map[string]any{"to": "earliest"})
 		t.until("all is handled again", func(words []word) bool {
 			for _, id := range ids {

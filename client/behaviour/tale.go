@@ -243,23 +243,22 @@ type status struct {
 
 // settles waits until nothing is unacknowledged, and so many are dead letters.
 func (t *tale) settles(dead int) {
-	var s status
-	end := time.Now().Add(patience)
-	for {
+	what := fmt.Sprintf("nothing is unacknowledged and %d are dead letters", dead)
+	t.poll(what, func() bool {
+		var s status
 		t.must("look", t.gateway.call(t.ctx, "GET", "/v1/subscriptions/story-"+t.name, nil, &s))
-		if s.Status.Lag.Events == 0 && s.Status.Dead == dead {
-			return
-		}
-		if time.Now().After(end) {
-			t.fail("%d events are unacknowledged and %d are dead letters, want none and %d", s.Status.Lag.Events, s.Status.Dead, dead)
-		}
-		time.Sleep(30 * time.Millisecond)
-	}
+		return s.Status.Lag.Events == 0 && s.Status.Dead == dead
+	})
 }
 
-// rest lets a moment pass, for what a client may be in doubt of soon after it
-// acknowledged by WebSocket: whether that was committed.
-func (t *tale) rest() { time.Sleep(400 * time.Millisecond) }
+// poll asks the gateway, which tells nobody, until it is so.
+func (t *tale) poll(what string, is func() bool) {
+	for end := time.Now().Add(patience); !is(); time.Sleep(30 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.fail("waited %v in vain until %s", patience, what)
+		}
+	}
+}
 
 func (t *tale) post(path string, body any) {
 	t.must(path, t.gateway.call(t.ctx, "POST", "/v1/subscriptions/story-"+t.name+path, body, nil))

@@ -18,7 +18,7 @@ type frame struct {
 // control holds the fields of every control frame; which of them matter
 // depends on the op.
 //
-//	hello       connection node session subscription cursor recovered window heartbeat_ms expires replay partitions of members
+//	hello       connection node session subscription cursor recovered window heartbeat_ms expires placed replay partitions of members
 //	ok, error   ref, cursor of subscribe / code detail retry_ms
 //	gap         channel from to reason
 //	position    cursor
@@ -37,6 +37,7 @@ type control struct {
 	Window       int       `json:"window"`
 	HeartbeatMS  int64     `json:"heartbeat_ms"`
 	Expires      time.Time `json:"expires"`
+	Placed       string    `json:"placed"` // when somebody put the cursor somewhere
 	Detail       string    `json:"detail"`
 	RetryMS      int64     `json:"retry_ms"`
 	Channel      string    `json:"channel"`

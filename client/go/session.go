@@ -231,9 +231,6 @@ func (s *session) control(ctx context.Context, f frame) error {
 	case "bye":
 		bye := byeError(f.control)
 		l.orderly = true
-		if l.restarted = bye.Status == closeRestart; l.restarted {
-			l.moved.orderly(time.Now())
-		}
 		return bye
 	}
 	return nil // unknown ops are of a later version
@@ -249,20 +246,19 @@ func (s *session) hello(ctx context.Context, c control) {
 	s.heartbeat.Store(c.HeartbeatMS)
 	s.origin = origin{transport: s.conn.transport(), replay: c.Replay}
 	s.of, s.partitions = c.Of, c.Partitions
+	moved := l.placed != "" && l.placed != c.Placed
+	l.placed = c.Placed
+	if moved {
+		// Somebody asked for what comes now: nothing may be left out as known.
+		l.dispatcher.forget()
+		l.again = nil
+	}
 	switch {
 	case l.name == "":
 		l.current().stepAll(c.Cursor)
 	case s.of > 0:
-		if l.restarted {
-			// The position that hello tells is the least of the partitions': what
-			// became of the others it doesn't say, and the cursor may have been
-			// moved back.
-			l.dispatcher.forget()
-		}
 		s.begin(ctx, "")
-	case l.moved.back(c.Cursor, time.Now()):
-		l.dispatcher.forget()
-		l.again = nil
+	case moved:
 		s.begin(ctx, c.Cursor)
 	default:
 		// What the last connection brought may come again. A gateway that ended
@@ -272,7 +268,7 @@ func (s *session) hello(ctx context.Context, c control) {
 		}
 		s.begin(ctx, c.Cursor)
 	}
-	l.orderly, l.restarted = false, false
+	l.orderly = false
 	if !c.Expires.IsZero() {
 		select {
 		case s.expires <- c.Expires:
@@ -371,10 +367,6 @@ func (s *session) refused(f frame) error {
 	return nil
 }
 
-// closeRestart is the close code of a gateway that is shut down, and of a
-// subscription whose cursor somebody moved.
-const closeRestart = 1012
-
 // closeComplete is the close code of a replay that has come to its end.
 const closeComplete = 1000
 
@@ -422,13 +414,7 @@ func (s *session) flush(ctx context.Context, l *ackTracker) bool {
 		err = s.conn.reject(ctx, rejects[i])
 	}
 	for i := 0; i < len(acks) && err == nil; i++ {
-		if acks[i].partition == noPartition && !acks[i].single {
-			s.sub.moved.acked(acks[i].position, time.Now())
-		}
 		err = s.conn.ack(ctx, acks[i])
-		if err == nil && acks[i].partition == noPartition && !acks[i].single && s.conn.transport() == SSE {
-			s.sub.moved.answered(acks[i].position)
-		}
 	}
 	if err != nil && ctx.Err() == nil {
 		s.sub.trouble.warn("acknowledgement not sent, connecting again", "error", err)

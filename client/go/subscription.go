@@ -22,7 +22,6 @@ type Subscription struct {
 	options    SubscriptionOptions
 	secrets    [][]byte
 	dispatcher *dispatcher
-	moved      moved
 	trouble    *rarely
 	// open connects by one transport and reads the first frame.
 	open func(context.Context, Transport, string) (conn, frame, error)
@@ -33,9 +32,9 @@ type Subscription struct {
 	pulled  chan pulled // to Events, while it runs
 
 	// owned by Run
-	wsFailures int  // in a row
-	orderly    bool // the last connection was ended by the gateway
-	restarted  bool // and by closeRestart
+	wsFailures int    // in a row
+	orderly    bool   // the last connection was ended by the gateway
+	placed     string // when the cursor was last put somewhere by hand, as hello says
 	// again says up to which offset events may come twice, by channel.
 	again map[string]uint64
 }

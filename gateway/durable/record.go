@@ -42,6 +42,10 @@ type Record struct {
 	// didn't say.
 	CreatorIssued int64     `json:"creator_issued,omitempty"`
 	Created       time.Time `json:"created"`
+	// Placed is when the position was last put somewhere by hand: by its maker, or
+	// by a seek. No two times have the same, in ms, so that whoever remembers what
+	// was handled can tell by it that it is to be handled again.
+	Placed time.Time `json:"placed,omitzero"`
 	// Sealed holds secrets and headers of the callback, encrypted (Vault).
 	Sealed []byte `json:"sealed,omitempty"`
 

@@ -227,6 +227,9 @@ func Seek(s State, to event.Position, force bool, env Env) (Change, error) {
 		return Change{}, err
 	}
 	c.Set, c.Durable = to, true
+	if c.Record.Placed = env.Now; env.Now.Sub(s.Placed) < time.Millisecond {
+		c.Record.Placed = s.Placed.Add(time.Millisecond)
+	}
 	c.jump(Jump{Time: env.Now, Kind: Sought, From: s.Position.String(), To: to.String()})
 	c.undivide(s, env)
 	return c, nil
@@ -235,7 +238,7 @@ func Seek(s State, to event.Position, force bool, env Env) (Change, error) {
 // Create makes a subscription that starts at the given position. Whoever made
 // it may be about to attach, so its callback's grace counts from now.
 func Create(name string, r Record, start event.Position, env Env) (State, Change) {
-	r.Created, r.Touched = env.Now, env.Now
+	r.Created, r.Placed, r.Touched = env.Now, env.Now, env.Now
 	if r.calls() {
 		grace := time.Duration(r.Definition.Callback.Grace)
 		if r.Parked = grace == 0; grace > 0 {

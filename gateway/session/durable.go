@@ -44,6 +44,7 @@ type durableState struct {
 	ownership   *durable.Ownership // nil: standing by, or suspended
 	greeted     bool               // hello was said
 	paused      bool
+	placed      time.Time // when the position was last put there by hand, as hello said
 	window      int
 	outstanding int            // delivered and not acknowledged, dead letters too
 	channels    []channelState // as the readers
@@ -254,7 +255,13 @@ func (s *Session) engage(h *durable.Ownership) error {
 	if d.window = d.asked; d.window == 0 || d.window > def.Window {
 		d.window = def.Window
 	}
-	if d.greeted {
+	if d.greeted && !d.placed.Equal(h.State.Placed) {
+		release(opened)
+		s.endLocked(wire.CloseRestart, "the position was moved", 0) // while it was suspended
+		s.push()
+		return broker.ErrClosed
+	}
+	if d.placed = h.State.Placed; d.greeted {
 		s.rejoinLocked(opened)
 	}
 	s.leaveFeedsLocked()
@@ -308,7 +315,7 @@ func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
 		s.sayLocked(wire.Control{
 			Op: wire.OpHello, Replay: d.ownership.State.Replay != nil, Connection: s.ID(), Node: s.hub.opts.Node, Session: wire.SessionDurable, Subscription: d.name,
 			Cursor: position, Recovered: &recovered, Window: d.window, HeartbeatMS: s.hub.opts.Heartbeat.Milliseconds(),
-			Expires: event.FormatTime(s.grant.Expires()),
+			Expires: event.FormatTime(s.grant.Expires()), Placed: event.FormatTime(d.placed),
 		}, position)
 	}
 	if len(redelivery) > 0 {

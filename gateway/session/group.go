@@ -138,6 +138,10 @@ func (s *Session) regroupLocked() {
 	if g.membership == nil || g.state.Definition.Group == nil || s.over || s.ending {
 		return
 	}
+	if d.greeted && !d.placed.Equal(g.state.Placed) {
+		s.endLocked(wire.CloseRestart, "the position was moved", 0)
+		return
+	}
 	def := g.state.Definition
 	d.paused = g.state.Paused
 	if d.window = d.asked; d.window == 0 || d.window > def.Window {
@@ -180,12 +184,12 @@ func (s *Session) regroupLocked() {
 func (s *Session) greetMemberLocked() {
 	d := s.durable
 	g := d.group
-	d.greeted, g.told = true, g.mine
+	d.greeted, d.placed, g.told = true, g.state.Placed, g.mine
 	recovered := true
 	s.sayLocked(wire.Control{
 		Op: wire.OpHello, Connection: s.ID(), Node: s.hub.opts.Node, Session: wire.SessionDurable, Subscription: d.name,
 		Cursor: g.state.Position.String(), Recovered: &recovered, Window: d.window, HeartbeatMS: s.hub.opts.Heartbeat.Milliseconds(),
-		Expires: event.FormatTime(s.grant.Expires()), Partitions: &g.mine, Of: g.state.Definition.Group.Partitions,
+		Expires: event.FormatTime(s.grant.Expires()), Placed: event.FormatTime(g.state.Placed), Partitions: &g.mine, Of: g.state.Definition.Group.Partitions,
 	}, "")
 }
 

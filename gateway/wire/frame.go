@@ -68,6 +68,7 @@ type Control struct {
 	Members      int    `json:"members,omitempty"`    // of partitions: consumers that share
 	HeartbeatMS  int64  `json:"heartbeat_ms,omitempty"`
 	Expires      string `json:"expires,omitempty"` // RFC 3339
+	Placed       string `json:"placed,omitempty"`  // likewise: when somebody put the position where he liked
 
 	// hello, ok of subscribe, position, redelivery
 	Cursor string `json:"cursor,omitempty"`

@@ -28,6 +28,17 @@ type shaky struct {
 	*embedded.Broker
 	away   atomic.Bool
 	forgot atomic.Bool
+	// meanwhile is called once the lease is forgotten, before anybody knows what
+	// the subscription is by then.
+	meanwhile func()
+	lost      atomic.Bool
+}
+
+func (b *shaky) Load(ctx context.Context, name string) (broker.Subscription, error) {
+	if b.lost.Swap(false) && b.meanwhile != nil {
+		b.meanwhile()
+	}
+	return b.Broker.Load(ctx, name)
 }
 
 func (b *shaky) Advance(ctx context.Context, moves []broker.Move) ([]int, error) {
@@ -39,6 +50,7 @@ func (b *shaky) Advance(ctx context.Context, moves []broker.Move) ([]int, error)
 
 func (b *shaky) Renew(ctx context.Context, node string, ttl time.Duration) error {
 	if b.forgot.Swap(false) {
+		b.lost.Store(true)
 		return broker.ErrNotFound
 	}
 	return b.Broker.Renew(ctx, node, ttl)
@@ -154,4 +166,73 @@ func TestMembersOutliveTheLease(t *testing.T) {
 	s.wantNext(t, c, `"op":"partitions"`, `"partitions":[]`, `"of":2`)
 	s.wantNext(t, c, `"op":"partitions"`, `"partitions":[0,1]`, `"of":2`)
 	s.wantNext(t, c, `"op":"redelivery"`)
+}
+
+// A position that somebody moves while a node has no lease stays where it was put,
+// whatever the client had acknowledged before, and the client is told.
+func TestASeekWhileTheLeaseIsLostStands(t *testing.T) {
+	for _, of := range []struct{ name, fields string }{
+		{"alone", ""},
+		{"in a group", `,"group":{"partitions":1}`},
+	} {
+		t.Run(of.name, func(t *testing.T) {
+			d := newDurables(t)
+			d.put(t, of.fields)
+			s, b := d.over(t, 400*time.Millisecond, 200*time.Millisecond)
+			sought := make(chan struct{})
+			b.meanwhile = func() {
+				defer close(sought)
+				d.change(t, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+					return durable.Seek(s, event.Position{{Channel: "a", Epoch: d.epoch}}, true, env)
+				})
+			}
+			c := s.attach(t, "consumer=one")
+			s.publish(t, "t", 3)
+			s.wantEvents(t, c, 1, 2, 3)
+			say(t, c, `{"op":"ack","cursor":%q}`, s.cursor(3))
+			s.wantAcked(t, 3)
+			b.forgot.Store(true)
+			<-sought
+			s.wantBye(t, c, `"code":1012`)
+			again := s.attach(t, "consumer=one")
+			s.wantEventually(t, again, fmt.Sprintf(`"cursor":%q`, s.cursor(1)))
+		})
+	}
+}
+
+// Whoever remembers what was handled knows by hello whether it was asked for again.
+func TestHelloSaysWhenThePositionWasPlaced(t *testing.T) {
+	for _, of := range []struct{ name, fields string }{
+		{"alone", ""},
+		{"in a group", `,"group":{"partitions":1}`},
+	} {
+		t.Run(of.name, func(t *testing.T) {
+			d := newDurables(t)
+			d.put(t, of.fields)
+			placed := func() string {
+				t.Helper()
+				c := d.open(t, "consumer=one")
+				got, err := read(t, c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var hello struct{ Op, Placed string }
+				if err := json.Unmarshal([]byte(got), &hello); err != nil || hello.Op != "hello" || hello.Placed == "" {
+					t.Fatalf("got %s, %v; want a hello that says when", got, err)
+				}
+				return hello.Placed
+			}
+			times := map[string]bool{}
+			for range 3 {
+				at := placed()
+				if again := placed(); again != at || times[at] {
+					t.Errorf("it says %s and then %s; want the same until a seek, and another then (%v)", at, again, times)
+				}
+				times[at] = true
+				d.change(t, func(s durable.State, force bool, env durable.Env) (durable.Change, error) {
+					return durable.Seek(s, event.Position{{Channel: "a", Epoch: d.epoch}}, true, env)
+				})
+			}
+		})
+	}
 }

@@ -36,10 +36,8 @@ export function reassign(tracker, had, mine) {
  * Begins partitions anew that this connection has from now on.
  * @param {import('./tracker.js').AckTracker} tracker
  * @param {(partition: number | undefined) => boolean} which
- * @param {boolean} [result]
  */
-export function begin(tracker, which, result) {
+export function begin(tracker, which) {
   tracker.strike((entry) => which(entry.partition));
   for (const track of tracker.received.keys()) if (which(+track.split('/')[1])) tracker.received.delete(track);
-  return result;
 }

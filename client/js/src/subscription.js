@@ -93,8 +93,8 @@ export class Subscription {
   #acked = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} set from the first event done until all that are done are acknowledged */
   #timer;
-  /** Whether the gateway ended the last line by "restart", as it does when the cursor was moved by hand. */
-  #restarted = false;
+  /** When the cursor was last put somewhere by hand, as `hello` says. */
+  #placed = '';
   /** Up to there events may have been handled before. */
   #again = move('');
   /** The group's partitions, and those that are ours; 0: there is no group. */
@@ -139,7 +139,6 @@ export class Subscription {
       frame: (frame) => this.#frame(frame),
       room: () => what && this.dispatcher.size > window ? this.dispatcher.until(window / 2) : undefined,
       state: (state, detail) => {
-        this.#restarted = detail.error?.status === 1012;
         // A gateway that says goodbye is no trouble.
         if (detail.wait && ![1001, 1012].includes(detail.error.status)) this.#warn('no connection, will try again', detail.error);
         this.#enter(state, detail);
@@ -225,12 +224,15 @@ export class Subscription {
 
   /** @param {Control} frame */
   #hello(frame) {
-    const { cursor, of = 0, window = 0, replay } = frame;
+    const { cursor, of = 0, window = 0, replay, placed = '' } = frame;
+    const moved = !!this.#placed && this.#placed !== placed;
+    this.#placed = placed;
     this.#of = of;
     this.#replay = replay;
     this.dispatcher.window = this.#name ? window : 0;
-    // In a group each partition has a position of its own, so that a restart alone says that it may have been moved.
-    if (of ? begin(this.#tracker, () => true, this.#restarted) : this.#name && this.#tracker.rebase(cursor, this.#restarted)) this.dispatcher.forget();
+    if (of) begin(this.#tracker, () => true);
+    else if (this.#name) this.#tracker.rebase(cursor, moved);
+    if (moved) this.dispatcher.forget();
     this.#assigned(frame);
   }
 

@@ -87,23 +87,16 @@ export class AckTracker {
    * Begins anew where the gateway says that the subscription stands. What is
    * listed and not done by then was done elsewhere, or belongs to another log.
    * @param {string} cursor
-   * @param {boolean} restarted whether a cursor before ours was moved there, to
-   *   have the events again: else acknowledgements were lost
-   * @returns {boolean} whether it was
+   * @param {boolean} moved whether somebody moved it there, to have the events
+   *   again: else, where it is before ours, acknowledgements were lost
    */
-  rebase(cursor, restarted) {
-    const before = this.position;
+  rebase(cursor, moved) {
     this.position = move(cursor);
     this.received = move(cursor);
-    const moved = restarted && [...this.position.values()].some(({ channel, epoch, offset }) => {
-      const was = before.get(channel);
-      return was?.epoch === epoch && offset < was.offset;
-    });
     this.strike((entry) => {
       const at = this.position.get(entry.channel);
       return moved || !!at && !(at.epoch === entry.epoch && entry.offset > at.offset);
     });
-    return moved;
   }
 }
 

@@ -74,7 +74,6 @@ class Line:
         self._many = threading.Event()  # so much that it should not wait
         self._ended = threading.Event()  # the present connection is over
         self._acking = threading.Lock()  # one acknowledges at a time
-        self._sure: dict[str, Cursor] = {}  # acknowledged, and answered
         self._tracker = AckTracker(mute=bool(selection), changed=self._done)
         # Owned by the reader.
         self._again: dict[str, Cursor] = {}
@@ -82,7 +81,7 @@ class Line:
         self._hello: Control = {}
         self._of = 0
         self._partitions: list[int] = []
-        self._restarted = False  # the gateway ended the last one by "restart", as it does when the cursor is moved
+        self._placed = ""  # when the cursor was last put somewhere by hand, as hello says
         self._goodbye = False
         self._delivered = False
         self._renewal: threading.Timer | None = None
@@ -307,7 +306,6 @@ class Line:
             self._assigned(frame)
         elif op == "bye":
             self._goodbye = True
-            self._restarted = frame.get("code") == 1012
             wait = frame.get("retry_ms")
             raise errors.for_close(
                 int(frame.get("code") or 0), str(frame.get("reason", "")), frame.get("reconnect"),
@@ -322,7 +320,9 @@ class Line:
         if not self.name:
             self._tracker.step(cursor)
         else:
-            if self._moved(cursor):
+            placed, self._placed = self._placed, str(hello.get("placed", ""))
+            if placed and placed != self._placed:
+                # Somebody asked for what comes now: nothing may be left out as known.
                 self.dispatcher.forget()
                 self._again = {}
             elif not self._of:
@@ -331,19 +331,8 @@ class Line:
                 self._may_come_twice(before)
             self._begin("" if self._of else cursor)
             self.dispatcher.window = int(hello.get("window") or 0)
-        self._restarted = False
         self._renew_later(hello)
         self._live()
-
-    def _moved(self, cursor: str) -> bool:
-        """Whether somebody moved the cursor back, to have the events again:
-        else none that is acknowledged would come. A group's partitions have a
-        cursor each, which it doesn't tell."""
-        now = {c.channel: c for c in parse_position(cursor)}
-        sure, self._sure = self._sure, now
-        if self._of:
-            return self._restarted
-        return any(c.channel in sure and sure[c.channel].epoch == c.epoch and c.offset < sure[c.channel].offset for c in now.values())
 
     def _live(self) -> None:
         h = self._hello
@@ -430,7 +419,7 @@ class Line:
         if not self.name:
             return
         with self._acking:
-            tracker, of = self._tracker, self._of
+            tracker = self._tracker
             refusals, acks = tracker.due()
             for r in refusals:
                 body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts, "connection": self._id}
@@ -439,18 +428,13 @@ class Line:
                 body = {"cursor": a.position, "connection": self._id}
                 if a.partition is not None:
                     body["partition"] = a.partition
-                if self._post("ack", body, last) and not of:
-                    for c in parse_position(a.position):
-                        had = self._sure.get(c.channel)
-                        if not had or had.epoch != c.epoch or had.offset < c.offset:
-                            self._sure[c.channel] = c
+                self._post("ack", body, last)
 
-    def _post(self, op: str, body: dict[str, Any], last: bool) -> bool:
+    def _post(self, op: str, body: dict[str, Any], last: bool) -> None:
         once = last or self._stop.is_set() or self._ended.is_set()
         try:
             path = f"/v1/subscriptions/{quote(self.name)}/{op}"
             self._access.request("POST", path, body, attempts=1 if once else 0, repeatable=True, stop=self._ended)
-            return True
         except errors.ConflictError:
             pass  # who doesn't own it any longer will hear of it
         except Exception as error:  # a token that can't be had is none of ours
@@ -461,4 +445,3 @@ class Line:
             if not once and connection:
                 self.trouble.warn("an acknowledgement was not taken, connecting again", error)
                 connection.end(errors.ConnectionError("an acknowledgement was not taken"))
-        return False
