@@ -151,7 +151,9 @@ func (b *batch) readData(contentType string) error {
 		if err != nil {
 			return err
 		}
-		b.fields.Data = b.compact(value)
+		if b.fields.Data, err = b.compact(value); err != nil {
+			return err
+		}
 	case strings.HasPrefix(media, "text/") && readable:
 		if !utf8.Valid(b.body) {
 			return wire.BadRequest("body is not UTF-8, as Content-Type %.80q has it", contentType)

@@ -232,7 +232,10 @@ func (b *batch) attribute(name string, value jsontext.Value) error {
 		if b.given.has(attrBase64) {
 			return b.twoDatas()
 		}
-		b.fields.Data = b.compact(value)
+		var err error
+		if b.fields.Data, err = b.compact(value); err != nil {
+			return err
+		}
 		return nil
 	case "channels":
 		if b.multi {
@@ -404,10 +407,15 @@ func extensionName(s string) bool {
 	return true
 }
 
+// maxDepth is how deep data may be nested: the parsers of many languages give up
+// somewhere beyond, and one event must not stop whoever reads it with them.
+const maxDepth = 500
+
 // compact returns a JSON value, known to be good, without white space between
 // its tokens and otherwise byte for byte the same.
-func (b *batch) compact(value jsontext.Value) []byte {
+func (b *batch) compact(value jsontext.Value) ([]byte, error) {
 	from, copied, inString := len(b.scratch), 0, false
+	depth := 0
 	for i := 0; i < len(value); i++ {
 		switch c := value[i]; {
 		case inString:
@@ -418,14 +426,20 @@ func (b *batch) compact(value jsontext.Value) []byte {
 			}
 		case c == '"':
 			inString = true
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return nil, b.bad("data is nested more than %d levels deep; want no more, since many a JSON parser takes no more", maxDepth)
+			}
+		case c == '}' || c == ']':
+			depth--
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			b.scratch = append(b.scratch, value[copied:i]...)
 			copied = i + 1
 		}
 	}
 	if copied == 0 {
-		return value
+		return value, nil
 	}
 	b.scratch = append(b.scratch, value[copied:]...)
-	return b.scratch[from:len(b.scratch):len(b.scratch)]
+	return b.scratch[from:len(b.scratch):len(b.scratch)], nil
 }

@@ -170,6 +170,7 @@ func TestPublishesThatAreRefused(t *testing.T) {
 		{"JSON that ends too early", asJSON, `{"type":"t"`, 400, "not JSON"},
 		{"JSON with a comma too many", asJSON, `[{"type":"t"},]`, 400, "not JSON"},
 		{"empty body", asJSON, ``, 400, "body is empty"},
+		{"data that few parsers take", asJSON, `{"type":"t","data":` + strings.Repeat("[", 501) + strings.Repeat("]", 501) + `}`, 400, "nested more than 500"},
 		{"nothing but white space", asJSON, ` `, 400, "no event"},
 		{"empty array", asJSON, `[]`, 400, "no event"},
 		{"no lines", asLines, "\n", 400, "no event"},

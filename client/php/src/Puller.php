@@ -62,7 +62,10 @@ final class Puller
         return hrtime(true) / 1e9;
     }
 
-    /** Ends `run` after the event at hand; for signal handlers. */
+    /**
+     * Ends `run` after the event at hand, or when the question under way is
+     * answered, which waits for events up to `wait` seconds; for signal handlers.
+     */
     public function stop(): void
     {
         $this->stopped = true;

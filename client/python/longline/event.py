@@ -199,11 +199,6 @@ def partition_of(event: Event, n: int) -> int:
     """Which of a group's ``n`` partitions an event belongs to: 64-bit FNV-1a
     of its partitionkey, or of source, NUL and id, modulo n."""
     h = 0xCBF29CE484222325
-    text = event.partitionkey or f"{event.source}\0{event.id}"
-    try:
-        key = text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair stands for no character
-        key = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-    for byte in key:
+    for byte in (event.partitionkey or f"{event.source}\0{event.id}").encode():
         h = (h ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return h % n
