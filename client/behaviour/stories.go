@@ -179,7 +179,7 @@ var stories = []story{
 	{"renewal", lineOnly, false, "a token is renewed before it ends, and no event is lost or comes twice", func(t *tale) {
 		name := t.subscription()
 		o := t.take(name)
-		const ttl = 10 * time.Second
+		const ttl = 20 * time.Second
 		o.TokenFile = t.tokenFile(ttl)
 		first := time.Now().Add(ttl)
 		d := t.drive(o)
