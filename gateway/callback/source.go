@@ -82,6 +82,22 @@ func (s *FeedSource) Skip(done []event.Position, unclear []int) {
 	}
 }
 
+// place names what partitions have acknowledged by the epoch that a reader is in:
+// some may have been acknowledged before a fork.
+func (s *FeedSource) place(r *cursor.Reader) {
+	for p := range s.done {
+		for i, c := range s.done[p] {
+			if c.Channel != r.Channel() || c.Epoch == r.Cursor().Epoch {
+				continue
+			}
+			if at, _, ok := r.Locator().Locate(c); ok {
+				s.done[p] = slices.Clone(s.done[p])
+				s.done[p][i] = at
+			}
+		}
+	}
+}
+
 // skips tells whether an event is acknowledged already.
 func (s *FeedSource) skips(item *feed.Item, c event.Cursor) bool {
 	if len(s.done) == 0 {
@@ -177,6 +193,7 @@ func (s *FeedSource) read(ctx context.Context, p *Page, r *cursor.Reader, b *bef
 			break
 		}
 		scanned += len(step.Items)
+		s.place(r)
 		for _, item := range step.Items {
 			if limit == 0 {
 				break

@@ -173,3 +173,18 @@ func TestSourceMarksNoMoreThanAWindowWhereItIsUnclear(t *testing.T) {
 		wantText(t, "events", got+" "+more, "a1? a2? a3 a4")
 	})
 }
+
+// What a partition acknowledged before a fork is left out after it too.
+func TestSourceSkipsWhatWasAcknowledgedBeforeAFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := feedtest.New()
+		log.Append("a", "x", "", "1", "2", "3")
+		log.Fork("a", 3)
+		log.Append("a", "x", "", "4")
+		s := callback.NewFeedSource(newFeeds(t, log), []string{"a"}, nil, nil, 0)
+		defer s.Rest()
+		s.Skip([]event.Position{at(t, "a@e1-2")}, []int{0})
+		got, _ := readAll(t, s, at(t, "a@e1-0"), 10)
+		wantText(t, "after a fork", got, "a3 a4")
+	})
+}

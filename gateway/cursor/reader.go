@@ -340,6 +340,12 @@ func (r *Reader) At(ctx context.Context, c event.Cursor) (*feed.Item, error) {
 	return nil, nil
 }
 
+// Present locates cursors in the log as the node knows it, wherever the reader is.
+func (r *Reader) Present() Locator {
+	state := r.feed.State()
+	return Locator{Epoch: state.Epoch, Forks: state.Forks}
+}
+
 // Locator locates cursors in the reader's log, as far as the node knows its
 // forks.
 func (r *Reader) Locator() Locator {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/event"
@@ -58,9 +59,13 @@ func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move,
 	l := (*lease)(m)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range p {
+	l.followLocked()
+	for i, c := range p {
 		if err := l.checkAckLocked(c, partition); err != nil {
 			return nil, err
+		}
+		if p[i] = l.hereLocked(c); p[i].Epoch == "" { // it is of the log's present epoch
+			return nil, notHeard(c)
 		}
 	}
 	for _, s := range slices.Clone(l.shares) { // settling takes some off
@@ -68,7 +73,7 @@ func (m *member) AckAside(p event.Position, partition int) (moves []broker.Move,
 			continue
 		}
 		for _, c := range p {
-			s.ackedLocked(l.hereLocked(c))
+			s.ackedLocked(c)
 		}
 		if len(s.at) > 0 {
 			moves = append(moves, broker.Move{Name: s.ownership.Name, Generation: s.ownership.Generation, Position: slices.Clone(s.at)})
@@ -89,14 +94,43 @@ func (s *share) AckAside(p event.Position, _ int) (moves []broker.Move, err erro
 	}
 	var to event.Position
 	for _, c := range p {
+		here := l.hereLocked(c)
 		at, ok := l.answered.Of(c.Channel)
-		if at = l.hereLocked(at); !ok || at.Epoch != l.hereLocked(c).Epoch || l.hereLocked(c).Offset > at.Offset {
+		if at = l.hereLocked(at); !ok || at.Epoch != here.Epoch || here.Offset > at.Offset {
 			return nil, wire.BadRequest("ack: %s was not given yet", c)
 		}
-		to = append(to, l.hereLocked(c))
+		if here.Epoch == "" {
+			return nil, notHeard(c)
+		}
+		to = append(to, here)
 	}
 	s.movedLocked(to)
 	return []broker.Move{{Name: s.ownership.Name, Generation: s.ownership.Generation, Position: to}}, nil
+}
+
+// notHeard is the error for a cursor of an epoch that the node has yet to hear of.
+func notHeard(c event.Cursor) error {
+	return wire.Unavailable(time.Second, "ack: this node has yet to hear of the epoch of %s", c)
+}
+
+// followLocked names where the shares are by the epochs that the logs have now.
+// What is of a log that is gone stays as it is: that is to be told.
+func (l *lease) followLocked() {
+	follow := func(p event.Position) event.Position {
+		if !slices.ContainsFunc(p, func(c event.Cursor) bool { at := l.hereLocked(c); return at.Epoch != "" && at != c }) {
+			return p
+		}
+		p = slices.Clone(p)
+		for i, c := range p {
+			if at := l.hereLocked(c); at.Epoch != "" {
+				p[i] = at
+			}
+		}
+		return p
+	}
+	for _, s := range l.shares {
+		s.at, s.given, s.read, s.out = follow(s.at), follow(s.given), follow(s.read), follow(s.out)
+	}
 }
 
 // checkAckLocked refuses an acknowledgement of what was not given, or is
@@ -106,10 +140,11 @@ func (l *lease) checkAckLocked(c event.Cursor, partition int) error {
 		_, given := s.read.Of(c.Channel)
 		return given && (partition == durable.AllPartitions || s.partition == partition)
 	})
-	if slices.ContainsFunc(l.moved, func(e movedAway) bool { return e.at == c }) || !covers {
+	here := l.hereLocked(c)
+	if slices.ContainsFunc(l.moved, func(e movedAway) bool { return l.hereLocked(e.at) == here }) || !covers {
 		return wire.Conflict("ack: %s is of a partition that moved to another consumer; nothing was acknowledged", c)
 	}
-	if at, ok := l.answered.Of(c.Channel); !ok || at.Epoch == c.Epoch && c.Offset > at.Offset {
+	if at, ok := l.answered.Of(c.Channel); !ok || l.hereLocked(at).Epoch == here.Epoch && here.Offset > at.Offset {
 		return wire.BadRequest("ack: %s was not given yet", c)
 	}
 	return nil
@@ -118,32 +153,29 @@ func (l *lease) checkAckLocked(c event.Cursor, partition int) error {
 // ackedLocked acknowledges what was given of a partition up to a cursor.
 func (s *share) ackedLocked(c event.Cursor) {
 	read, ok := s.read.Of(c.Channel)
-	if !ok || c.Epoch == "" {
+	if !ok {
 		return
 	}
-	if read = s.l.hereLocked(read); read.Epoch == c.Epoch && read.Offset < c.Offset {
+	if read.Epoch == c.Epoch && read.Offset < c.Offset {
 		c = read
 	}
-	if at, had := s.at.Of(c.Channel); had {
-		if at = s.l.hereLocked(at); at.Epoch == c.Epoch && at.Offset >= c.Offset {
-			return
-		}
+	if at, had := s.at.Of(c.Channel); had && at.Epoch == c.Epoch && at.Offset >= c.Offset {
+		return
 	}
 	before := len(s.out)
 	s.out = slices.DeleteFunc(s.out, func(o event.Cursor) bool {
-		o = s.l.hereLocked(o)
 		return o.Channel == c.Channel && o.Epoch == c.Epoch && o.Offset <= c.Offset
 	})
 	s.at = put(slices.Clone(s.at), c)
 	s.ownership.Advance(c, max(before-len(s.out), 1))
 }
 
-// hereLocked is a cursor in the log as its channel's reader has it; of no
-// epoch where that doesn't know it.
+// hereLocked is a cursor in the log as the node knows it; of no epoch where that
+// doesn't know it.
 func (l *lease) hereLocked(c event.Cursor) event.Cursor {
 	for i := range l.readers {
 		if l.readers[i].Channel() == c.Channel {
-			at, _, ok := l.readers[i].Locator().Locate(c)
+			at, _, ok := l.readers[i].Present().Locate(c)
 			if !ok {
 				return event.Cursor{Channel: c.Channel}
 			}

@@ -128,6 +128,7 @@ func (l *lease) gave(a *answer) (again bool, err error) {
 			return true, nil
 		}
 	}
+	l.followLocked()
 	for i := range a.takes {
 		t := &a.takes[i]
 		t.share.read = t.read
@@ -156,6 +157,7 @@ func (l *lease) read(ctx context.Context, limit int) (answer, error) {
 	if g := l.state.Definition.Group; g != nil {
 		a.of = g.Partitions
 	}
+	l.followLocked()
 	for _, s := range l.shares {
 		if !s.leaving {
 			a.takes = append(a.takes, take{share: s, at: slices.Clone(s.at), given: s.given, most: limit})
@@ -178,7 +180,7 @@ func (l *lease) read(ctx context.Context, limit int) (answer, error) {
 	if len(a.takes) > 0 {
 		a.at = nil
 		for _, c := range a.takes[0].at {
-			a.at = append(a.at, a.least(c))
+			a.at = append(a.at, a.least(c, l.present(c.Channel)))
 		}
 	}
 	if paused || len(a.takes) == 0 {
@@ -199,14 +201,27 @@ func (a *answer) add(text []byte) {
 	a.bytes = append(a.bytes, text...)
 }
 
-// least is the first of the shares' positions in a channel, c being one.
-func (a *answer) least(c event.Cursor) event.Cursor {
+// least is the first of the shares' positions in a channel, c being one: one in
+// another log than the present one, so that it is told that this is gone, or else
+// the least.
+func (a *answer) least(c event.Cursor, present string) event.Cursor {
 	for i := range a.takes {
-		if at, ok := a.takes[i].at.Of(c.Channel); ok && at.Epoch == c.Epoch && at.Offset < c.Offset {
+		at, ok := a.takes[i].at.Of(c.Channel)
+		if ok && (at.Epoch == c.Epoch && at.Offset < c.Offset || at.Epoch != c.Epoch && c.Epoch == present) {
 			c = at
 		}
 	}
 	return c
+}
+
+// present is the epoch of a channel as the node knows it.
+func (l *lease) present(channel string) string {
+	for i := range l.readers {
+		if l.readers[i].Channel() == channel {
+			return l.readers[i].Present().Epoch
+		}
+	}
+	return ""
 }
 
 // maxSkimmed bounds how far an answer is looked on for once a partition has its
