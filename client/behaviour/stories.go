@@ -117,14 +117,7 @@ var stories = []story{
 		t.done(ids)
 		t.settles(0)
 		t.post("/seek", map[string]any{"to": "earliest"})
-		t.until("all is handled again", func(words []word) bool {
-			for _, id := range ids {
-				if t.handled(words)[id] < 2 {
-					return false
-				}
-			}
-			return true
-		})
+		t.doneTimes(2, ids)
 		t.settles(0)
 	}},
 	{"gap", both, false, "events that are gone are told of, and what follows comes", func(t *tale) {
@@ -292,14 +285,7 @@ var stories = []story{
 		t.done(ids)
 		t.settles(0)
 		t.post("/seek", map[string]any{"to": "earliest"})
-		t.until("all is handled again", func(words []word) bool {
-			for _, id := range ids {
-				if t.handled(words)[id] < 2 {
-					return false
-				}
-			}
-			return true
-		})
+		t.doneTimes(2, ids)
 		t.settles(0)
 	}},
 	{"callback", lineOnly, false, "callbacks feed the same handler, and hand over to the line and back", func(t *tale) {

@@ -130,11 +130,14 @@ func (t *tale) ended(d *driver, codes ...string) {
 }
 
 // done waits until each event was handled, that is a call for it ended well.
-func (t *tale) done(ids []string) {
-	t.until("all is handled", func(words []word) bool {
+func (t *tale) done(ids []string) { t.doneTimes(1, ids) }
+
+// doneTimes waits until each event was handled so often.
+func (t *tale) doneTimes(least int, ids []string) {
+	t.until(fmt.Sprintf("all is handled, %d times", least), func(words []word) bool {
 		handled := t.handled(words)
 		for _, id := range ids {
-			if handled[id] == 0 {
+			if handled[id] < least {
 				return false
 			}
 		}
