@@ -104,6 +104,20 @@ export const post = (path, body = {}) => request('POST', path, { body });
 /** A path of its parts, each encoded: path('subscriptions', name, 'seek'). */
 export const path = (...parts) => `/v1/${parts.map(encodeURIComponent).join('/')}`;
 
+/** What the fragment of the page's address asks for: #/parts/each-encoded?query. */
+export function address() {
+  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  return { parts: path.split('/').filter(Boolean).map(decoded), query: new URLSearchParams(query) };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // typed by hand
+  }
+}
+
 /**
  * Listens: an EventSource, which resumes by itself where it was, and what takes
  * over where an EventSource gives up. query is that of /v1/sse; handlers:

@@ -1,6 +1,6 @@
 // The console: signing in, and which page is shown. Each page is a module that
 // is loaded when it is first asked for; its address is in the fragment.
-import { ApiError, fromLink, me, onRefused, remember, signIn, signOut } from '/console/api.js';
+import { ApiError, address, fromLink, me, onRefused, remember, signIn, signOut } from '/console/api.js';
 import { button, empty, field, h, problem, put } from '/console/ui.js';
 
 const main = document.getElementById('main'), nav = document.getElementById('nav'), who = document.getElementById('who');
@@ -17,19 +17,6 @@ const pages = {
 
 let refusedFor; // why the token isn't taken any longer
 let leaving = new AbortController(); // of the page that is shown
-
-function address() {
-  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  return { parts: path.split('/').filter(Boolean).map(decoded), query: new URLSearchParams(query) };
-}
-
-function decoded(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part; // typed by hand
-  }
-}
 
 async function show() {
   leaving.abort();

@@ -1,7 +1,7 @@
 // The page that a service gives its customers: their own subscriptions, and
 // nothing of others. What it may show and do is what the link's token may; how
 // it looks stands in that token too, so no link shows what its signer didn't say.
-import { fromLink, get, me, onRefused, path, request, signIn, signOut } from '/console/api.js';
+import { address, fromLink, get, me, onRefused, path, request, signIn, signOut } from '/console/api.js';
 import { ago, ask, badge, button, copy, empty, exact, field, h, problem, put } from '/console/ui.js';
 
 const $ = (id) => document.getElementById(id);
@@ -14,13 +14,12 @@ async function show() {
   leaving = new AbortController();
   const { signal } = leaving;
   if (!me) return ended();
-  const [at, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  const [where = '', ...parts] = at.split('/').filter(Boolean).map(decodeURIComponent);
+  const { parts: [where = '', ...parts], query } = address();
   const page = h('div');
   put(main, page);
   try {
     if (where === 'new') await create(page, signal);
-    else if (Object.hasOwn(shared, where) && parts.length) await (await import(`/console/${shared[where]}.js`)).show(page, { parts, query: new URLSearchParams(search), signal });
+    else if (Object.hasOwn(shared, where) && parts.length) await (await import(`/console/${shared[where]}.js`)).show(page, { parts, query, signal });
     else await overview(page, signal);
   } catch (error) {
     if (signal.aborted || error.name === 'AbortError') return;

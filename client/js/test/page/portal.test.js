@@ -79,6 +79,8 @@ test('a customer makes a destination, tests it, sees what came of it, and nothin
     assert.doesNotMatch(await page.locator('body').innerText(), /crm-43|elsewhere/);
     await page.goto(`${gateway.url}/portal#/subscriptions/crm-43-secret`);
     await page.getByRole('alert').filter({ hasText: 'may not' }).waitFor();
+    await page.goto(`${gateway.url}/portal#/events/%`); // typed by hand
+    await page.getByText('That is no cursor').waitFor();
     assert.deepEqual(complaints, []);
   }
 });
