@@ -109,6 +109,10 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	group := w.book("group", all)
 	group.ByKey = true
 	put("group", map[string]any{"window": 64, "group": map[string]any{"partitions": 8}, "callback": callback(receive(group), map[string]any{"grace": "1s", "order": "key", "concurrency": 4})})
+	again := w.book("replayed", all)
+	toAgain := receive(again)
+	toAgain.other = w.replays.of
+	put("replayed", map[string]any{"callback": callback(toAgain, map[string]any{"batch": map[string]any{"max_events": 20}})})
 	moved := w.book("moved", all)
 	moved.Moved = true
 	movable := map[string]any{"channels": channels, "window": 64}
@@ -131,8 +135,14 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	socket(line, "a", 20*time.Second)
 	socket(line, "b", 20*time.Second)
 	socket(mixed, "crm", 4*time.Second)
-	for _, member := range []string{"one", "two", "three"} {
-		socket(group, member, 8*time.Second)
+	for _, name := range []string{"one", "two", "three"} {
+		start(8*time.Second, onShift(func(ctx context.Context, n int) error { return w.socket(ctx, group, name, n) }))
+	}
+	for _, name := range []string{"four", "five"} {
+		start(4*time.Second, onShift(func(ctx context.Context, n int) error { return w.member(ctx, group, name, n) }))
+	}
+	for by := range 3 {
+		start(0, func(ctx context.Context, _ int) error { return w.replay(ctx, again.Name, by) })
 	}
 	socket(moved, "mover", 0)
 	var last, lastBrowser string
@@ -175,6 +185,7 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	publisher.Wait()
 	w.note("end", "%d events published", w.events.Count())
 	w.settle()
+	w.settleReplays(time.Now().Add(time.Minute))
 	stopConsuming()
 	consumers.Wait()
 	w.judge(tails)
@@ -248,7 +259,11 @@ func (w *world) judge(tails []*tail) {
 	}
 	t.Logf("%d faults, %d events", count, w.events.Count())
 	few := func(of []string) string { return strings.Join(of[:min(len(of), 10)], "\n  ") }
-	for _, b := range w.books {
+	books := w.books
+	for _, name := range w.replays.all() {
+		books = append(books, w.replays.of(name))
+	}
+	for _, b := range books {
 		a := b.Balance()
 		t.Logf("%-9s %6d owed: %d done, %d dead, %d in gaps, %d skipped, %d LOST; %d repeats over %d connections; %d promises broken",
 			b.Name, a.Owed, a.Done, a.Dead, a.Gap, a.Skipped, len(a.Lost), a.Repeats, a.Connections, len(a.Broken))

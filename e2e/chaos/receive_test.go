@@ -20,7 +20,8 @@ var modes = []string{"500", "429", "hang", "reset", "redirect", "slow", "401", "
 type receiver struct {
 	*httptest.Server
 	book  *oracle.Book
-	mode  atomic.Value // string; "" for well
+	other func(name string) *oracle.Book // of subscriptions with the same callback; may be nil
+	mode  atomic.Value                   // string; "" for well
 	calls atomic.Int64
 }
 
@@ -47,18 +48,25 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		}
 		events = []message{one}
 	}
+	book := r.book
+	if name := q.Header.Get("Longline-Subscription"); name != book.Name && r.other != nil {
+		if book = r.other(name); book == nil { // its making was not answered
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+	}
 	// It has it, whatever it answers.
 	take := func(done bool) {
 		for _, m := range events {
 			c, err := event.ParseCursor(m.Cursor)
 			if err != nil {
-				r.book.Break("callback: %v", err)
+				book.Break("callback: %v", err)
 				return
 			}
-			r.book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: "callback",
+			book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: "callback",
 				Announced: q.Header.Get("Longline-Redelivery") == "true" || q.Header.Get("Longline-Attempt") != "1"})
 			if done {
-				r.book.Done(m.ID)
+				book.Done(m.ID)
 			}
 		}
 	}

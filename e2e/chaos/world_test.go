@@ -32,6 +32,7 @@ type world struct {
 	logs     string // directory of what the gateways say
 	events   *oracle.World
 	books    []*oracle.Book
+	replays  replays
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -47,7 +48,7 @@ func newWorld(t testing.TB, seed uint64, kind string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, logs: dir, events: &oracle.World{}, faults: map[string]int{},
+	w := &world{t: t, logs: dir, events: &oracle.World{}, faults: map[string]int{}, replays: replays{books: map[string]*oracle.Book{}},
 		rng: rand.New(rand.NewPCG(seed, 0)), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.broker = newBroker(t, kind)
