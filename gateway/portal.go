@@ -93,8 +93,8 @@ func (in *portalRequest) mintage() (m auth.Mintage, err error) {
 		}
 	}
 	for _, pattern := range in.Subscriptions {
-		if strings.Trim(pattern, "*") == "" {
-			return m, wire.BadRequest("subscription %q would be everybody's; want names that begin with what is this customer's own, e.g. crm-42-*", pattern)
+		if strings.HasPrefix(pattern, "*") {
+			return m, wire.BadRequest("subscription %q may be others' too; want names that begin with what is this customer's own, e.g. crm-42-*", pattern)
 		}
 	}
 	for _, channel := range in.Channels {

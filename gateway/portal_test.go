@@ -71,7 +71,8 @@ func TestWhatAPortalIsRefused(t *testing.T) {
 	n := newTestNode(t, setup{portal: func(m auth.Mintage) (string, error) { return mint(t, m), nil }})
 	for _, tt := range []struct{ name, change, detail string }{
 		{"nobody", `"sub":""`, "want whom the portal is for"},
-		{"everybody's subscriptions", `"subscriptions":["crm-42-*","*"]`, `subscription "*" would be everybody's`},
+		{"everybody's subscriptions", `"subscriptions":["crm-42-*","*"]`, `subscription "*" may be others' too`},
+		{"subscriptions that end in a customer's name", `"subscriptions":["*-42"]`, `subscription "*-42" may be others' too`},
 		{"no subscriptions", `"subscriptions":[]`, "subscriptions are 0; want 1 to 64"},
 		{"no channels", `"channels":[]`, "channels are 0; want 1 to 64"},
 		{"a pattern", `"channels":["acct-*"]`, "no patterns of channels"},

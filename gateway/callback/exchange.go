@@ -181,6 +181,16 @@ func (a *answer) verdict(ctx context.Context) verdict {
 	return trouble
 }
 
+// clip keeps a reason short enough to be kept beside each of ten thousand letters.
+func clip(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxReason], "") + "…"
+}
+
+const maxReason = 512 // bytes
+
 // describe says what was wrong in words fit for the subscription's owner:
 // without the addresses, names and resolvers of this network.
 func (a *answer) describe() string {
@@ -205,7 +215,7 @@ func (a *answer) describe() string {
 	case errors.Is(err, errUnreached):
 		return errUnreached.Error()
 	case errors.Is(err, errShape):
-		return err.Error()
+		return clip(err.Error()) // it may quote a key of the event's data
 	case errors.As(err, &token):
 		return token.Error()
 	case a.unsaid != nil:

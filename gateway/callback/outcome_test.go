@@ -69,6 +69,20 @@ func TestOutcomeOfEachEvent(t *testing.T) {
 	})
 }
 
+// The reason of a letter may quote the event's data, of which it keeps little.
+func TestAReasonIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e := newMemory(), &endpoint{}
+		m.publish("", "")
+		m.events[0].JSON = []byte(`{"specversion":"1.0","id":"e1","source":"/s","type":"t","data":{"k":"` + strings.Repeat("ä", 50<<10) + `"}}`)
+		d := deliver(t, m, e, shaped(t, shape.Spec{Body: `event.data[event.data.k]`}, nil))
+		d.ends(t)
+		if letters := m.buried(); len(letters) != 2 || len(letters[0].Reason) > 1<<10 || !strings.Contains(letters[0].Reason, "no such key") {
+			t.Errorf("letters: %.1000v", letters)
+		}
+	})
+}
+
 func TestOutcomeOfAnAnswer(t *testing.T) {
 	for _, tc := range []struct {
 		name, outcome string
