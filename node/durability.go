@@ -46,7 +46,7 @@ func newDurability(b gateway.Broker, config *checked, o *Options, registry prome
 		contain: contain, vault: vault, notices: durable.NewNotices(b, o.Name, logger),
 		claiming: idle, keeping: idle, telling: idle, recording: idle,
 	}
-	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: o.Name, Tell: d.notices.Tell, Guard: contain})
+	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: o.Name, Publish: d.notices.Publish, Guard: contain})
 	d.history = callback.NewHistory(b, logger, registry)
 	d.engine = callback.New(callback.Options{Dialing: config.dialing, MaxSockets: callbackSockets(o.MaxSockets), History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain, Trace: tracer})
 	return d, nil

@@ -79,7 +79,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		h.Release(nil, time.Minute)
 		return
 	}
-	known, unclear := h.Handed, 0
+	known, unclear := h.DeliveredUpTo, 0
 	switch {
 	case h.Doubt && h.Reach == cursor.Everything:
 		if known, err = p.place(ctx, nil, def.Channels); err != nil { // the heads
@@ -116,7 +116,7 @@ func (p *delivery) begin(ctx context.Context, h *durable.Ownership) {
 		return
 	}
 	if p.started {
-		h.Tell("callback_started", nil)
+		h.Publish("callback_started", nil)
 	}
 	p.mu.Lock()
 	p.worker = worker
@@ -244,9 +244,9 @@ func (p *delivery) end(r Result) {
 	case Disabled:
 		p.h.Disable()
 	case Broken:
-		p.h.Release(r.Handed, max(after, brokenPause))
+		p.h.Release(r.DeliveredUpTo, max(after, brokenPause))
 	default:
-		p.h.Release(r.Handed, after)
+		p.h.Release(r.DeliveredUpTo, after)
 	}
 }
 
@@ -289,7 +289,7 @@ func (p *delivery) Notify(n Notice) {
 		p.h.Gap(n.Gap.To.Channel, n.Gap.From.String(), n.Gap.To.String(), n.Gap.Reason)
 	case DeadLetter: // told by who keeps them
 	default:
-		p.h.Tell(n.Kind.String(), n.Status)
+		p.h.Publish(n.Kind.String(), n.Status)
 	}
 }
 

@@ -41,7 +41,7 @@ func newNode(t *testing.T) *gatewayNode {
 	n := &gatewayNode{t: t, broker: b}
 	feeds := feed.New(feed.Options{Broker: b, Logger: quiet}, feed.NewReady())
 	t.Cleanup(feeds.Close)
-	n.manager = durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Logger: quiet, Tell: func(kind, name string, data any) {
+	n.manager = durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Logger: quiet, Publish: func(kind, name string, data any) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.told = append(n.told, kind)
@@ -257,8 +257,8 @@ func TestCallbackYieldsToAClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at, ok := h.Handed.Of("acct-42"); h.Doubt || !ok || at.Offset != 1 {
-		t.Errorf("the client is told that events up to %v may have come before (all: %v), want 1", h.Handed, h.Doubt)
+	if at, ok := h.DeliveredUpTo.Of("acct-42"); h.Doubt || !ok || at.Offset != 1 {
+		t.Errorf("the client is told that events up to %v may have come before (all: %v), want 1", h.DeliveredUpTo, h.Doubt)
 	}
 	in.answer(0)
 	h.Release(nil, 0)

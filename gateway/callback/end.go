@@ -68,11 +68,11 @@ func (w *Worker) end() {
 	w.commits.running.Wait()
 	w.mu.Lock()
 	r := Result{
-		Outcome: w.over, Position: w.commits.at, Handed: w.q.read,
+		Outcome: w.over, Position: w.commits.at, DeliveredUpTo: w.q.read,
 		Attempts: w.log.list(), Status: w.statusLocked(time.Now()),
 	}
 	if r.Outcome != Broken { // then what is done and what isn't may be muddled
-		r.Handed = w.deliveredLocked()
+		r.DeliveredUpTo = w.deliveredLocked()
 	}
 	w.mu.Unlock()
 	w.e.opt.Logger.Debug("callback worker ended", "subscription", w.sub.Name, "outcome", int(r.Outcome))

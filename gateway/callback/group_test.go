@@ -173,8 +173,8 @@ func TestTheCallbackGivesUpPartitionByPartition(t *testing.T) {
 	}
 	m, w := n.join("crm-42")
 	one := n.acquire(m, w, 1) // while e1 is out
-	if one.Doubt || len(one.Handed) > 0 && one.Handed[0].Offset > one.Position[0].Offset {
-		t.Errorf("partition 1 goes on at %s with %s in doubt (%v), want nothing: it had no call", one.Position, one.Handed, one.Doubt)
+	if one.Doubt || len(one.DeliveredUpTo) > 0 && one.DeliveredUpTo[0].Offset > one.Position[0].Offset {
+		t.Errorf("partition 1 goes on at %s with %s in doubt (%v), want nothing: it had no call", one.Position, one.DeliveredUpTo, one.Doubt)
 	}
 	if _, err := m.Acquire(t.Context(), 0, w); !errors.Is(err, durable.ErrHeld) {
 		t.Errorf("partition 0 while its call is out: %v, want ErrHeld", err)

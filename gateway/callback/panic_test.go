@@ -67,8 +67,8 @@ func TestAPanicEndsTheWorkerItIsIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := <-result
-		if r.Outcome != callback.Broken || len(r.Handed) != 1 || r.Handed[0] != cursor(2) {
-			t.Errorf("got outcome %v, delivered up to %v; want broken, up to 2", r.Outcome, r.Handed)
+		if r.Outcome != callback.Broken || len(r.DeliveredUpTo) != 1 || r.DeliveredUpTo[0] != cursor(2) {
+			t.Errorf("got outcome %v, delivered up to %v; want broken, up to 2", r.Outcome, r.DeliveredUpTo)
 		}
 		engine.Close(t.Context()) // which waits for it
 	})

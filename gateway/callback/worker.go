@@ -34,11 +34,11 @@ const (
 
 // Result is what a worker leaves behind.
 type Result struct {
-	Outcome  Outcome
-	Position event.Position // committed; of CaughtUp also: nothing is behind it
-	Handed   event.Position // events up to here may have been delivered; nil: none beyond Position
-	Attempts []Attempt      // the last ones, oldest first
-	Status   Status
+	Outcome       Outcome
+	Position      event.Position // committed; of CaughtUp also: nothing is behind it
+	DeliveredUpTo event.Position // events up to here may have been delivered; nil: none beyond Position
+	Attempts      []Attempt      // the last ones, oldest first
+	Status        Status
 }
 
 // napAfter is how long a wait must be for the worker to give up its goroutine

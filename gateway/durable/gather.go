@@ -38,8 +38,8 @@ func (h *Ownership) Gather(ctx context.Context, holder func(partition int) Holde
 	}
 	err := some.Wait()
 	for _, part := range h.parts {
-		for _, c := range part.Handed {
-			h.Handed = merge(h.Handed, c)
+		for _, c := range part.DeliveredUpTo {
+			h.DeliveredUpTo = merge(h.DeliveredUpTo, c)
 		}
 		if h.Doubt = h.Doubt || part.Doubt; part.Doubt && part.Reach == cursor.Everything {
 			h.Reach = part.Reach

@@ -97,7 +97,7 @@ func Join(s State, o Owner, env Env) (Change, error) {
 	}
 	if s.Division == 0 {
 		c.Record.Division, c.Record.Assigned = s.Version, nil
-		c.Record.Unclear, c.Record.Scattered, c.Record.Handed = false, false, ""
+		c.Record.Unclear, c.Record.Scattered, c.Record.DeliveredUpTo = false, false, ""
 	}
 	c.assign(members)
 	c.Record.Touched, c.Record.Parked, c.Record.Grace = env.Now, false, time.Time{}
@@ -115,7 +115,7 @@ func Settle(s State, force bool, env Env) (Change, error) {
 		}
 		c.tell(o, Message{Op: OpEnd, Code: codeTakenOver, Reason: "a consumer attached"})
 		c.leave(env)
-		c.Record.Unclear, c.Record.Handed = true, ""
+		c.Record.Unclear, c.Record.DeliveredUpTo = true, ""
 	}
 	c.Generation = env.next(c.Generation)
 	return c, nil
@@ -160,7 +160,7 @@ func (c *Change) undivide(s State, env Env) {
 	}
 	c.Record.Division, c.Record.Members, c.Record.Assigned = 0, nil, nil
 	c.Set = place(s.Position, c.Set, c.Forget)
-	c.Record.Unclear, c.Record.Scattered, c.Record.Handed = true, true, s.furthest().String()
+	c.Record.Unclear, c.Record.Scattered, c.Record.DeliveredUpTo = true, true, s.furthest().String()
 }
 
 // least is what a group that is divided has acknowledged: some partitions may
@@ -200,7 +200,7 @@ func Part(group, s State, env Env) (c Change, done bool) {
 	c.Record = Record{
 		Definition: Definition{Channels: d.Channels, Window: d.Window},
 		Created:    env.Now, Touched: env.Now, Division: group.Version,
-		Unclear: group.Doubt(), Scattered: group.Scattered, Handed: group.Handed,
+		Unclear: group.Doubt(), Scattered: group.Scattered, DeliveredUpTo: group.DeliveredUpTo,
 	}
 	c.Generation, c.Set = env.next(s.Generation), group.Position
 	return c, false

@@ -86,7 +86,7 @@ func TestGroupRules(t *testing.T) {
 	s.Parts = []broker.Progress{{Position: at(5)}, {Position: at(4)}, {Position: at(9)}, {Position: at(9)}}
 	s.Position = at(4)
 	c, err := durable.Define(s, withPartitions(d, 2), nil, nil, false, env)
-	if err != nil || !c.Undivided || c.Record.Division != 0 || c.Set.String() != at(4).String() || c.Record.Handed != at(9).String() {
+	if err != nil || !c.Undivided || c.Record.Division != 0 || c.Set.String() != at(4).String() || c.Record.DeliveredUpTo != at(9).String() {
 		t.Errorf("other partitions: %+v (%v), want it undivided at %s, with what lies up to %s in doubt", c, err, at(4), at(9))
 	}
 }
@@ -224,8 +224,8 @@ func TestGroupOnTwoNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Position.String() != at(3).String() || h.Handed.String() != at(4).String() || h.Doubt {
-			t.Errorf("partition 1 goes on at %s, up to %s again (in doubt: %v), want %s, %s, exactly", h.Position, h.Handed, h.Doubt, at(3), at(4))
+		if h.Position.String() != at(3).String() || h.DeliveredUpTo.String() != at(4).String() || h.Doubt {
+			t.Errorf("partition 1 goes on at %s, up to %s again (in doubt: %v), want %s, %s, exactly", h.Position, h.DeliveredUpTo, h.Doubt, at(3), at(4))
 		}
 		break
 	}

@@ -74,7 +74,7 @@ func cursorOf(position, channel string) (event.Cursor, bool) {
 
 // Gap tells of a gap that the consumer gets or the callback met, and notes it.
 func (h *Ownership) Gap(channel, from, to, reason string) {
-	h.Tell("gap", map[string]string{"channel": channel, "from": from, "to": to, "reason": reason})
+	h.Publish("gap", map[string]string{"channel": channel, "from": from, "to": to, "reason": reason})
 	h.k.running.Go(func() { h.k.o.Guard.Do("gap", func() { h.noteGap(from, to) }) })
 }
 

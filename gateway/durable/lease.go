@@ -35,7 +35,7 @@ func (k *Manager) incarnation(ctx context.Context) {
 		return
 	}
 	defer stop()
-	k.o.Tell("node.joined", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+	k.o.Publish("node.joined", "", map[string]string{"node": n.Name, "incarnation": n.ID})
 	lost := k.keep(ctx, n.ID, sent)
 	if lost {
 		k.o.Logger.Warn("the node lost its lease: durable sessions are suspended", "node", n.Name)
@@ -178,7 +178,7 @@ func (k *Manager) look(ctx context.Context) {
 	}
 	for _, n := range nodes {
 		if !n.Alive && k.giveUp(ctx, n) {
-			k.o.Tell("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+			k.o.Publish("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
 		}
 	}
 }
@@ -388,7 +388,7 @@ func (k *Manager) store(ctx context.Context, d releaseRequest) error {
 	})
 	if err == nil || errors.Is(err, broker.ErrFenced) {
 		if d.h.drop(); err == nil && d.h.State.Owner.Kind != Call && !d.quiet && !broker.IsPartition(d.h.Name) {
-			k.o.Tell("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
+			k.o.Publish("detached", d.h.Name, map[string]string{"consumer": d.h.State.Owner.Consumer})
 		}
 		k.freed(d.h.Name)
 		if d.h.State.Replay != nil {
@@ -419,7 +419,7 @@ func (k *Manager) bow(n broker.Node) {
 	if err := k.o.Broker.Leave(ctx, n.ID); err != nil {
 		k.o.Logger.Debug("leave the nodes", "error", err)
 	}
-	k.o.Tell("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
+	k.o.Publish("node.left", "", map[string]string{"node": n.Name, "incarnation": n.ID})
 }
 
 // giveUpOwn releases whatever the broker still has in this node's name.

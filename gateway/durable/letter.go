@@ -66,10 +66,10 @@ func (k *Manager) bury(ctx context.Context, name string, generation uint64, dead
 		return err
 	}
 	for i, d := range dead {
-		k.o.Tell("deadletter", name, map[string]any{"event": d.ID(), "cursor": letters[i].Cursor, "reason": d.Reason, "attempts": d.Attempts})
+		k.o.Publish("deadletter", name, map[string]any{"event": d.ID(), "cursor": letters[i].Cursor, "reason": d.Reason, "attempts": d.Attempts})
 	}
 	if dropped > 0 {
-		k.o.Tell("gap", name, map[string]any{"reason": "deadletters", "dropped": dropped})
+		k.o.Publish("gap", name, map[string]any{"reason": "deadletters", "dropped": dropped})
 	}
 	return nil
 }
@@ -154,5 +154,5 @@ func (h *Ownership) Remove(ctx context.Context, cursors []string) error {
 	return err
 }
 
-// Tell tells of something that happened to the subscription.
-func (h *Ownership) Tell(kind string, data any) { h.k.o.Tell(kind, h.Name, data) }
+// Publish tells of something that happened to the subscription, by the gateway's own channel.
+func (h *Ownership) Publish(kind string, data any) { h.k.o.Publish(kind, h.Name, data) }

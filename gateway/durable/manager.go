@@ -27,9 +27,9 @@ type Options struct {
 	Guard  *guard.Guard // notes panics; may be nil
 	// TTL (10 s) is how long the node's lease lasts without renewal.
 	TTL time.Duration
-	// Tell tells of what happens to subscriptions, for the gateway's own
+	// Publish tells of what happens to subscriptions, for the gateway's own
 	// channel; it must not block. nil: nobody is told.
-	Tell func(kind, name string, data any)
+	Publish func(kind, name string, data any)
 }
 
 // Holder is who delivers the events of a subscription that the node owns. Its
@@ -131,8 +131,8 @@ func New(o Options) *Manager {
 	if o.TTL == 0 {
 		o.TTL = 10 * time.Second
 	}
-	if o.Tell == nil {
-		o.Tell = func(string, string, any) {}
+	if o.Publish == nil {
+		o.Publish = func(string, string, any) {}
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Manager{
@@ -268,7 +268,7 @@ func (k *Manager) Acquire(ctx context.Context, name string, c Claim, holder Hold
 			continue
 		}
 		if err == nil {
-			k.o.Tell("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
+			k.o.Publish("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
 		}
 		return h, err
 	}
@@ -308,7 +308,7 @@ func (k *Manager) Due(ctx context.Context, name string, holder func(State) Holde
 			continue
 		}
 		if change.Delete && err == nil {
-			k.o.Tell("expired", name, nil)
+			k.o.Publish("expired", name, nil)
 		}
 		return h, err == nil, err
 	}

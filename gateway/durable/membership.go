@@ -98,7 +98,7 @@ func (k *Manager) Join(ctx context.Context, name string, c Claim, member Member)
 		m.Leave()
 		return nil, ctx.Err()
 	}
-	k.o.Tell("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
+	k.o.Publish("attached", name, map[string]string{"consumer": c.Consumer, "transport": c.Transport, "connection": c.Connection})
 	k.readGroup(name)
 	return m, nil
 }
@@ -116,7 +116,7 @@ func (m *Membership) Leave() {
 		},
 		done: func(_ State, err error) {
 			if err == nil {
-				k.o.Tell("detached", m.name, map[string]string{"consumer": m.owner.Consumer})
+				k.o.Publish("detached", m.name, map[string]string{"consumer": m.owner.Consumer})
 			}
 		},
 	})

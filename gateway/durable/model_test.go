@@ -142,7 +142,7 @@ func (w *world) state() durable.State {
 	s.Definition = modelDefinition
 	s.Unclear, s.Parked, s.Paused = w.sub.unclear, w.sub.parked, w.sub.paused
 	if w.sub.handed > 0 {
-		s.Handed = at(w.sub.handed).String()
+		s.DeliveredUpTo = at(w.sub.handed).String()
 	}
 	if w.sub.inGrace {
 		s.Grace = start.Add(grace)
@@ -163,8 +163,8 @@ func (w *world) store(c durable.Change) {
 	w.note()
 	r := c.Record
 	w.sub = sub{gen: uint8(c.Generation), unclear: r.Unclear, parked: r.Parked, inGrace: !r.Grace.IsZero(), paused: r.Paused}
-	if r.Handed != "" {
-		p, err := event.ParsePosition(r.Handed)
+	if r.DeliveredUpTo != "" {
+		p, err := event.ParsePosition(r.DeliveredUpTo)
 		if err != nil {
 			panic(err)
 		}

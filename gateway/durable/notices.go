@@ -17,7 +17,7 @@ import (
 // EventsChannel is where the gateway tells of its own doings.
 const EventsChannel = event.ReservedPrefix + "events"
 
-// Notices publishes the gateway's own events. Tell may be called by any
+// Notices publishes the gateway's own events. Publish may be called by any
 // goroutine; Run must run beside it.
 type Notices struct {
 	log    Appender
@@ -45,9 +45,9 @@ func NewNotices(log Appender, node string, logger *slog.Logger) *Notices {
 	return &Notices{log: log, logger: logger, source: "/nodes/" + node, some: make(chan struct{}, 1)}
 }
 
-// Tell queues an event about a subscription, or, with kinds like node.joined,
+// Publish queues an event about a subscription, or, with kinds like node.joined,
 // about a node. data becomes the event's data, beside the name.
-func (h *Notices) Tell(kind, name string, data any) {
+func (h *Notices) Publish(kind, name string, data any) {
 	fields := map[string]any{}
 	if data != nil {
 		if b, err := json.Marshal(data); err == nil {

@@ -19,13 +19,13 @@ type Ownership struct {
 	Generation uint64
 	State      State          // as it was acquired
 	Position   event.Position // what was acknowledged then
-	// What lies up to Handed may have been delivered before. Doubt: and so may
+	// What lies up to DeliveredUpTo may have been delivered before. Doubt: and so may
 	// Reach events past Position, or cursor.Everything: two windows, since an owner
 	// may have one window unacknowledged and another acknowledged and not committed. Only Announced changes them; the holder
 	// reads them before it calls that.
-	Doubt  bool
-	Reach  int
-	Handed event.Position
+	Doubt         bool
+	Reach         int
+	DeliveredUpTo event.Position
 
 	k      *Manager
 	holder Holder
@@ -236,7 +236,7 @@ func (h *Ownership) Announced(p event.Position) {
 	h.k.mu.Lock()
 	defer h.k.mu.Unlock()
 	for _, c := range p {
-		h.Handed = merge(h.Handed, c)
+		h.DeliveredUpTo = merge(h.DeliveredUpTo, c)
 	}
 	h.Doubt = false
 }
@@ -268,7 +268,7 @@ func (h *Ownership) handed(delivered event.Position) event.Position {
 	h.k.mu.Lock()
 	defer h.k.mu.Unlock()
 	all := append(event.Position(nil), delivered...)
-	for _, c := range h.Handed {
+	for _, c := range h.DeliveredUpTo {
 		if d, ok := delivered.Of(c.Channel); ok && d.Epoch != c.Epoch {
 			continue // of a log that is gone
 		}
@@ -283,8 +283,8 @@ func (h *Ownership) handed(delivered event.Position) event.Position {
 // have been delivered before is what the fork kept of it.
 func (h *Ownership) Forked(channel string, to cursor.Locator) {
 	h.k.mu.Lock()
-	var all event.Position // whoever reads Handed may have the old one
-	for _, c := range h.Handed {
+	var all event.Position // whoever reads DeliveredUpTo may have the old one
+	for _, c := range h.DeliveredUpTo {
 		if c.Channel == channel {
 			at, _, ok := to.Locate(c)
 			if !ok {
@@ -294,7 +294,7 @@ func (h *Ownership) Forked(channel string, to cursor.Locator) {
 		}
 		all = append(all, c)
 	}
-	h.Handed = all
+	h.DeliveredUpTo = all
 	h.k.mu.Unlock()
 	for _, part := range h.parts {
 		part.Forked(channel, to)

@@ -56,8 +56,8 @@ type Record struct {
 	// Scattered: and that may be anything which is in the log, since it was
 	// delivered by the partitions of a group that was divided in another way.
 	Scattered bool `json:"scattered,omitempty"`
-	// Handed is how far beyond the position the last owner had delivered.
-	Handed string `json:"handed,omitempty"`
+	// DeliveredUpTo is how far beyond the position the last owner had delivered.
+	DeliveredUpTo string `json:"handed,omitempty"`
 
 	// Jumps are where the position began and the last times it jumped.
 	Jumps []Jump `json:"jumps,omitempty"`

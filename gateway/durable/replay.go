@@ -101,7 +101,7 @@ func (k *Manager) endReplay(ctx context.Context, name string) error {
 		return c, nil
 	})
 	if err == nil {
-		k.o.Tell("replayed", of, map[string]string{"replay": name, "from": s.Replay.From, "to": s.Replay.To})
+		k.o.Publish("replayed", of, map[string]string{"replay": name, "from": s.Replay.From, "to": s.Replay.To})
 	}
 	return err
 }

@@ -156,7 +156,7 @@ func Release(s State, r Right, handed event.Position, doubt bool, after time.Dur
 	}
 	c := s.change()
 	c.leave(env)
-	c.Record.Handed, c.Record.Unclear, c.Record.Scattered = handed.String(), doubt, doubt && s.Scattered
+	c.Record.DeliveredUpTo, c.Record.Unclear, c.Record.Scattered = handed.String(), doubt, doubt && s.Scattered
 	if s.Owner.Kind == Call && c.Record.calls() {
 		c.Record.Grace = env.Now.Add(after)
 	}
@@ -342,7 +342,7 @@ func (c *Change) own(o Owner, env Env) {
 	c.Generation = env.next(c.Generation)
 	c.Record.Owner, c.Record.Touched = &o, env.Now
 	c.Record.Parked, c.Record.Grace = false, time.Time{}
-	c.Record.Unclear, c.Record.Handed = false, ""
+	c.Record.Unclear, c.Record.DeliveredUpTo = false, ""
 }
 
 // leave ends ownership; whoever was attached has the grace to come back.
@@ -368,7 +368,7 @@ func (c *Change) interrupt(s State, force bool, env Env, m Message) error {
 		}
 	}
 	c.Generation = env.next(c.Generation)
-	c.Record.Unclear, c.Record.Handed = true, ""
+	c.Record.Unclear, c.Record.DeliveredUpTo = true, ""
 	c.turn(env)
 	return nil
 }

@@ -32,8 +32,8 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 	if h.Reach = 2 * s.Definition.Window; s.Scattered {
 		h.Reach = cursor.Everything
 	}
-	if p, err := event.ParsePosition(s.Handed); err == nil {
-		h.Handed = p
+	if p, err := event.ParsePosition(s.DeliveredUpTo); err == nil {
+		h.DeliveredUpTo = p
 	}
 	// Known before it is stored, so that no message about it is missed.
 	k.mu.Lock()
@@ -64,7 +64,7 @@ func (k *Manager) take(ctx context.Context, s State, c Change, holder Holder, no
 	if before != nil {
 		before.end(wire.CloseTakenOver, "another connection of this consumer attached")
 		if d, ok := before.holder.(Deliverer); ok && before.Generation == s.Generation && s.Owner != nil {
-			h.Doubt, h.Handed = before.unclear(), before.handed(d.Delivered())
+			h.Doubt, h.DeliveredUpTo = before.unclear(), before.handed(d.Delivered())
 		}
 	}
 	k.mu.Lock()

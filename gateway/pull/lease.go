@@ -145,7 +145,7 @@ func (l *lease) begin(ctx context.Context, h *durable.Ownership, partition, of i
 		}
 		from := r.From(c)
 		from.Keep(partition, of)
-		upTo, any, err := from.Redelivered(ctx, h.Handed, h.Doubt, h.Reach)
+		upTo, any, err := from.Redelivered(ctx, h.DeliveredUpTo, h.Doubt, h.Reach)
 		if err != nil {
 			return nil, nil, err
 		}

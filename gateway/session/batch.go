@@ -350,7 +350,7 @@ func (s *Session) fallBehind(i int, head uint64) {
 		s.slow = true
 		if d := s.durable; d != nil && d.ownership != nil {
 			r.Unfollow() // told once, until it has caught up
-			d.ownership.Tell("lagging", map[string]any{"channel": r.Channel(), "events": head - r.Offset()})
+			d.ownership.Publish("lagging", map[string]any{"channel": r.Channel(), "events": head - r.Offset()})
 		}
 	}
 	s.hub.opts.Metrics.catchUps.Inc()

@@ -337,7 +337,7 @@ func (s *Session) greetLocked(opened []opening, redelivery event.Position) {
 func redeliveryOf(ctx context.Context, h *durable.Ownership, opened []opening) (p event.Position, err error) {
 	for i := range opened {
 		r := &opened[i].reader
-		at, any, err := r.Redelivered(ctx, h.Handed, h.Doubt, h.Reach)
+		at, any, err := r.Redelivered(ctx, h.DeliveredUpTo, h.Doubt, h.Reach)
 		if err != nil {
 			return nil, err
 		}

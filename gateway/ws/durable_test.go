@@ -45,7 +45,7 @@ func newDurablesWithin(t *testing.T, budget *quota.Budget) *durables {
 	verifier := authtest.Verifier(t, auth.Options{})
 	b := durabletest.Open(t)
 	d := &durables{broker: b, told: map[string]int{}}
-	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Tell: func(kind, _ string, _ any) {
+	manager := durabletest.Run(t, durable.Options{Broker: b, Node: "n1", Publish: func(kind, _ string, _ any) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.told[kind]++

@@ -31,7 +31,7 @@ func TestWhatWasDeliveredIsTakenOverAFork(t *testing.T) {
 		{"nobody said that it was forked", at("e1", 140), at("e2", 2), nil, "a@e2-2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := &Ownership{k: &Manager{}, Position: at("e1", 100), Handed: c.told}
+			h := &Ownership{k: &Manager{}, Position: at("e1", 100), DeliveredUpTo: c.told}
 			for _, l := range c.forks {
 				h.Forked("a", l)
 			}
