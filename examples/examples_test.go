@@ -4,6 +4,7 @@ package examples_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -118,10 +119,14 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// command is an example's, with the gateway in its environment.
+// command is an example's, with the gateway in its environment. One that doesn't
+// end is asked where it is after two minutes, which ends it.
 func (g *gateway) command(more []string, name string, args ...string) *exec.Cmd {
-	c := exec.Command(name, args...)
-	c.Env = append(append(clean(), "LONGLINE_URL="+g.url, "LONGLINE_TOKEN="+g.token), more...)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	g.t.Cleanup(cancel)
+	c := exec.CommandContext(ctx, name, args...)
+	c.Cancel, c.WaitDelay = func() error { return c.Process.Signal(syscall.SIGABRT) }, 5*time.Second
+	c.Env = append(append(clean(), "PYTHONFAULTHANDLER=1", "LONGLINE_URL="+g.url, "LONGLINE_TOKEN="+g.token), more...)
 	c.Stderr = os.Stderr
 	return c
 }
