@@ -132,6 +132,8 @@ func lastName(e ast.Expr) string {
 		return e.Name
 	case *ast.SelectorExpr:
 		return e.Sel.Name
+	case *ast.CallExpr: // s.logger(w)
+		return lastName(e.Fun)
 	}
 	return ""
 }

@@ -26,7 +26,7 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request, _ *auth.Grant) e
 		return err
 	}
 	if err != nil {
-		s.o.Logger.Error("a backup was cut short", "error", err)
+		s.logger(w).Error("a backup was cut short", "error", err)
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (s *Server) dropChannel(w http.ResponseWriter, r *http.Request, _ *auth.Gra
 	if err := s.o.Broker.Drop(r.Context(), channel); err != nil {
 		return channelError(channel, err)
 	}
-	s.o.Logger.Info("channel dropped", "channel", channel)
+	s.logger(w).Info("channel dropped", "channel", channel)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -1,6 +1,10 @@
 package gateway
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/longline-push/longline/gateway/wire"
+)
 
 // cors sets what lets pages of allowed origins use the API, and answers their
 // preflights (Fetch §3.2); then it returns true. Pages of other origins get
@@ -23,7 +27,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) (answered bool) {
 	}
 	wanted := r.Header.Get("Access-Control-Request-Method")
 	if r.Method != http.MethodOptions || wanted == "" {
-		h.Set("Access-Control-Expose-Headers", "Retry-After")
+		h.Set("Access-Control-Expose-Headers", "Retry-After, "+wire.RequestIDHeader)
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")

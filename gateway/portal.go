@@ -64,7 +64,7 @@ func (s *Server) makePortal(w http.ResponseWriter, r *http.Request, _ *auth.Gran
 	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" { // of an admin's own request
 		scheme = "https"
 	}
-	s.o.Logger.Info("portal opened", "sub", in.Subject, "ttl", m.TTL)
+	s.logger(w).Info("portal opened", "sub", in.Subject, "ttl", m.TTL)
 	return writeJSON(w, struct {
 		URL     string    `json:"url"`
 		Path    string    `json:"path"`

@@ -85,6 +85,7 @@ type Server struct {
 	stats    *stats.Keeper
 	drains   drains
 	metrics  *metrics
+	requests *requestIDs
 	draining atomic.Bool
 	started  time.Time
 
@@ -99,7 +100,7 @@ func New(o Options, more ...Route) *Server {
 	if o.ProbeEvery <= 0 {
 		o.ProbeEvery = 2 * time.Second
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), started: time.Now(), stats: stats.New(), unavailable: complaints{limit: newComplaintRate()}}
+	s := &Server{o: o, mux: http.NewServeMux(), requests: newRequestIDs(), started: time.Now(), stats: stats.New(), unavailable: complaints{limit: newComplaintRate()}}
 	s.metrics = newMetrics(o.Registerer, o.Hub)
 	s.probe = newProbe(s)
 	s.routes = append(s.ownRoutes(), s.checked(more)...)
@@ -271,11 +272,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case e.Code == wire.CodeInternal:
 		// The path, never the query: that may hold a token.
-		s.o.Logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
+		s.logger(w).Error("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err)
 	case e.Code == wire.CodeUnavailable && e.Unwrap() != nil:
 		// One for each request would be a flood while the broker is away.
 		if more, ok := s.unavailable.may(); ok {
-			s.o.Logger.Warn("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err, "more", more)
+			s.logger(w).Warn("request failed", "method", r.Method, "path", r.URL.Path, "client", s.o.Proxies.Client(r), "error", err, "more", more)
 		}
 	}
 	wire.WriteProblem(w, e)
@@ -283,6 +284,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(wire.RequestIDHeader, s.requests.of(r))
 	if s.o.LoopbackOnly && !loopbackHost(r.Host) {
 		s.fail(w, r, wire.Forbidden("host %.80q; without a key of its own the gateway answers on this machine's loopback names only, e.g. localhost", r.Host))
 		return

@@ -58,6 +58,7 @@ type setup struct {
 	portal   func(auth.Mintage) (string, error)
 	frames   []string
 	totals   func() stats.Totals
+	logger   *slog.Logger // nil: quiet
 }
 
 func openBroker(t testing.TB) gateway.Broker {
@@ -87,6 +88,9 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	if s.name == "" {
 		s.name = t.Name()
 	}
+	if s.logger == nil {
+		s.logger = quiet
+	}
 	registry := prometheus.NewRegistry()
 	budget := quota.New(s.limits, registry)
 	var hub *session.Hub
@@ -103,7 +107,7 @@ func newTestNode(t testing.TB, s setup) *testNode {
 	n.Server = gateway.New(gateway.Options{
 		Broker: s.broker, Hub: hub, Verifier: verifier, Revocations: revocations, Budget: budget,
 		Publisher: publish.New(s.broker, publish.Options{Admit: budget.Publish}),
-		Origins:   origins, LoopbackOnly: s.loopback, Mint: s.mint, MintPortal: s.portal, PortalOrigins: s.frames, Totals: s.totals, Logger: quiet, Version: "test", ProbeEvery: 200 * time.Millisecond,
+		Origins:   origins, LoopbackOnly: s.loopback, Mint: s.mint, MintPortal: s.portal, PortalOrigins: s.frames, Totals: s.totals, Logger: s.logger, Version: "test", ProbeEvery: 200 * time.Millisecond,
 	}, s.routes...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)

@@ -82,6 +82,6 @@ func (s *Server) mint(w http.ResponseWriter, r *http.Request, _ *auth.Grant) err
 	if err != nil {
 		return wire.BadRequest("%v", err)
 	}
-	s.o.Logger.Info("token made", "sub", in.Subject, "admin", in.Admin, "ttl", ttl)
+	s.logger(w).Info("token made", "sub", in.Subject, "admin", in.Admin, "ttl", ttl)
 	return writeJSON(w, map[string]string{"token": token})
 }

@@ -82,7 +82,7 @@ func (c *simConn) read() (frame, error) {
 		}
 		switch {
 		case c.gone:
-			return frame{}, unreachable(errors.New("connection closed"))
+			return frame{}, unreachable(errors.New("connection closed"), "")
 		case c.sent < g.head && out < g.window:
 			c.sent++
 			if g.dead[c.sent] {

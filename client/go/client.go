@@ -180,6 +180,8 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 		req.Header.Set("Content-Type", kind)
 	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
+	id := newID()
+	req.Header.Set(requestIDHeader, id)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
@@ -192,7 +194,7 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 	}
 	res, err := c.options.HTTPClient.Do(req)
 	if err != nil {
-		return unreachable(err)
+		return unreachable(err, id)
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
@@ -205,13 +207,13 @@ func (c *Client) send(ctx context.Context, method, path, kind string, payload []
 		err = json.NewDecoder(res.Body).Decode(answer)
 	}
 	if err != nil && err != io.EOF { // some answers have no body
-		return unreachable(fmt.Errorf("read answer: %w", err))
+		return unreachable(fmt.Errorf("read answer: %w", err), id)
 	}
 	return nil
 }
 
 // unreachable is the error of a gateway that can't be reached, or not to the
-// end of its answer.
-func unreachable(err error) *Error {
-	return &Error{Code: ErrUnavailable.Code, cause: err}
+// end of its answer to the request of that id, if it was one.
+func unreachable(err error, request string) *Error {
+	return &Error{Code: ErrUnavailable.Code, RequestID: request, cause: err}
 }

@@ -84,7 +84,7 @@ func blocked(err error) bool {
 // dial connects by one transport and reads the first frame.
 func (s *Subscription) dial(ctx context.Context, t Transport, token string) (conn, frame, error) {
 	query := s.query(t)
-	header := http.Header{}
+	header := http.Header{requestIDHeader: {newID()}}
 	if token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
@@ -116,7 +116,7 @@ func (s *Subscription) dial(ctx context.Context, t Transport, token string) (con
 	}
 	if err == nil && first.op == "bye" {
 		bye := byeError(first.control)
-		bye.gateway = true
+		bye.gateway, bye.RequestID = true, header.Get(requestIDHeader)
 		err = bye
 	}
 	if err == nil && first.op != "hello" && first.op != "standby" {

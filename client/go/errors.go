@@ -44,23 +44,28 @@ type Error struct {
 	Status     int           // HTTP status or WebSocket close code, or 0
 	Detail     string        // for people
 	RetryAfter time.Duration // when to come back, if the gateway said so
-	final      bool          // trying again is no use
-	gateway    bool          // it was the gateway that said so, no proxy
-	goodbye    bool          // the gateway ended a connection, and said so
-	cause      error
+	// RequestID is what the HTTP request was called, if there was one: the
+	// gateway's log has it as "request".
+	RequestID string
+	final     bool // trying again is no use
+	gateway   bool // it was the gateway that said so, no proxy
+	goodbye   bool // the gateway ended a connection, and said so
+	cause     error
 }
 
-// Error names the kind and the detail.
+// Error names the kind, the detail and the request.
 func (e *Error) Error() string {
-	switch {
-	case e.Detail != "" && e.cause != nil:
-		return e.Code + ": " + e.Detail + ": " + e.cause.Error()
-	case e.Detail != "":
-		return e.Code + ": " + e.Detail
-	case e.cause != nil:
-		return e.Code + ": " + e.cause.Error()
+	text := e.Code
+	if e.Detail != "" {
+		text += ": " + e.Detail
 	}
-	return e.Code
+	if e.cause != nil {
+		text += ": " + e.cause.Error()
+	}
+	if e.RequestID != "" {
+		text += " (request " + e.RequestID + ")"
+	}
+	return text
 }
 
 // Is makes errors of one code equal, whatever their detail.
@@ -136,10 +141,17 @@ func codeOfStatus(status int) string {
 	return "bad_request"
 }
 
+// requestIDHeader carries what a request is called. It is named here and not by
+// the gateway, so that one that got no answer has a name too.
+const requestIDHeader = "X-Request-Id"
+
 // answerError makes an error of an HTTP answer that isn't 2xx. fromGateway
 // tells whether it is a problem document, that is not some proxy's answer.
 func answerError(res *http.Response) (err *Error, fromGateway bool) {
-	e := &Error{Status: res.StatusCode}
+	e := &Error{Status: res.StatusCode, RequestID: res.Header.Get(requestIDHeader)}
+	if e.RequestID == "" && res.Request != nil { // some proxy's answer
+		e.RequestID = res.Request.Header.Get(requestIDHeader)
+	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if kind == "application/problem+json" {
 		var problem struct{ Code, Title, Detail string }

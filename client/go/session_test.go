@@ -43,7 +43,7 @@ func (c *memConn) read() (frame, error) {
 		c.heard = time.Now()
 		return f, nil
 	case <-c.gone:
-		return frame{}, unreachable(errors.New("connection closed"))
+		return frame{}, unreachable(errors.New("connection closed"), "")
 	}
 }
 
@@ -259,7 +259,7 @@ func TestLineReconnectsAndObeysRetry(t *testing.T) {
 		first.frames <- helloFrame("a@k-0", 256)
 		first.frames <- frame{op: "bye", control: control{Code: []byte("1012"), RetryMS: 1500, Reconnect: true}}
 		l.conns <- first
-		l.conns <- unreachable(errors.New("connection refused"))
+		l.conns <- unreachable(errors.New("connection refused"), "")
 		second.frames <- helloFrame("a@k-0", 256)
 		l.conns <- second
 		end := l.start()
@@ -546,7 +546,7 @@ func TestIteratorAcknowledgesWhatTheLoopFinished(t *testing.T) {
 // subscription outlives what may come.
 func TestFailFastIsForTheFirstConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, away := range []error{unreachable(errors.New("connection refused")), &Error{Code: "rate_limited", RetryAfter: time.Hour}} {
+		for _, away := range []error{unreachable(errors.New("connection refused"), ""), &Error{Code: "rate_limited", RetryAfter: time.Hour}} {
 			never := newTestSubscription(t, "crm", Options{}, SubscriptionOptions{Handler: nothing, FailFast: true})
 			never.conns <- away
 			if err := never.Run(context.Background()); !errors.Is(err, away) {
@@ -559,7 +559,7 @@ func TestFailFastIsForTheFirstConnection(t *testing.T) {
 		first, second := newMemConn(), newMemConn()
 		first.frames <- helloFrame("a@k-0", 256)
 		second.frames <- helloFrame("a@k-0", 256)
-		for _, next := range []any{first, unreachable(errors.New("connection refused")), second} {
+		for _, next := range []any{first, unreachable(errors.New("connection refused"), ""), second} {
 			l.conns <- next
 		}
 		end := l.start()

@@ -37,14 +37,14 @@ var _ conn = (*sseConn)(nil)
 func openSSE(ctx context.Context, cancel context.CancelCauseFunc, s *Subscription, q url.Values, h http.Header) (conn, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.client.address("/v1/sse", q), nil)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, unreachable(err, h.Get(requestIDHeader))
 	}
 	req.Header = h.Clone()
 	req.Header.Set("Accept", "text/event-stream, application/problem+json")
 	req.Header.Set("Cache-Control", "no-store")
 	res, err := s.client.options.HTTPClient.Do(req)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, unreachable(err, h.Get(requestIDHeader))
 	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if res.StatusCode != http.StatusOK || kind != "text/event-stream" {
@@ -95,7 +95,7 @@ func (c *sseConn) read() (frame, error) {
 		if errors.Is(err, bufio.ErrTooLong) {
 			return frame{}, &Error{Code: ErrTooLarge.Code, Detail: "event is larger than MaxFrame", cause: err, final: true}
 		}
-		return frame{}, unreachable(err)
+		return frame{}, unreachable(err, "")
 	}
 	f, err := c.decode(e)
 	if f.Connection != "" {
@@ -169,6 +169,7 @@ func (c *sseConn) post(ctx context.Context, what string, body any) error {
 		if err == nil || !errors.As(err, &e) || !e.Temporary() || n+1 >= postTries {
 			return err
 		}
+		c.sub.trouble.warn("acknowledgement not taken, will try again", "what", what, "try", n+1, "error", err)
 		if !sleep(ctx, max(e.RetryAfter, jitter(100*time.Millisecond, 2*time.Second, n))) {
 			return err
 		}

@@ -42,7 +42,7 @@ func openWS(ctx context.Context, cancel context.CancelCauseFunc, s *Subscription
 			e.final = fromGateway && !e.Temporary()
 			return nil, e
 		}
-		return nil, unreachable(err)
+		return nil, unreachable(err, h.Get(requestIDHeader))
 	}
 	ws.SetReadLimit(c.limit)
 	c.ws = ws
@@ -87,7 +87,7 @@ func (c *wsConn) explain(err error) error {
 	}
 	var closed websocket.CloseError
 	if !errors.As(err, &closed) {
-		return unreachable(err)
+		return unreachable(err, "")
 	}
 	e := &Error{Code: codeOfClose(int(closed.Code)), Status: int(closed.Code), Detail: closed.Reason}
 	switch closed.Code {

@@ -149,7 +149,7 @@ func (b *batch) answerSeveral(w http.ResponseWriter, outcomes []outcome) error {
 		return answer(w, append(append([]byte(`{"events":`), list...), "}\n"...))
 	}
 	e := wire.From(failed)
-	body := e.AppendProblem(nil)
+	body := e.AppendProblem(nil, wire.RequestID(w))
 	body = append(append(body[:len(body)-1], `,"events":`...), list...)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
