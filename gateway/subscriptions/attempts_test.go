@@ -95,3 +95,32 @@ func TestAttempts(t *testing.T) {
 	}
 	a.want(403, token(t, auth.Mintage{Subscribe: []string{"news.**"}, Subscriptions: []string{"crm-*"}}), "GET", "/v1/subscriptions/crm-1/attempts", "")
 }
+
+// The note of whoever owns a callback may be old: an attempt that it says is due
+// has been made since.
+func TestAnAttemptThatWasMadeIsNotDue(t *testing.T) {
+	a := newAPI(t)
+	mine := token(t, customer)
+	a.want(201, mine, "PUT", "/v1/subscriptions/crm-1", `{"channels":["acct-42"],"callback":{"url":"https://example.com/"}}`)
+	for _, test := range []struct {
+		due   time.Duration
+		shown bool
+	}{{-time.Minute, false}, {time.Minute, true}} {
+		at := time.Now().Add(test.due)
+		note, err := json.Marshal(callback.Note{Status: callback.Status{Breaker: "closed", NextAttempt: &at}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := a.broker.Load(t.Context(), "crm-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.broker.SetNote(t.Context(), "crm-1", s.Generation, note); err != nil {
+			t.Fatal(err)
+		}
+		status := a.want(200, mine, "GET", "/v1/subscriptions/crm-1", "")["status"].(map[string]any)["callback"].(map[string]any)
+		if _, shown := status["next_attempt"]; shown != test.shown {
+			t.Errorf("an attempt due in %v: %v", test.due, status)
+		}
+	}
+}

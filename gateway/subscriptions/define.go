@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
+	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/webhook"
 	"github.com/longline-push/longline/gateway/wire"
@@ -281,15 +283,15 @@ type view struct {
 }
 
 type status struct {
-	State     string          `json:"state"`
-	Consumer  string          `json:"consumer,omitempty"`
-	Node      string          `json:"node,omitempty"`
-	Transport string          `json:"transport,omitempty"`
-	Since     *time.Time      `json:"since,omitempty"`
-	Due       *time.Time      `json:"due,omitempty"` // when a callback's turn is
-	Lag       lag             `json:"lag"`
-	Dead      int             `json:"dead"`
-	Callback  json.RawMessage `json:"callback,omitempty"`
+	State     string           `json:"state"`
+	Consumer  string           `json:"consumer,omitempty"`
+	Node      string           `json:"node,omitempty"`
+	Transport string           `json:"transport,omitempty"`
+	Since     *time.Time       `json:"since,omitempty"`
+	Due       *time.Time       `json:"due,omitempty"` // when a callback's turn is
+	Lag       lag              `json:"lag"`
+	Dead      int              `json:"dead"`
+	Callback  *callback.Status `json:"callback,omitempty"`
 	// Of a group.
 	Members    []memberView    `json:"members,omitempty"`
 	Partitions []partitionView `json:"partitions,omitempty"`
@@ -345,11 +347,9 @@ func (a *API) view(ctx context.Context, s durable.State) (view, error) {
 		return v, err
 	}
 	if s.Definition.Callback != nil {
-		n, err := a.note(ctx, s.Name)
-		if err != nil {
+		if v.Status.Callback, err = a.note(ctx, s.Name); err != nil {
 			return v, err
 		}
-		v.Status.Callback = n.Status
 	}
 	return v, nil
 }
@@ -376,16 +376,19 @@ func (a *API) viewGroup(ctx context.Context, v *status, s durable.State) error {
 	return nil
 }
 
-// note is what the owner of a callback keeps for others to see.
-type note struct {
-	Status json.RawMessage `json:"status"`
-}
-
-func (a *API) note(ctx context.Context, name string) (note, error) {
-	var n note
+// note is how a callback is doing by what its owner last kept of it; nil if it
+// has kept nothing yet.
+func (a *API) note(ctx context.Context, name string) (*callback.Status, error) {
 	b, err := a.o.Broker.Note(ctx, name)
-	if err == nil && len(b) > 0 {
-		err = json.Unmarshal(b, &n)
+	if err != nil || len(b) == 0 {
+		return nil, err
 	}
-	return n, err
+	var n callback.Note
+	if err := json.Unmarshal(b, &n); err != nil {
+		return nil, fmt.Errorf("the note of %s: %w", name, err)
+	}
+	if next := n.Status.NextAttempt; next != nil && !next.After(time.Now()) {
+		n.Status.NextAttempt = nil // it has been made since
+	}
+	return &n.Status, nil
 }
