@@ -165,7 +165,7 @@ func (b *cluster) url(int) string {
 func (b *cluster) fault(w *world, r *dice) {
 	i := r.below(len(b.Masters))
 	master, replica := b.Masters[i], b.Replicas[i]
-	switch r.below(3) {
+	switch r.below(4) {
 	case 0:
 		d := r.time(200*time.Millisecond, 3*time.Second)
 		w.fault("cluster", "master %[2]d stands still for %[1]v", d, i)
@@ -188,5 +188,13 @@ func (b *cluster) fault(w *world, r *dice) {
 			}
 		}
 		b.Migrate(slot, owner, to, func() { r.wait(r.time(0, 500*time.Millisecond)) })
+	case 3:
+		d := r.time(0, 3*time.Second)
+		w.fault("cluster", "master %[2]d killed, back as a replica %[1]v after the failover", d, i)
+		b.KillMaster(master)
+		b.Masters[i], b.Replicas[i] = replica, master
+		r.wait(d)
+		master.Restart()
+		b.WaitOK()
 	}
 }

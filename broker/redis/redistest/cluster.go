@@ -22,10 +22,10 @@ func StartCluster(t testing.TB) *Cluster {
 	c := &Cluster{t: t}
 	const masters = 3
 	for i := range 2 * masters {
-		// On a busy machine a server is silent for seconds now and then. That must not
-		// be taken for its end: a replica that is just being filled may be empty.
-		s := prepare(t, "cluster-enabled", "yes", "cluster-port", freePort(t), "cluster-node-timeout", "4000",
-			"cluster-replica-validity-factor", "0", "repl-ping-replica-period", "1")
+		// On a busy machine a server is silent for seconds now and then. No replica
+		// takes over for that: one that is just being filled is empty.
+		s := prepare(t, "cluster-enabled", "yes", "cluster-port", freePort(t),
+			"cluster-replica-no-failover", "yes", "repl-ping-replica-period", "1")
 		s.launch()
 		if i < masters {
 			c.Masters = append(c.Masters, s)
@@ -42,12 +42,27 @@ func StartCluster(t testing.TB) *Cluster {
 	for _, s := range c.all()[1:] {
 		s.meet(c.Masters[0])
 	}
-	for i, r := range c.Replicas {
-		id := c.Masters[i].Do("CLUSTER", "MYID")
-		Eventually(t, func() error { return r.Client.Do(t.Context(), "CLUSTER", "REPLICATE", id).Err() })
-	}
-	c.WaitOK()
+	c.impatiently(func() {
+		for i, r := range c.Replicas {
+			id := c.Masters[i].Do("CLUSTER", "MYID")
+			Eventually(t, func() error { return r.Client.Do(t.Context(), "CLUSTER", "REPLICATE", id).Err() })
+		}
+		c.WaitOK()
+	})
 	return c
+}
+
+// impatiently has the servers take a second's silence for an end while f runs,
+// and vote again after two.
+func (c *Cluster) impatiently(f func()) {
+	patience := func(ms int) {
+		for _, s := range c.running() {
+			s.Do("CONFIG", "SET", "cluster-node-timeout", ms)
+		}
+	}
+	patience(1000)
+	f()
+	patience(15000)
 }
 
 func (c *Cluster) all() []*Server { return append(append([]*Server(nil), c.Masters...), c.Replicas...) }
@@ -176,26 +191,34 @@ func (c *Cluster) ReplicaOf(master *Server) *Server {
 func (c *Cluster) Failover(replica *Server) {
 	c.t.Helper()
 	asked := time.Time{}
-	Eventually(c.t, func() error {
-		if role, err := replica.info("role", "INFO", "replication"); err == nil && role == "master" {
-			return nil
-		}
-		// The other masters may refuse their votes for a while.
-		if time.Since(asked) > 3*time.Second {
-			asked = time.Now()
-			return fmt.Errorf("asked %s to take over: %v", replica.Addr, replica.Client.Do(context.Background(), "CLUSTER", "FAILOVER").Err())
-		}
-		return fmt.Errorf("%s has not taken over", replica.Addr)
+	c.impatiently(func() {
+		Eventually(c.t, func() error {
+			err := replica.isMaster()
+			// The other masters may refuse their votes for a while.
+			if err != nil && time.Since(asked) > 3*time.Second {
+				asked = time.Now()
+				return fmt.Errorf("asked %s to take over: %v", replica.Addr, replica.Client.Do(context.Background(), "CLUSTER", "FAILOVER").Err())
+			}
+			return err
+		})
 	})
 }
 
-// WaitMaster waits until s is a master.
-func (c *Cluster) WaitMaster(s *Server) {
+// KillMaster kills a master of whose log its replica has all that was
+// acknowledged, and waits until that has taken over.
+func (c *Cluster) KillMaster(master *Server) {
 	c.t.Helper()
-	Eventually(c.t, func() error {
-		if role, err := s.info("role", "INFO", "replication"); err != nil || role != "master" {
-			return fmt.Errorf("%s is %s (%v)", s.Addr, role, err)
-		}
-		return nil
-	})
+	c.WaitOK()
+	replica := c.ReplicaOf(master)
+	replica.Do("CONFIG", "SET", "cluster-replica-no-failover", "no")
+	master.Kill()
+	c.impatiently(func() { Eventually(c.t, replica.isMaster) })
+	replica.Do("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+}
+
+func (s *Server) isMaster() error {
+	if role, err := s.info("role", "INFO", "replication"); err != nil || role != "master" {
+		return fmt.Errorf("%s is %s (%v)", s.Addr, role, err)
+	}
+	return nil
 }

@@ -56,8 +56,8 @@ func (g *Sentinels) watcher(host, port string) *Server {
 	own := freePort(g.t)
 	dir := g.t.TempDir()
 	conf := filepath.Join(dir, "sentinel.conf")
-	text := fmt.Sprintf("sentinel monitor main %s %s 2\nsentinel down-after-milliseconds main 1000\n"+
-		"sentinel failover-timeout main 5000\nprotected-mode no\n", host, port)
+	text := fmt.Sprintf("sentinel monitor main %s %s 2\nsentinel down-after-milliseconds main %d\n"+
+		"sentinel failover-timeout main 5000\nprotected-mode no\n", host, port, patient)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		g.t.Fatal(err)
 	}
@@ -78,10 +78,25 @@ func (g *Sentinels) URL() string {
 	return "redis+sentinel://" + strings.Join(addrs, ",") + "/main"
 }
 
-// WaitFailover waits until the sentinels name the replica as the master.
+// How many milliseconds of a master's silence the sentinels take for its end. On
+// a busy machine a server is silent for seconds now and then. That must not cause
+// a failover: a replica that is just being filled is empty.
+const patient, impatient = 60_000, 1000
+
+// WaitFailover has the sentinels replace a master that is gone, and waits until
+// they name the replica as the master.
 func (g *Sentinels) WaitFailover() {
 	g.t.Helper()
+	g.downAfter(impatient)
 	g.waitMaster(g.Replica)
+	g.downAfter(patient)
+}
+
+func (g *Sentinels) downAfter(ms int) {
+	g.t.Helper()
+	for _, w := range g.Watchers {
+		w.Do("SENTINEL", "SET", "main", "down-after-milliseconds", ms)
+	}
 }
 
 // FailBack has the sentinels make the master the master once more, after a
@@ -103,7 +118,7 @@ func (g *Sentinels) Failover() {
 	Eventually(g.t, func() error {
 		return g.Watchers[0].Client.Do(context.Background(), "SENTINEL", "FAILOVER", "main").Err()
 	})
-	g.WaitFailover()
+	g.waitMaster(g.Replica)
 	g.Swap()
 }
 
