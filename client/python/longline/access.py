@@ -19,6 +19,7 @@ from typing import Any
 
 from . import errors
 from .backoff import jitter
+from .bell import Flag
 from .event import parse_json
 
 log = logging.getLogger("longline")
@@ -113,7 +114,7 @@ class Access:
         repeatable: bool | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        stop: threading.Event | None = None,
+        stop: Flag | None = None,
     ) -> Any:
         """Makes a request and returns the answer's JSON, if there is any.
 
@@ -141,7 +142,7 @@ class Access:
                 wait = error.retry_after
                 if wait is None:
                     wait = jitter(self.min_backoff, self.max_backoff, attempt - 1)
-                (stop or threading.Event()).wait(wait)
+                (stop or Flag()).wait(wait)
 
     def _once(
         self, method: str, path: str, payload: bytes | None, may_repeat: bool, more: Mapping[str, str] | None,

@@ -8,11 +8,11 @@ import binascii
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .bell import Bell
 from .dispatcher import Dispatcher
 from .errors import ProtocolError, Reject, SignatureError
 from .event import Event, parse_event, parse_json
@@ -119,24 +119,23 @@ class Answerer:
         attempt = lower.get("longline-attempt", "")
         again = lower.get("longline-redelivery") == "true" or attempt.isdigit() and int(attempt) > 1
         results: list[BaseException | None] = [None] * len(events)
-        left = threading.Semaphore(0)
-        asked = 0
+        answered = Bell()
+        asked: set[int] = set()
         for i, event in enumerate(events):
             if event.type == "longline.test":
                 continue
-            asked += 1
-            self._dispatcher.ask(event, again, _into(results, i, left))
-        until = time.monotonic() + timeout
-        for _ in range(asked):
-            if not left.acquire(timeout=max(until - time.monotonic(), 0)):
-                return _text(503, "the handler is slow", {"retry-after": "1"})
+            asked.add(i)
+            self._dispatcher.ask(event, again, _into(results, i, asked, answered))
+        if not answered.wait_for(lambda: not asked, timeout):
+            return _text(503, "the handler is slow", {"retry-after": "1"})
         return answer_for(events, results, isinstance(payload, list))
 
 
-def _into(results: list[BaseException | None], i: int, left: threading.Semaphore) -> Callable[[BaseException | None], None]:
+def _into(results: list[BaseException | None], i: int, asked: set[int], answered: Bell) -> Callable[[BaseException | None], None]:
     def reply(error: BaseException | None) -> None:
         results[i] = error
-        left.release()
+        asked.discard(i)
+        answered.ring()
 
     return reply
 

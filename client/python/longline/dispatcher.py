@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from .bell import Bell
 from .errors import Reject, UnavailableError
 from .event import Delivery, Event
 from .retry import SUSPECT, Health, History, Pace, Retry
@@ -103,7 +104,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)
+        self._changed = Bell()
         self.woken: Callable[[], None] = lambda: None
         self.window = 0  # how many events may be unacknowledged, and how many are: for what is spared
         self.unacknowledged: Callable[[], int] = lambda: 0
@@ -138,14 +139,12 @@ class Dispatcher:
     def until(self, size: int, timeout: float | None = None) -> bool:
         """Waits until at most ``size`` events are left, or it is closed; says
         whether they are."""
-        with self.lock:
-            self._changed.wait_for(lambda: self._size <= size or not self._open, timeout)
-            return self._size <= size
+        self._changed.wait_for(lambda: self._size <= size or not self._open, timeout)
+        return self._size <= size
 
     def idle(self, timeout: float | None = None) -> bool:
         """Waits until no call is in progress; says whether there is none."""
-        with self.lock:
-            return self._changed.wait_for(lambda: not self.busy, timeout)
+        return self._changed.wait_for(lambda: not self.busy, timeout)
 
     def resting(self) -> bool:
         """Whether nothing is to be done now: all that is left backs off, or the
@@ -412,7 +411,7 @@ class Dispatcher:
                     self._queue(lane)
             if tries:
                 self._warn("the handler failed, will try again", error)
-            self._changed.notify_all()
+            self._changed.ring()
             self.woken()
         return refused
 
@@ -506,7 +505,7 @@ class Dispatcher:
                 if not kept:
                     lane.due = 0.0
                 self._queue(lane)
-            self._changed.notify_all()
+            self._changed.ring()
             self.woken()
 
     def forget(self) -> None:

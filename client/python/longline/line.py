@@ -1,6 +1,5 @@
 """What brings a subscription's events, by whichever engine they are handled:
-connects, comes back, acknowledges. Its threads are the one that reads and, on
-a durable subscription, the one that acknowledges."""
+connects, takes what comes, comes back."""
 
 from __future__ import annotations
 
@@ -15,11 +14,11 @@ from .backoff import jitter
 from .connection import Connection, Control
 from .dispatcher import Dispatcher
 from .event import Cursor, Event, Gap, Partitions, parse_position, partition_of
-from .options import Options, Rarely, Selection, State, check, emit, log
+from .keeper import Keeper
+from .options import Options, Rarely, Selection, State, check
 from .retry import Retry
 from .tracker import AckTracker, TrackedEvent
 
-ACK_EVERY = 0.05
 STEADY = 5.0
 """A connection that lasted so long was a good one: waiting starts over."""
 SLOW = 10.0
@@ -29,7 +28,7 @@ MALFORMED = 3
 """So many connections in a row that end by what can't be read, and no more."""
 
 
-class Line:
+class Line(Keeper):
     """Base of the subscriptions of threads and of asyncio."""
 
     def __init__(self, access: Access, name: str, selection: Selection | None, options: Options) -> None:
@@ -41,9 +40,6 @@ class Line:
                 if isinstance(value, str) or not all(isinstance(one, str) for one in value):
                     raise TypeError(f"{what} is {value!r}, want a list of texts")
             selection.since_text()
-        self.name = name
-        self.options = options
-        self._access = access
         self._selection = selection
         self._consumer = options.get("consumer") or uuid.uuid4().hex
         self._window = options.get("window") or (1024 if selection else 0)
@@ -51,30 +47,18 @@ class Line:
         if not self._window and batch:
             self._window = 2 * batch * concurrency
         self.concurrency = concurrency
-        self.trouble = Rarely(name or ",".join(selection.channels if selection else ()))
-        self.dispatcher = Dispatcher(
+        trouble = Rarely(name or ",".join(selection.channels if selection else ()))
+        dispatcher = Dispatcher(
             concurrency=concurrency,
             rate=options.get("rate", 0),
             batch=batch,
             batch_wait=options.get("batch_wait", 0),
             retry=options.get("retry", Retry()),
             remember=options.get("remember", 0 if selection else 10_000),
-            warn=self.trouble.warn,
+            warn=trouble.warn,
         )
-        self.dispatcher.unacknowledged = lambda: self._tracker.unacknowledged
-        self.over = threading.Event()
-        self.error: errors.LonglineError | None = None
-        self.awaited = False  # somebody is there to raise the error to
-        self._stop = threading.Event()
-        self._lock = threading.Lock()  # guards what close and end share with the reader
-        self._reader: threading.Thread | None = None
-        self._connection: Connection | None = None
-        self._id = ""  # the gateway's name for the connection
-        self._acks = threading.Event()  # there is something to acknowledge
-        self._many = threading.Event()  # so much that it should not wait
-        self._ended = threading.Event()  # the present connection is over
-        self._acking = threading.Lock()  # one acknowledges at a time
-        self._tracker = AckTracker(mute=bool(selection), changed=self._done)
+        dispatcher.unacknowledged = lambda: self._tracker.unacknowledged
+        super().__init__(access, name, options, dispatcher, trouble, mute=bool(selection))
         # Owned by the reader.
         self._again: dict[str, Cursor] = {}
         self._greeted = False
@@ -93,65 +77,7 @@ class Line:
         group, ask the gateway."""
         return self._tracker.done()
 
-    def emit(self, name: str, *details: Any) -> None:
-        """Calls one of the ``on_…``; an engine may have its own way."""
-        emit(self.options, name, *details)
-
-    def begin(self) -> None:
-        """Starts the reader, once."""
-        with self._lock:
-            if self._reader or self._stop.is_set():
-                return
-            label = self.name or "ephemeral"
-            self._reader = threading.Thread(target=self._read, name=f"longline {label}", daemon=True)
-            self._reader.start()
-        if self.name:
-            threading.Thread(target=self._acknowledge, name=f"longline {label} acks", daemon=True).start()
-
-    def finish(self) -> bool:
-        """Takes no more events, lets running calls end, acknowledges what they
-        did and leaves. Says whether the calls ended within ``grace``."""
-        first = not self._stop.is_set()
-        self._stop.set()
-        self.dispatcher.close()
-        quiet = self.dispatcher.idle(self.options.get("grace", 10.0))
-        if first:
-            self._flush()
-            with self._lock:
-                connection, reader = self._connection, self._reader
-            if connection:
-                connection.end(errors.ConnectionError("closed"))
-            if not reader:
-                self.over.set()
-        return quiet
-
-    # The reader.
-
-    def _read(self) -> None:
-        error: BaseException | None = None
-        try:
-            error = self._keep()
-        except BaseException as failed:  # ours; it must not end in silence
-            log.exception("the reader failed")
-            error = errors.LonglineError(f"the reader failed: {told(failed)}")
-        finally:
-            if not self._stop.is_set():
-                self._stop.set()
-                self.dispatcher.close()
-                self.dispatcher.idle(self.options.get("grace", 10.0))
-                self._flush()
-            self.error = error if isinstance(error, errors.LonglineError) else None
-            self._tell(State("closed", error=self.error))
-            if self.error and not self.awaited:
-                log.error("%s: ended: %s", self.name or "ephemeral", self.error)
-            self.over.set()
-            self._acks.set()
-            self.ended()
-
-    def ended(self) -> None:
-        """Called by the reader at its end; an engine may have something to do."""
-
-    def _keep(self) -> errors.LonglineError | None:
+    def _stay(self) -> errors.LonglineError | None:
         """Connects, over and over, until it is closed or there is no use."""
         attempt = refused = malformed = 0
         first = True
@@ -361,10 +287,6 @@ class Line:
         self._tracker.step(position)
         self._delivered = False
 
-    def _tell(self, state: State) -> None:
-        log.info("%s: %s", self.name or "ephemeral", state.phase)
-        self.emit("on_state", state)
-
     # Tokens.
 
     def _renew_later(self, hello: Control, wait: float | None = None) -> None:
@@ -397,51 +319,3 @@ class Line:
             self._goodbye = True
             self._renewals = min(self._renewals + 1, 10)
             connection.end(errors.ConnectionError("token renewed", retry_after=0))
-
-    # Acknowledging.
-
-    def _done(self, many: bool) -> None:
-        self._acks.set()
-        if many:
-            self._many.set()
-
-    def _acknowledge(self) -> None:
-        while not self.over.is_set():
-            self._acks.wait()
-            self._acks.clear()
-            self._many.clear()
-            self._flush()
-            self._many.wait(ACK_EVERY)
-
-    def _flush(self, last: bool = False) -> None:
-        """Says what is done. ``last``: the connection is gone, or has begun
-        anew, so one try is enough."""
-        if not self.name:
-            return
-        with self._acking:
-            tracker = self._tracker
-            refusals, acks = tracker.due()
-            for r in refusals:
-                body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts, "connection": self._id}
-                self._post("reject", body, last)
-            for a in acks:
-                body = {"cursor": a.position, "connection": self._id}
-                if a.partition is not None:
-                    body["partition"] = a.partition
-                self._post("ack", body, last)
-
-    def _post(self, op: str, body: dict[str, Any], last: bool) -> None:
-        once = last or self._stop.is_set() or self._ended.is_set()
-        try:
-            path = f"/v1/subscriptions/{quote(self.name)}/{op}"
-            self._access.request("POST", path, body, attempts=1 if once else 0, repeatable=True, stop=self._ended)
-        except errors.ConflictError:
-            pass  # who doesn't own it any longer will hear of it
-        except Exception as error:  # a token that can't be had is none of ours
-            if op == "reject":
-                self.trouble.warn("the dead letter was not taken", error)
-            with self._lock:
-                connection = self._connection
-            if not once and connection:
-                self.trouble.warn("an acknowledgement was not taken, connecting again", error)
-                connection.end(errors.ConnectionError("an acknowledgement was not taken"))

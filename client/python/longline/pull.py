@@ -12,6 +12,7 @@ from typing import Any
 from . import errors
 from .access import Access, query, quote
 from .backoff import jitter
+from .bell import Bell, Flag
 from .dispatcher import Dispatcher
 from .event import Cursor, Event, Gap, parse_event, parse_position
 from .line import MALFORMED
@@ -67,8 +68,10 @@ class Puller:
         )  # fmt: skip
         self.workers = Workers(self.dispatcher, handler, options.get("concurrency") or 1, bool(options.get("batch")))
         self.workers.rejected = self._rejected
-        self._stop = threading.Event()
+        self._stop = Flag()
         self._running = threading.Lock()
+        self._runner = 0  # which thread does
+        self._ended = Bell()
         self._sure: dict[str, Cursor] = {}  # by channel: acknowledged, and answered
 
     def run(self, *, until_empty: bool = False) -> int:
@@ -77,6 +80,7 @@ class Puller:
         the next time. Returns how many events were acknowledged; raises the
         LonglineError that ended it."""
         with self._running:
+            self._runner = threading.get_ident()
             if not self._stop.is_set():  # it may have run before, as a job does again and again
                 self.dispatcher.open()
                 self.workers.open()
@@ -88,15 +92,19 @@ class Puller:
             finally:
                 self.dispatcher.close()
                 self.workers.stop()
+                self._runner = 0
+                self._ended.ring()
 
     def close(self) -> None:
         """Takes no more events, lets calls in progress end and gives the
-        subscription up."""
+        subscription up. Called by the handler itself, or by a signal's in the
+        thread that runs it, it waits for nothing."""
         self._stop.set()
+        if self._runner == threading.get_ident():
+            return
         self.dispatcher.close()
         if not self.workers.am_i():
-            with self._running:
-                pass
+            self._ended.wait_for(lambda: not self._runner)
 
     def _work(self, until_empty: bool) -> int:
         done, failed, ack = 0, 0, ""
@@ -150,6 +158,7 @@ class Puller:
         renewed = time.monotonic()
         while not self.dispatcher.until(0, 0.2):
             if self._stop.is_set():
+                self.dispatcher.close()
                 self.dispatcher.idle(self.options.get("grace", 10.0))
                 break
             if until_empty and self.dispatcher.resting():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .access import Access
+from .bell import Flag
 from .dispatcher import Dispatcher, Job
 from .event import Delivery, Event
 from .line import Line
@@ -110,12 +111,13 @@ class Subscription(Line):
         super().__init__(access, name, selection, options)
         self._lists = bool(options.get("batch"))
         self.workers: Workers | None = None
-        self._arrived = threading.Condition(self.dispatcher.lock)
+        self._arrived = Flag()
+        self._iterates = 0  # which thread does
         if handler is not None:
             self.workers = Workers(self.dispatcher, handler, self.concurrency, self._lists)
             self.workers.rejected = self.rejected
         else:
-            self.dispatcher.woken = self._arrived.notify_all
+            self.dispatcher.woken = self._arrived.set
 
     def rejected(self, event: Event, error: BaseException) -> None:
         set_aside(self.options, self.name or "ephemeral", event, error)
@@ -148,22 +150,21 @@ class Subscription(Line):
 
     def close(self) -> None:
         """Takes no more events, lets calls in progress end (for ``grace``),
-        acknowledges what they did, and leaves. Called by the handler itself, it
-        waits for nothing. Safe for any thread, and to be called again."""
-        if self.workers and self.workers.am_i():
-            threading.Thread(target=self.finish, daemon=True).start()
-            return
-        if not self.finish():
-            log.warning("%s: a handler did not end within its grace and is left behind", self.name or "ephemeral")
-        self.over.wait(5)
-        if self.workers:
-            self.workers.stop()
+        acknowledges what they did, and leaves. Called by the handler itself, or
+        where it is iterated over, it waits for nothing. Safe for any thread, for
+        handlers of signals, and to be called again."""
+        if self.workers and self.workers.am_i() or threading.get_ident() == self._iterates:
+            self.leave()
+        else:
+            self.left()
+
+    def overdue(self) -> None:
+        log.warning("%s: a handler did not end within its grace and is left behind", self.label)
 
     def ended(self) -> None:
         if self.workers:
             self.workers.stop()
-        with self.dispatcher.lock:
-            self._arrived.notify_all()
+        self._arrived.set()
 
     def __enter__(self) -> Subscription:
         if self.workers:
@@ -177,8 +178,9 @@ class Subscription(Line):
         if self.workers:
             raise TypeError("there is a handler: nothing is left to iterate over")
         self.awaited = True
-        self.begin()
+        self._iterates = threading.get_ident()
         try:
+            self.begin()
             while True:
                 call = self._next()
                 if not call:
@@ -192,18 +194,18 @@ class Subscription(Line):
                     raise
                 self.dispatcher.settle(jobs, None)
         finally:
+            self._iterates = 0
             self.close()
         if self.error:
             raise self.error
 
     def _next(self) -> tuple[list[Event], Delivery, list[Job]] | None:
-        with self.dispatcher.lock:
-            while not self.over.is_set() and not self._stop.is_set():
-                call = self.dispatcher.take()
-                if call:
-                    return call
-                self._arrived.wait(self.dispatcher.wait)
-        self.over.wait(5)
+        while not self._stop.is_set():
+            self._arrived.clear()
+            call = self.dispatcher.take()
+            if call:
+                return call
+            self._arrived.wait(self.dispatcher.wait)
         return None
 
 

@@ -177,29 +177,16 @@ class Subscription(Line):
         they are cancelled), acknowledges what they did, and leaves. Called by
         the handler itself, it waits for nothing."""
         self.start()
-        finishing = self._finishing()
-        if self._calls and asyncio.current_task() in self._calls.tasks:
-            return
-        if not await asyncio.shield(finishing) and self._calls:
-            for task in self._calls.tasks:
-                task.cancel()
-        await self._over.wait()
+        self.leave()
+        if not self._calls or asyncio.current_task() not in self._calls.tasks:
+            await self._over.wait()
 
-    def _finishing(self) -> asyncio.Future[bool]:
-        """Finishes in a thread of its own: the loop's are few, and the calls
-        that are waited for may need them."""
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    def overdue(self) -> None:
+        self._in_loop(self._cancel)
 
-        def give(quiet: bool) -> None:
-            if not done.done():
-                done.set_result(quiet)
-
-        def finish() -> None:
-            quiet = self.finish()
-            self._in_loop(lambda: give(quiet))
-
-        threading.Thread(target=finish, name="longline close", daemon=True).start()
-        return done
+    def _cancel(self) -> None:
+        for task in self._calls.tasks if self._calls else ():
+            task.cancel()
 
     def ended(self) -> None:
         self._in_loop(self._at_end)

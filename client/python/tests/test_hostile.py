@@ -153,6 +153,20 @@ class Garbage(unittest.TestCase):
             subscription.close()
         until(subscription.over.is_set, "it is over", 5)
 
+    def test_a_line_ends_although_nobody_takes_its_acknowledgements(self):
+        refuses = b"HTTP/1.1 503 Not now\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+        def answer(connection, head):
+            connection.sendall(STREAM + HELLO + sse("", 1) if "/v1/sse" in head else refuses)
+            connection.recv(1)
+
+        subscription = self.client(answer).attach("crm", lambda event, delivery: None).start()
+        until(lambda: len(self.peer.heads) > 3, "it tries again and again")
+        closing = threading.Thread(target=subscription.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        self.assertTrue(subscription.over.is_set())
+
     def test_a_clock_that_is_wrong_renews_ever_more_rarely(self):
         asked = []
 
