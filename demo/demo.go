@@ -135,16 +135,16 @@ func (d *Demo) build(ctx context.Context) (err error) {
 // subscribe makes the CRM's durable subscription: a group, so that a second
 // worker shares the work, with a callback for when nobody holds the line.
 func (d *Demo) subscribe(ctx context.Context) error {
-	definition := map[string]any{
-		"channels": []string{channel}, "start": "earliest", "window": 4096,
-		"group": map[string]any{"partitions": partitions},
-		"callback": map[string]any{
-			"url": d.endpoint.URL, "grace": d.scaled(grace).String(), "order": "key",
-			"concurrency": atOnce, "rate": 4 / d.o.Scale, "timeout": "30s",
-			"batch": map[string]any{"max_events": batchSize, "max_wait": d.scaled(500 * time.Millisecond).String()},
+	definition := longline.Definition{
+		Channels: []string{channel}, Start: "earliest", Window: 4096,
+		Group: &longline.Group{Partitions: partitions},
+		Callback: &longline.CallbackSettings{
+			URL: d.endpoint.URL, Grace: longline.Duration(d.scaled(grace)), Order: "key",
+			Concurrency: atOnce, Rate: 4 / d.o.Scale, Timeout: longline.Duration(30 * time.Second),
+			Batch: &longline.Batch{MaxEvents: batchSize, MaxWait: longline.Duration(d.scaled(500 * time.Millisecond))},
 		},
 	}
-	if _, err := d.client.CreateSubscription(ctx, subscription, definition); err != nil {
+	if _, _, err := d.client.Subscriptions().Create(ctx, subscription, definition); err != nil {
 		return fmt.Errorf("make the CRM's subscription: %w", err)
 	}
 	return nil

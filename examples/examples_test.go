@@ -50,12 +50,12 @@ type gateway struct {
 	url, token string
 }
 
-func newGateway(t *testing.T) *gateway {
+func newGateway(t *testing.T, flags ...string) *gateway {
 	t.Helper()
 	dir := t.TempDir()
 	address := free(t)
 	var said bytes.Buffer
-	process := exec.Command(binary, "serve", "--listen", address, "--admin-listen", "", "--broker", "embedded:"+dir+"/data?fsync=everysec")
+	process := exec.Command(binary, append([]string{"serve", "--listen", address, "--admin-listen", "", "--broker", "embedded:" + dir + "/data?fsync=everysec"}, flags...)...)
 	process.Env = append(clean(), "LONGLINE_JWT_SECRET="+jwtSecret)
 	process.Stdout, process.Stderr = &said, &said
 	start(t, process)

@@ -413,25 +413,6 @@ func TestLiveCallbackLive(t *testing.T) {
 	}
 }
 
-// What a program does at its start wipes nothing that somebody set up.
-func TestCreateSubscriptionKeepsWhatIsThere(t *testing.T) {
-	g := newGateway(t, "--callback-allow-cidr", "127.0.0.0/8")
-	c := g.client(t, Options{})
-	for _, want := range []bool{true, false} {
-		created, err := c.CreateSubscription(t.Context(), "crm", channels("acct-42"))
-		if err != nil || created != want {
-			t.Fatalf("got %v, %v, want %v", created, err, want)
-		}
-		if err := c.PatchSubscription(t.Context(), "crm", map[string]any{"callback": map[string]any{"url": "http://127.0.0.1:9/x"}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var settings struct{ Callback struct{ URL string } }
-	if err := c.Do(t.Context(), http.MethodGet, "/v1/subscriptions/crm", nil, &settings); err != nil || settings.Callback.URL == "" {
-		t.Errorf("got %+v, %v, want the callback still there", settings, err)
-	}
-}
-
 func TestAttachIsRefused(t *testing.T) {
 	g := newGateway(t)
 	c := g.client(t, Options{})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,7 +43,7 @@ type Options struct {
 	// Transport defaults to Auto.
 	Transport Transport
 	// HTTPClient defaults to one of its own with http.DefaultTransport. Its
-	// Timeout must be 0, since lines stay open.
+	// Timeout must be 0, since connections stay open.
 	HTTPClient *http.Client
 	// Logger gets connections at Info, trouble at Warn: at once, then rarely.
 	// Default: slog.Default() for warnings; slog.DiscardHandler is silent.
@@ -143,28 +142,6 @@ func (c *Client) Do(ctx context.Context, method, path string, body, answer any) 
 		kind = "application/merge-patch+json"
 	}
 	return c.send(ctx, method, path, kind, payload, answer)
-}
-
-// CreateSubscription creates a durable subscription with the given settings,
-// unless there is one of that name, which then stays as it is: what a program
-// does at its start, without undoing what others set up. It tells whether it
-// was created.
-func (c *Client) CreateSubscription(ctx context.Context, name string, settings any) (created bool, err error) {
-	payload, err := json.Marshal(settings)
-	if err != nil {
-		return false, fmt.Errorf("encode settings: %w", err)
-	}
-	err = c.send(ctx, http.MethodPut, "/v1/subscriptions/"+url.PathEscape(name), "application/json", payload, nil, "If-None-Match", "*")
-	if errors.Is(err, ErrConflict) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// PatchSubscription changes what is named of a subscription (RFC 7396: null
-// removes), and nothing else.
-func (c *Client) PatchSubscription(ctx context.Context, name string, changes any) error {
-	return c.Do(ctx, http.MethodPatch, "/v1/subscriptions/"+url.PathEscape(name), changes, nil)
 }
 
 func (c *Client) send(ctx context.Context, method, path, kind string, payload []byte, answer any, header ...string) error {

@@ -102,7 +102,7 @@ func ExampleClient_Attach() {
 	ctx, cancel := minute()
 	defer cancel()
 	client := connect()
-	_, err := client.CreateSubscription(ctx, "attach-crm", map[string]any{"channels": []string{"acct-attach"}, "start": "earliest"})
+	_, _, err := client.Subscriptions().Create(ctx, "attach-crm", longline.Definition{Channels: []string{"acct-attach"}, Start: "earliest"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func ExampleAttach() {
 	ctx, cancel := minute()
 	defer cancel()
 	client := connect()
-	_, err := client.CreateSubscription(ctx, "typed-crm", map[string]any{"channels": []string{"acct-typed"}, "start": "earliest"})
+	_, _, err := client.Subscriptions().Create(ctx, "typed-crm", longline.Definition{Channels: []string{"acct-typed"}, Start: "earliest"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func ExampleReject() {
 	ctx, cancel := minute()
 	defer cancel()
 	client := connect()
-	_, err := client.CreateSubscription(ctx, "strict-crm", map[string]any{"channels": []string{"acct-strict"}, "start": "earliest"})
+	_, _, err := client.Subscriptions().Create(ctx, "strict-crm", longline.Definition{Channels: []string{"acct-strict"}, Start: "earliest"})
 	if err != nil {
 		log.Fatal(err)
 	}

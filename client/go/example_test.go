@@ -21,10 +21,10 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Once: the subscription.
-	err = client.Do(ctx, http.MethodPut, "/v1/subscriptions/crm-42", map[string]any{
-		"channels": []string{"acct-42"}, "types": []string{"email.*"}, "start": "earliest",
-	}, nil)
+	// The subscription, unless it is there: what others set up stays.
+	_, _, err = client.Subscriptions().Create(ctx, "crm-42", longline.Definition{
+		Channels: []string{"acct-42"}, Types: []string{"email.*"}, Start: "earliest",
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -105,9 +105,9 @@ func ExampleClient_Attach_batches() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = client.Do(ctx, http.MethodPut, "/v1/subscriptions/slow-crm", map[string]any{
-		"channels": []string{"acct-43"}, "start": "earliest", "window": 1000,
-	}, nil)
+	_, _, err = client.Subscriptions().Create(ctx, "slow-crm", longline.Definition{
+		Channels: []string{"acct-43"}, Start: "earliest", Window: 1000,
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

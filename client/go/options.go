@@ -45,7 +45,7 @@ type SubscriptionOptions struct {
 	// the subscription over and ends the first with ErrTakenOver; one of
 	// another consumer stands by until the first is gone. Default: one of its
 	// own for each subscription, so that more processes stand by for the first. Durable
-	// lines only.
+	// subscriptions only.
 	Consumer string
 	// Grace is how long handlers may go on when Run's context has ended,
 	// before theirs ends too. Default: 10 s.
@@ -58,7 +58,7 @@ type SubscriptionOptions struct {
 	Secrets []string
 	// Remember is how many events are remembered as done, so that what is
 	// announced as possibly coming twice is handled once. Default: 10000.
-	// Durable lines only, as is Store.
+	// Durable subscriptions only, as is Store.
 	Remember int
 	// Store, if set, remembers beyond this process.
 	Store Store

@@ -111,7 +111,7 @@ func (d *dispatcher) settleLocked(jobs []*job, err error, stopped bool) (refused
 	for i := 0; i < len(jobs); {
 		l := jobs[i].lane
 		n := l.taken
-		kept := make([]*job, 0, 1)
+		var kept []*job
 		for _, j := range jobs[i : i+n] {
 			v, stays := d.finishLocked(j, judge(err, j.event.ID), stopped, len(jobs), now)
 			if v.refused != nil {

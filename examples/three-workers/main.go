@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net/http"
 	"os"
 	"os/signal"
 	"time"
@@ -38,14 +37,14 @@ func main() {
 // work takes this worker's share of the contacts, one event of a contact at a
 // time, until ctx ends.
 func work(ctx context.Context, client *longline.Client, name string, out io.Writer) error {
-	// Whoever comes first makes the subscription; for the others it is no change.
-	err := client.Do(ctx, http.MethodPut, "/v1/subscriptions/shared-crm", map[string]any{
-		"channels": []string{"acct-42"}, "start": "earliest", "group": map[string]int{"partitions": 16},
-	}, nil)
+	// Whoever comes first makes the subscription; the others leave it as it is.
+	_, _, err := client.Subscriptions().Create(ctx, "shared-crm", longline.Definition{
+		Channels: []string{"acct-42"}, Start: "earliest", Group: &longline.Group{Partitions: 16},
+	})
 	if err != nil {
 		return err
 	}
-	line, err := client.Attach("shared-crm", longline.SubscriptionOptions{
+	sub, err := client.Attach("shared-crm", longline.SubscriptionOptions{
 		Consumer:    name, // the same name again, after a crash, takes the same share over
 		Concurrency: 4,
 		Handler: func(_ context.Context, e longline.Event) error {
@@ -64,7 +63,7 @@ func work(ctx context.Context, client *longline.Client, name string, out io.Writ
 	if err != nil {
 		return err
 	}
-	return line.Run(ctx)
+	return sub.Run(ctx)
 }
 
 // publish publishes twenty events a second, of a dozen contacts in turn, until
