@@ -40,6 +40,7 @@ var imports = map[string]string{
 	"e2e":                         "",
 	"e2e/chaos":                   "",
 	"event":                       "",
+	"examples/go":                 "client/go",
 	"examples/three-workers":      "client/go",
 	"examples":                    "",
 	"gateway":                     "broker client/js docs/recipes event gateway/access gateway/auth gateway/console gateway/cursor gateway/feed gateway/guard gateway/proxies gateway/publish gateway/quota gateway/session gateway/sse gateway/stats gateway/trace gateway/wire gateway/ws",
