@@ -67,7 +67,7 @@ func ExampleSubscriptions_Pull() {
 				return
 			}
 			for _, e := range pulled.Events {
-				fmt.Println(e.Type, e.Subject)
+				fmt.Printf("%s %q\n", e.Type, e.Subject)
 				if e.Subject == "" {
 					if _, err := subscriptions.Reject(ctx, "pulled-crm", e.Cursor, longline.RejectOptions{Reason: "whose contact is this?"}); err != nil {
 						log.Fatal(err)
@@ -90,8 +90,8 @@ func ExampleSubscriptions_Pull() {
 	}
 	fmt.Println(n, "is to come again")
 	// Output:
-	// email.opened alice@example.com
-	// email.opened
+	// email.opened "alice@example.com"
+	// email.opened ""
 	// set aside: whose contact is this?
 	// 1 is to come again
 }
