@@ -128,6 +128,10 @@ type Update struct {
 	// Undivided removes the subscription's partitions in the same step, so that
 	// whoever owns one is fenced.
 	Undivided bool
+	// Least, of one that is Undivided, moves what Set places forward to the least
+	// of the partitions' cursors as they are in that step, in channels where all
+	// are of its epoch: what they acknowledged since they were read is kept.
+	Least bool
 
 	// Durable makes the call return only once the change is durable. It is
 	// set for what a person was promised (definitions, seeks, pauses), not for

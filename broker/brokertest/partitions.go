@@ -80,6 +80,8 @@ func partitionsGoWithTheirs(t *testing.T, b Durable) {
 	if got := mustLoad(t, b, "crm/2").Version; got <= version {
 		t.Errorf("a partition made anew has version %d, want one after %d", got, version)
 	}
+	leaveTheLeast(t, b, at, next)
+	divide()
 	version = mustLoad(t, b, "crm/2").Version
 	if err := b.Delete(ctx, "crm", mustLoad(t, b, "crm").Version); err != nil {
 		t.Fatalf("delete: %v", err)
@@ -113,5 +115,49 @@ func wantNoPartitions(ctx context.Context, t *testing.T, b Durable) {
 		if _, err := b.Load(ctx, fmt.Sprint("crm/", p)); !errors.Is(err, broker.ErrNotFound) {
 			t.Errorf("partition %d: got %v, want ErrNotFound", p, err)
 		}
+	}
+}
+
+// leaveTheLeast has partitions acknowledge after they were read: what all have
+// acknowledged by the time they go stays so, where it is wanted.
+func leaveTheLeast(t *testing.T, b Durable, at, next event.Cursor) {
+	t.Helper()
+	other := event.Cursor{Channel: "a", Epoch: "elsewhere", Offset: next.Offset}
+	all := []string{"crm/0", "crm/2", "crm/1"}
+	advance := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			s := mustLoad(t, b, name)
+			if fenced, err := b.Advance(t.Context(), []broker.Move{{Name: name, Generation: s.Generation, Position: event.Position{next}}}); err != nil || len(fenced) > 0 {
+				t.Fatalf("advance %s: refused %v (%v)", name, fenced, err)
+			}
+		}
+	}
+	for _, row := range []struct {
+		story     string
+		ahead     []string
+		set, want event.Cursor
+		least     bool
+	}{
+		{"some have", all[:2], at, at, true},
+		{"all have", all, at, next, true},
+		{"all have, and it is placed there", all, at, at, false},
+		{"all have, of another epoch", all, other, other, true},
+	} {
+		for p := range 3 {
+			name := fmt.Sprint("crm/", p)
+			u := broker.Update{Name: name, Generation: uint64(30 + p), Channels: []string{"a"}, Set: event.Position{at}, Due: broker.Never}
+			if s, err := b.Load(t.Context(), name); err == nil {
+				u.Version = s.Version
+			}
+			mustStore(t, b, u)
+		}
+		advance(row.ahead...)
+		mustStore(t, b, broker.Update{Name: "crm", Version: mustLoad(t, b, "crm").Version, Generation: 3, Channels: []string{"a"}, Set: event.Position{row.set},
+			Undivided: true, Least: row.least, Due: broker.Never})
+		if got, _ := mustLoad(t, b, "crm").Position.Of("a"); got != row.want {
+			t.Errorf("%s acknowledged what follows %s: the position is %s, want %s", row.story, row.set, got, row.want)
+		}
+		wantNoPartitions(t.Context(), t, b)
 	}
 }

@@ -266,6 +266,11 @@ func (b *Broker) store(u broker.Update) (due bool, err error) {
 	for _, c := range u.Set {
 		s.place(c)
 	}
+	if u.Undivided && u.Least {
+		if err := b.reachLeast(u, &s); err != nil {
+			return false, err
+		}
+	}
 	next := subscription{version: last + broker.VersionStep(), record: u.Record, node: u.Node, channels: u.Channels}
 	if !broker.IsPartition(u.Name) {
 		next.creator = u.Creator
@@ -374,28 +379,6 @@ func (b *Broker) delete(name string, version uint64) error {
 		return err
 	}
 	return b.applySoonLocked(batch)
-}
-
-// pruneLocked removes a subscription's partitions, and notes the greatest
-// version that is gone: theirs, or version.
-func (b *Broker) pruneLocked(batch *pebble.Batch, name string, version uint64) error {
-	err := b.scan(rowKey(rowRecord, name+"/"), func(key, value []byte) (bool, error) {
-		var old subscription
-		if err := old.parse(value); err != nil {
-			return false, fmt.Errorf("read %q: %w", key, err)
-		}
-		version = max(version, old.version)
-		return true, b.dropLocked(batch, string(key[2:]), &old)
-	})
-	if err != nil {
-		return err
-	}
-	last, _, err := b.getUint64(keyVersions)
-	if err != nil {
-		return err
-	}
-	_ = batch.Set(keyVersions, appendUint64(nil, max(last, version)), nil)
-	return nil
 }
 
 // dropLocked removes all rows of a subscription.

@@ -117,7 +117,7 @@ func (b *Broker) store(ctx context.Context, bucket int, u broker.Update, channel
 	k := b.keys
 	args := make([]any, 0, 14+2*len(u.Set)+len(u.Forget))
 	args = append(args, u.Version, u.Name, u.Generation, u.Record, u.Node, channels, waits(u.Wait), millis(due),
-		b.publish, k.dueTopic(bucket), broker.VersionStep(), version, flag(u.Undivided), len(u.Set))
+		b.publish, k.dueTopic(bucket), broker.VersionStep(), version, parting(u), len(u.Set))
 	for _, c := range u.Set {
 		args = append(args, c.Channel, fmt.Sprintf("%s-%d", c.Epoch, c.Offset))
 	}
@@ -235,8 +235,12 @@ func (b *Broker) unmarkParts(ctx context.Context, gone []string) {
 	}
 }
 
-func flag(set bool) int {
-	if set {
+// parting says as store.lua takes it what becomes of the partitions.
+func parting(u broker.Update) int {
+	switch {
+	case u.Undivided && u.Least:
+		return 2
+	case u.Undivided:
 		return 1
 	}
 	return 0

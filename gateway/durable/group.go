@@ -22,7 +22,8 @@ import (
 //	  undivided ────────▶ divided, with members ──────────────────▶ divided,
 //	      ▲                   │        ▲  join        the last one   in grace
 //	      │ seek, another     │        └─────────────────────────────┘ │ due
-//	      └ definition ───────┴───────────────── divided, callback ◀───┘
+//	      └ definition, ──────┴───────────────── divided, callback ◀───┘
+//	        at rest
 //
 // Undivided, the position is the group's own; divided, it is the partitions'.
 // A Division names one dividing up: partitions of another are not the group's.
@@ -161,6 +162,55 @@ func (c *Change) undivide(s State, env Env) {
 	c.Record.Division, c.Record.Members, c.Record.Assigned = 0, nil, nil
 	c.Set = place(s.Position, c.Set, c.Forget)
 	c.Record.Unclear, c.Record.Scattered, c.Record.DeliveredUpTo = true, true, s.furthest().String()
+}
+
+// restTime is when it is seen whether a group rests, after its last member left or
+// its callback had caught up.
+const restTime = time.Minute
+
+// Rest makes the position the group's own again where nobody has the group, and
+// what it is of each partition is the same: nothing comes again by it, and what
+// nobody uses costs one record. Whoever asks has seen that the partitions are at
+// rest too. ErrNotDue where they are not even.
+func Rest(s State, env Env) (Change, error) {
+	if !s.idles() || !s.even() {
+		return Change{}, ErrNotDue
+	}
+	c := s.change()
+	c.Generation = env.next(c.Generation)
+	c.Record.Division, c.Record.Members, c.Record.Assigned = 0, nil, nil
+	c.Set, c.Undivided, c.Least = s.Position, true, true
+	c.Record.Unclear, c.Record.Scattered, c.Record.DeliveredUpTo = false, false, ""
+	return c, nil
+}
+
+// idles tells whether the group is divided, and nobody has it or is to have it
+// before there is another event.
+func (r *Record) idles() bool {
+	return r.Division != 0 && r.Definition.Group != nil && !r.held() && (!r.calls() || r.Parked)
+}
+
+// rests tells whether a partition has no owner, and nothing to tell the next one.
+func (s *State) rests() bool {
+	delivered, err := event.ParsePosition(s.DeliveredUpTo)
+	for _, c := range delivered {
+		at, ok := s.Position.Of(c.Channel)
+		if !ok || at.Epoch != c.Epoch || at.Offset < c.Offset {
+			return false
+		}
+	}
+	return s.Owner == nil && !s.Unclear && (err == nil || s.DeliveredUpTo == "")
+}
+
+// even tells whether all partitions of a group that is divided have the same
+// position.
+func (s *State) even() bool {
+	for _, part := range s.Parts {
+		if !slices.Equal(part.Position, s.Parts[0].Position) {
+			return false
+		}
+	}
+	return s.divided()
 }
 
 // least is what a group that is divided has acknowledged: some partitions may

@@ -294,6 +294,11 @@ func (k *Manager) Due(ctx context.Context, name string, holder func(State) Holde
 			k.refresh(ctx, s.Owner.Node)
 		}
 		change, err := Due(s, Owner{Node: node, Kind: Call, Transport: "callback"}, env)
+		// One that is parked may be due for an event: then it is at once again.
+		parked := s.Parked && change.Record.Owner != nil && env.Now.Sub(s.Touched) > restTime/2
+		if rest, e := Rest(s, env); e == nil && (parked || errors.Is(err, ErrNotDue)) && k.rests(ctx, s) {
+			change, err = rest, nil
+		}
 		switch {
 		case errors.Is(err, ErrHeld):
 			return nil, false, nil

@@ -325,3 +325,15 @@ func (k *Manager) suspendGroupsLocked() (all []*Membership) {
 	}
 	return all
 }
+
+// rests tells whether no partition of a group has an owner, or something to tell
+// the next one.
+func (k *Manager) rests(ctx context.Context, group State) bool {
+	for p := range group.Parts {
+		s, err := k.Load(ctx, PartitionName(group.Name, p))
+		if err != nil || !s.rests() {
+			return false
+		}
+	}
+	return true
+}

@@ -89,6 +89,7 @@ type Change struct {
 	Forget     []string       // channels whose cursors go
 	Delete     bool           // the subscription goes
 	Undivided  bool           // its partitions go
+	Least      bool           // and Set reaches the least of them, see broker.Update
 	Durable    bool           // somebody was promised that it stays
 	// Tell is for the node of the owner there was before; Op "" is nothing.
 	Tell Message
@@ -281,6 +282,7 @@ func Define(s State, d Definition, sealed []byte, added event.Position, force bo
 			return Change{}, err
 		}
 		c.undivide(s, env)
+		c.Least = c.Undivided
 		return c, nil
 	}
 	c.tell(s.Owner, Message{Op: OpChanged})
@@ -394,7 +396,7 @@ func (c Change) Update(s State, record []byte, now time.Time) broker.Update {
 	u := broker.Update{
 		Name: s.Name, Version: s.Version, Generation: c.Generation, Record: record, Creator: c.Record.Creator,
 		Set: c.Set, Forget: c.Forget, Channels: c.Record.Definition.Channels,
-		Due: broker.Never, Durable: c.Durable, Undivided: c.Undivided,
+		Due: broker.Never, Durable: c.Durable, Undivided: c.Undivided, Least: c.Least,
 	}
 	if c.Record.Definition.Group != nil && c.Record.Division != 0 {
 		u.Channels = nil // its partitions follow them
@@ -410,6 +412,9 @@ func (c Change) Update(s State, record []byte, now time.Time) broker.Update {
 		if !t.IsZero() {
 			u.Due = min(u.Due, max(0, t.Sub(now)))
 		}
+	}
+	if c.Record.idles() && (!c.Record.Parked || s.even()) {
+		u.Due = min(u.Due, max(0, c.Record.Touched.Add(restTime).Sub(now)))
 	}
 	if c.Record.Parked {
 		u.Wait = place(s.Position, c.Set, c.Forget)

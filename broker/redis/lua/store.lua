@@ -5,7 +5,8 @@
 -- channels it waits for, ms until it is due (-1: never), PUBLISH or SPUBLISH,
 -- topic of what is due, by how much the version grows, the new version if
 -- changed channels were entered with it (0: they were not), 1 if its partitions
--- go, number of cursors to set; then channel and cursor of each; then channels to forget.
+-- go, 2 if they leave what they have acknowledged, number of cursors to set; then
+-- channel and cursor of each; then channels to forget.
 -- Returns CONFLICT; CHANNELS, the old ones and the version before, if they
 -- change and were not entered with a greater one; or OK, the channels it waited
 -- for and followed before, the new version, and what prune returns. Only OK
@@ -42,7 +43,13 @@ else
   if ms == 0 then redis.call(ARGV[10], ARGV[11], '') end
 end
 local answer = {'OK', waited, channels, int(next)}
-if ARGV[14] == '1' then
+if ARGV[14] == '2' then
+  for i = 16, 15 + 2 * sets, 2 do
+    local at = least(name, KEYS, ARGV[i], ARGV[i + 1])
+    if at then redis.call('HSET', position, ARGV[i], at) end
+  end
+end
+if ARGV[14] ~= '0' then
   for _, text in ipairs(prune(name, KEYS)) do answer[#answer + 1] = text end
 end
 return answer
