@@ -13,7 +13,6 @@ import (
 	"github.com/longline-push/longline/broker/redis"
 	"github.com/longline-push/longline/broker/redis/redistest"
 	"github.com/longline-push/longline/event"
-	"github.com/longline-push/longline/gateway/durable"
 )
 
 // whole is a broker with all that a walk asks of it.
@@ -54,7 +53,7 @@ func replay(t *testing.T, b whole, walks int) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	most := limits{cuts: 2, crashes: 2, connects: 6, seeks: 2, posts: 2, losses: 2, pauses: 1}
+	most := limits{happened: happened{cuts: 2, crashes: 2, connects: 6, seeks: 2, posts: 2, losses: 2, pauses: 1}}
 	for i := range walks {
 		w := &walk{t: t, b: b, name: fmt.Sprint("s", i), channel: fmt.Sprint("c", i)}
 		w.begin()
@@ -98,8 +97,7 @@ func (w *walk) begin() {
 	w.b.Unfollow(w.channel, silent{})
 	w.epoch = state.Epoch
 	traced = nil
-	_, change := durable.Create("s", durable.Record{Definition: modelDefinition}, at(0), w.at.env(start))
-	w.at.store(change)
+	w.at.make()
 	for _, o := range traced {
 		o.store.Set = at(0)
 		w.ask(o)
