@@ -107,7 +107,7 @@ chaos:
 	go test -v -count=1 -timeout 600m ./e2e/chaos -broker $(BROKER) -seed $(SEED) -for $(MINUTES)m
 	go test -count=3 -timeout 20m -run 'Chaos|Kill|Crash|Outage|Failover' ./...
 	go test -timeout 60m ./internal/ledger -long
-	go test -timeout 60m -run 'Model|Replay' ./gateway/durable -deep
+	go test -timeout 60m -run 'Model|Wander|Replay' ./gateway/durable -deep
 
 clean:
 	rm -rf longline $(JS)/node_modules

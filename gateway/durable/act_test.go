@@ -67,7 +67,10 @@ func (w *world) advance(gen uint8, to int8) bool {
 func (w *world) note() {
 	if forgetful > 0 && (w.sub.gen > 0 || w.deletes > 0) {
 		copy(w.before[1:forgetful], w.before[:])
-		w.before[0] = kept{w.sub, w.acked, w.due, true}
+		w.before[0] = kept{sub: w.sub, acked: w.acked, due: w.due, known: true}
+		if w.seeks > 0 {
+			w.before[0].handled = w.handled
+		}
 	}
 }
 

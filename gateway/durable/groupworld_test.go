@@ -37,6 +37,8 @@ type groupWorld struct {
 type groupKept struct {
 	group durable.State
 	parts [groupParts]durable.State
+
+	handled [groupEvents + 1]bool // since the position was last moved by hand
 }
 
 // groupMail says to a node that the group has changed or, with a generation,
@@ -119,7 +121,7 @@ func (w *groupWorld) position(p uint64) uint64 {
 }
 
 func (w *groupWorld) note() {
-	w.before = append([]groupKept{{w.group, w.parts}}, w.before[:min(len(w.before), memory-1)]...)
+	w.before = append([]groupKept{{w.group, w.parts, w.handled}}, w.before[:min(len(w.before), memory-1)]...)
 }
 
 func (w *groupWorld) send(m groupMail) { w.mail = append(slices.Clip(w.mail), m) }
@@ -332,7 +334,7 @@ func (w *groupWorld) forget(k int) {
 	w.group, w.parts, w.before = to.group, to.parts, w.before[k+1:]
 	w.stale = w.delivered
 	for e := range w.handled {
-		w.handled[e] = w.handled[e] || uint64(e) <= w.position(uint64(e%groupParts))
+		w.handled[e] = w.handled[e] || to.handled[e]
 	}
 }
 

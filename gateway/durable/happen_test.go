@@ -119,7 +119,7 @@ func (w *world) forget(k int) {
 		// What lay before that position was handled, whatever was moved since. Of
 		// one that was deleted nothing else is known here.
 		other := to.sub.born != w.sub.born
-		w.handled[e] = w.handled[e] || other || e <= int(to.acked)
+		w.handled[e] = w.handled[e] || other || to.handled[e] || e <= int(to.acked)
 		w.delivered[e], w.stale[e] = w.delivered[e] || other, w.stale[e] || other
 	}
 	w.sub, w.acked, w.due = to.sub, to.acked, to.due
@@ -193,10 +193,10 @@ func (w *world) nextOfNode(n int8, most limits, add func(string, func(*world) st
 	})
 	if w.seeks < most.seeks {
 		add("seek"+at, func(w *world) string {
+			w.seeks++
 			w.change(func(s durable.State, force bool) (durable.Change, error) {
 				return durable.Seek(s, modelAt(0), force, w.env(start))
 			})
-			w.seeks++
 			w.handled, w.stale = [events + 1]bool{}, w.delivered
 			return ""
 		})

@@ -50,7 +50,7 @@ func newWalks(t *testing.T, short int) (random *rand.Rand, walks int) {
 	}
 	t.Logf("seed %d", seed)
 	if *deep {
-		short *= 1000
+		short *= 300
 	}
 	return rand.New(rand.NewPCG(seed, 0)), short
 }

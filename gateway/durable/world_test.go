@@ -57,6 +57,8 @@ type kept struct {
 	acked int8
 	due   dueState
 	known bool
+	// handled is as it was before a seek may have taken it back.
+	handled [events + 1]bool
 }
 
 type sub struct {
