@@ -7,6 +7,7 @@
  * @property {boolean} [retry] whether the same again may succeed
  * @property {number} [retryAfter] ms that the gateway asked to wait before that
  * @property {number} [status] the HTTP status or WebSocket close code
+ * @property {string} [requestId] by which the gateway's log has it
  * @property {unknown} [cause]
  */
 
@@ -21,6 +22,8 @@ export class LonglineError extends Error {
   retryAfter;
   /** @type {number | undefined} */
   status;
+  /** @type {string | undefined} */
+  requestId;
 
   /**
    * @param {string} message
@@ -114,9 +117,10 @@ export function errorFor(kind, message, { retry, ...details } = {}) {
  */
 export async function responseError(response) {
   const { status, headers } = response;
-  const { code, detail } = await response.json().catch(() => 0) ?? {};
+  const { code, detail, request_id: requestId } = await response.json().catch(() => 0) ?? {};
   return errorFor(status < 500 && code || status, detail ?? `status ${status}`, {
     status,
+    requestId,
     // Where it is a date (RFC 9110 §10.2.3), we wait as we see fit.
     retryAfter: /** @type {any} */ (headers.get('retry-after')) * 1000 || undefined,
   });

@@ -1,5 +1,7 @@
 export { Longline } from './server.js';
 export { Subscription } from './subscription.js';
+export { Channels, Subscriptions, Tokens } from './admin.js';
+export { mintToken } from './token.js';
 export { SignatureError, verifyCallback, fetchCallback, nodeCallback } from './callback.js';
 export { sse } from './sse.js';
 export {
@@ -12,6 +14,16 @@ export {
 /** @typedef {import('./client.js').NewEvent} NewEvent */
 /** @typedef {import('./client.js').Published} Published */
 /** @typedef {import('./access.js').Options} Options */
+/** @typedef {import('./admin.js').Settings} Settings */
+/** @typedef {import('./admin.js').Info} Info */
+/** @typedef {import('./admin.js').Status} Status */
+/** @typedef {import('./admin.js').Callback} Callback */
+/** @typedef {import('./admin.js').Attempt} Attempt */
+/** @typedef {import('./admin.js').Trace} Trace */
+/** @typedef {import('./admin.js').DeadLetter} DeadLetter */
+/** @typedef {import('./admin.js').Page} Page */
+/** @typedef {import('./admin.js').Pulled} Pulled */
+/** @typedef {import('./admin.js').ChannelInfo} ChannelInfo */
 /** @typedef {import('./subscription.js').Selection} Selection */
 /** @typedef {import('./subscription.js').State} State */
 /** @typedef {import('./subscription.js').Partitions} Partitions */

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-const SECRET = 'the gateway and its tests share this secret';
+export const SECRET = 'the gateway and its tests share this secret';
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 /** The gateway: made once for the whole test run, or else here. */
