@@ -2,7 +2,7 @@
 import { Longline, Reject } from 'longline';
 
 const line = new Longline(process.env.LONGLINE_URL, { token: process.env.LONGLINE_TOKEN });
-await line.createSubscription('example-js', { channels: ['acct-42'], types: ['email.*'], start: 'earliest' });
+await line.subscriptions.create('example-js', { channels: ['acct-42'], types: ['email.*'], start: 'earliest' });
 
 const subscription = line.attach('example-js', async ({ subject, type, data }) => {
   if (!subject) throw new Reject('whose contact is this?');

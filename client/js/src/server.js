@@ -10,13 +10,4 @@ export class Longline extends Client {
   channels = new Channels(this.#request);
   /** Revocation. */
   tokens = new Tokens(this.#request);
-
-  /**
-   * The same as `subscriptions.create`.
-   * @param {string} name
-   * @param {import('./admin.js').Settings} settings
-   */
-  createSubscription(name, settings) {
-    return this.subscriptions.create(name, settings);
-  }
 }

@@ -95,7 +95,7 @@ final class Puller
                     throw $error;
                 }
                 $this->client->warn($taken ? "another consumer has {$this->name}, will try again" : 'the pull failed, will try again', $error);
-                Client::sleep($error->retryAfter ?? $this->client->backoff($failures++));
+                $this->rest($error->retryAfter ?? $this->client->backoff($failures++));
                 $ack = '';
                 continue;
             }
@@ -113,11 +113,19 @@ final class Puller
             // An acknowledgement waits for nothing: its answer says that it counts.
             $wait = $untilEmpty || $ack !== '' || $due !== null ? 0.0 : $this->options->wait;
             if ($due !== null && $ack === '') {
-                Client::sleep(min($due - self::now(), $this->options->hold / 3));
+                $this->rest(min($due - self::now(), $this->options->hold / 3));
             }
         }
         $this->leave($ack);
         return $this->handled;
+    }
+
+    /** Sleeps, in naps: a signal that comes just before a sleep does not end it. */
+    private function rest(float $seconds): void
+    {
+        for ($until = self::now() + $seconds; !$this->stopped && self::now() < $until;) {
+            Client::sleep(min($until - self::now(), 0.5));
+        }
     }
 
     /** @return array{events: list<array<string, mixed>>, cursor: string, gaps?: list<array<string, string>>, redelivery?: array{cursor: string}} */

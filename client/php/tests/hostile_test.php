@@ -78,6 +78,22 @@ function test_a_redirect_is_told_and_not_followed(): void
     same(str_contains($error->getMessage(), '308, to https://elsewhere/'), true);
 }
 
+function test_who_is_stopped_sleeps_no_more(): void
+{
+    // The gateway says to come in an hour, and a signal comes before that is slept for.
+    $transport = new class implements Transport {
+        public ?\Longline\Puller $puller = null;
+
+        public function send(string $method, string $url, array $headers, ?string $body, float $timeout): Answer
+        {
+            $this->puller->stop();
+            return new Answer(503, ['retry-after' => '3600'], '');
+        }
+    };
+    $transport->puller = (new Client('http://gateway', 'token', $transport))->pull('crm', fn () => null);
+    same($transport->puller->run(), 0);
+}
+
 function test_who_drips_is_not_waited_for_forever(): void
 {
     $drips = <<<'CODE'
