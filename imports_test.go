@@ -90,7 +90,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/server loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/stats gateway/subscriptions gateway/trace gateway/wire",
+	"node":                        "broker broker/embedded broker/redis event gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/stats gateway/subscriptions gateway/trace gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -20,15 +20,16 @@ type serveCmd struct {
 	Broker      string `default:"embedded:./longline-data" placeholder:"URL" help:"embedded:DIR[?fsync=always|everysec], redis://…, rediss://…, redis+sentinel://… or redis+cluster://h1,h2."`
 	Node        string `placeholder:"NAME" help:"This node's name; made up if not given."`
 
-	JWTSecretFile string   `name:"jwt-secret-file" placeholder:"FILE" help:"Verify HS256/384/512 tokens with the secret in it; at least 32 bytes."`
-	JWTSecret     string   `name:"jwt-secret" placeholder:"SECRET" help:"That secret itself, for the environment: on a command line others see it."`
-	JWTPublicKey  string   `name:"jwt-public-key" placeholder:"FILE" help:"Verify tokens with a PEM public key: RSA, ECDSA or Ed25519."`
-	JWKS          string   `name:"jwks" placeholder:"FILE|URL" help:"Verify tokens with the keys of a JSON Web Key Set."`
-	JWTIssuer     string   `name:"jwt-issuer" placeholder:"ISS" help:"What a token's iss must be."`
-	JWTAudience   string   `name:"jwt-audience" placeholder:"AUD" help:"What a token's aud must hold."`
-	SecretKeyFile string   `name:"secret-key-file" placeholder:"FILE" help:"Encrypt secrets at rest with the key in it; at least 32 bytes; required on Redis."`
-	SecretKey     string   `name:"secret-key" placeholder:"SECRET" help:"That key itself, for the environment: on a command line others see it."`
-	CORSOrigin    []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
+	JWTSecretFile    string   `name:"jwt-secret-file" placeholder:"FILE" help:"Verify HS256/384/512 tokens with the secret in it; at least 32 bytes."`
+	JWTSecret        string   `name:"jwt-secret" placeholder:"SECRET" help:"That secret itself, for the environment: on a command line others see it."`
+	JWTPublicKey     string   `name:"jwt-public-key" placeholder:"FILE" help:"Verify tokens with a PEM public key: RSA, ECDSA or Ed25519."`
+	JWKS             string   `name:"jwks" placeholder:"FILE|URL" help:"Verify tokens with the keys of a JSON Web Key Set."`
+	JWTIssuer        string   `name:"jwt-issuer" placeholder:"ISS" help:"What a token's iss must be."`
+	JWTAudience      string   `name:"jwt-audience" placeholder:"AUD" help:"What a token's aud must hold."`
+	SecretKeyFile    string   `name:"secret-key-file" placeholder:"FILE" help:"Encrypt secrets at rest with the key in it; at least 32 bytes; required on Redis."`
+	SecretKey        string   `name:"secret-key" placeholder:"SECRET" help:"That key itself, for the environment: on a command line others see it."`
+	ReplaceSecretKey bool     `help:"Start with another key for secrets at rest than before: what that one encrypted can't be read any more."`
+	CORSOrigin       []string `name:"cors-origin" placeholder:"ORIGIN" help:"Web origins whose pages may use the gateway; * for any, without credentials."`
 
 	TrustedProxies []string `name:"trusted-proxies" placeholder:"CIDR" help:"Networks of the proxies whose X-Forwarded-For or Forwarded says who the client is."`
 
@@ -128,7 +129,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		Name: c.Node, Listen: c.Listen, AdminListen: c.AdminListen, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
 		Broker: c.Broker, Retention: c.file.retentionOf, MaxTotalBytes: int64(c.MaxTotalBytes), DedupeWindow: c.DedupeWindow,
 		JWTSecret: c.JWTSecret, JWTPublicKey: c.JWTPublicKey, JWKS: c.JWKS, JWTIssuer: c.JWTIssuer, JWTAudience: c.JWTAudience,
-		SecretKey: c.SecretKey, CORSOrigin: c.CORSOrigin, PortalOrigins: c.PortalOrigins,
+		SecretKey: c.SecretKey, ReplaceSecretKey: c.ReplaceSecretKey, CORSOrigin: c.CORSOrigin, PortalOrigins: c.PortalOrigins,
 		CallbackAllow: c.CallbackAllow, CallbackPorts: c.CallbackPorts, CallbackProxy: c.CallbackProxy,
 		WriteTimeout: c.WriteTimeout, Drain: c.Drain,
 		TrustedProxies: c.TrustedProxies, MaxAddressConnections: c.MaxAddressConnections,

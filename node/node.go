@@ -114,6 +114,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 		}
 		log = n.trace.Log(n.broker)
 	}
+	if err := n.checkSealed(ctx, n.broker); err != nil {
+		return err
+	}
 	contain := guard.New(n.logger, registry)
 	if n.durable, err = newDurability(n.broker, config, o, registry, contain, n.trace, n.logger); err != nil {
 		return err

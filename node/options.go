@@ -39,13 +39,16 @@ type Options struct {
 	MaxTotalBytes int64                                 // all logs together; 0: as much as there is room
 	DedupeWindow  time.Duration                         // 0: the broker's default
 
-	JWTSecret    string   // at least auth.MinSecret bytes
-	JWTPublicKey string   // a PEM file
-	JWKS         string   // a file or URL
-	JWTIssuer    string   // what iss must be; empty: anything
-	JWTAudience  string   // what aud must hold; empty: anything
-	SecretKey    string   // for secrets at rest; empty: one kept with the data
-	CORSOrigin   []string // whose pages may use the gateway
+	JWTSecret    string // at least auth.MinSecret bytes
+	JWTPublicKey string // a PEM file
+	JWKS         string // a file or URL
+	JWTIssuer    string // what iss must be; empty: anything
+	JWTAudience  string // what aud must hold; empty: anything
+	SecretKey    string // for secrets at rest; empty: one kept with the data
+	// ReplaceSecretKey takes another SecretKey than the data was sealed with: for
+	// when that is lost. What it sealed can't be read any more.
+	ReplaceSecretKey bool
+	CORSOrigin       []string // whose pages may use the gateway
 	// PortalOrigins are web origins whose pages may have the portal in a frame.
 	PortalOrigins []string
 

@@ -83,6 +83,7 @@ func (o *Options) openBroker(ctx context.Context, s store) (gateway.Broker, erro
 // Channels of the gateway's own are not the configuration's business.
 var ownRetention = map[string]broker.Retention{
 	auth.RevocationChannel: {ReplayAge: forGood, ReplayEvents: 1, MaxAge: forGood, MaxBytes: 1 << 40},
+	sealedChannel:          {ReplayAge: forGood, ReplayEvents: 1, MaxAge: forGood, MaxBytes: 1 << 20},
 	gateway.NodesChannel:   {ReplayAge: time.Minute, ReplayEvents: 16, MaxAge: time.Minute, MaxBytes: 1 << 20},
 }
 
