@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -123,6 +124,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 	}
 	text := got.String()
 	text = strings.ReplaceAll(text, url, "http://gateway")
+	text = regexp.MustCompile(`\(request [0-9a-f-]+\)`).ReplaceAllString(text, "(request ID)")
 	if i := strings.Index(text, "expires  1970-01-01T00:00:01Z ("); i >= 0 { // how long ago changes
 		end := strings.IndexByte(text[i:], '\n')
 		text = text[:i] + "expires  1970-01-01T00:00:01Z" + text[i+end:]
