@@ -9,13 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/longline-push/longline/broker"
-	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/access"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/callback"
@@ -234,69 +231,6 @@ func (a *API) pauseIf(ctx context.Context, name string, holds func(*durable.Stat
 	}
 	return err
 }
-
-func (a *API) list(w http.ResponseWriter, r *http.Request, g *auth.Grant) error {
-	q := r.URL.Query()
-	limit, err := limitOf(q.Get("limit"))
-	if err != nil {
-		return err
-	}
-	state := q.Get("state")
-	if state != "" && !slices.Contains(states, state) {
-		return wire.BadRequest("state is %.40q; want one of %q", state, states)
-	}
-	label, value, labelled := strings.Cut(q.Get("label"), "=")
-	if q.Has("label") && !labelled {
-		return wire.BadRequest("label is %.80q; want NAME=VALUE", q.Get("label"))
-	}
-	channel := q.Get("channel")
-	if channel != "" {
-		if err := event.CheckChannel(channel); err != nil {
-			return wire.BadRequest("%v", err)
-		}
-	}
-	wanted := func(s *durable.State) bool {
-		had, ok := s.Definition.Labels[label]
-		return (state == "" || s.Status() == state) && (!labelled || ok && had == value) &&
-			(channel == "" || slices.Contains(s.Definition.Channels, channel))
-	}
-	out := struct {
-		Subscriptions []view `json:"subscriptions"`
-		Next          string `json:"next,omitempty"`
-	}{Subscriptions: []view{}}
-	for after := q.Get("cursor"); ; {
-		page, err := a.o.Broker.List(r.Context(), q.Get("prefix"), after, 200)
-		if err != nil {
-			return err
-		}
-		for _, one := range page {
-			s, err := durable.Decode(one)
-			if err != nil {
-				return err
-			}
-			if access.Subscription(g, s.Name, s.Definition.Channels) == nil && wanted(&s) {
-				if len(out.Subscriptions) == limit {
-					out.Next = out.Subscriptions[limit-1].Name
-					return writeJSON(w, http.StatusOK, out)
-				}
-				if _, err := a.o.Manager.Complete(r.Context(), &s); err != nil {
-					return err
-				}
-				v, err := a.view(r.Context(), s)
-				if err != nil {
-					return err
-				}
-				out.Subscriptions = append(out.Subscriptions, v)
-			}
-			after = s.Name
-		}
-		if len(page) == 0 {
-			return writeJSON(w, http.StatusOK, out)
-		}
-	}
-}
-
-var states = []string{"live", "pull", "waiting", "callback", "offline", "paused", "disabled"}
 
 func limitOf(text string) (int, error) {
 	const without, most = 100, 1000
