@@ -49,12 +49,8 @@ func (a *API) replay(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 	if s.Replay != nil {
 		return wire.Conflict("%q is a replay itself; replay %q", s.Name, s.Replay.Of)
 	}
-	running, err := a.o.Broker.List(r.Context(), durable.ReplayName(s.Name, ""), "", maxReplays)
-	if err != nil {
+	if err := a.replayedLess(r.Context(), s.Name, maxReplays); err != nil {
 		return err
-	}
-	if len(running) == maxReplays {
-		return wire.Conflict("subscription %q is being replayed %d times; wait for one to end, or delete one, such as %q", s.Name, maxReplays, running[0].Name)
 	}
 	record, from, err := a.replayOf(r.Context(), &s, in)
 	if err != nil {
@@ -76,6 +72,18 @@ func (a *API) replay(w http.ResponseWriter, r *http.Request, g *auth.Grant) erro
 		return err
 	}
 	return writeJSON(w, http.StatusCreated, map[string]string{"name": n, "from": record.Replay.From, "to": record.Replay.To})
+}
+
+// replayedLess refuses a subscription that has so many replays.
+func (a *API) replayedLess(ctx context.Context, of string, many int) error {
+	running, err := a.o.Broker.List(ctx, durable.ReplayName(of, ""), "", many)
+	if err != nil {
+		return err
+	}
+	if len(running) == many {
+		return wire.Conflict("subscription %q is being replayed %d times; wait for one to end, or delete one, such as %q", of, maxReplays, running[0].Name)
+	}
+	return nil
 }
 
 // replayOf is what a replay of s is to be, and where it begins. What makes the
@@ -188,7 +196,9 @@ func (a *API) sealAgain(s *durable.State, record durable.Record, name string) ([
 }
 
 // stillReplays sees to it that a replay that was made doesn't outlive its
-// subscription, or its maker's rights, which may have ended meanwhile.
+// subscription, or its maker's rights, which may have ended meanwhile, and that
+// those made at once aren't too many: each is counted once it is there, so of
+// those that are, the last one sees them all.
 func (a *API) stillReplays(ctx context.Context, g *auth.Grant, of, name string) error {
 	ctx = context.WithoutCancel(ctx)
 	s, err := a.o.Manager.Load(ctx, of)
@@ -199,6 +209,9 @@ func (a *API) stillReplays(ctx context.Context, g *auth.Grant, of, name string) 
 	}
 	if err == nil {
 		err = a.o.Revocations.Check(g)
+	}
+	if err == nil {
+		err = a.replayedLess(ctx, of, maxReplays+1)
 	}
 	if err == nil {
 		return nil
