@@ -15,9 +15,9 @@ import (
 // the gateway sees them: waiting for a shared fsync or round trip included.
 type measured struct {
 	gateway.Broker
-	appended                             prometheus.Histogram // events a call
-	append, read, load, store, advance   prometheus.Observer
-	unavailable, canceled, otherFailures *prometheus.CounterVec
+	appended                                                           prometheus.Histogram // events a call
+	append, read, state, load, store, advance, look, bury, record, due prometheus.Observer
+	unavailable, canceled, otherFailures                               *prometheus.CounterVec
 }
 
 // measure has the calls of b that events and subscriptions take measured.
@@ -36,11 +36,12 @@ func measure(b gateway.Broker, r prometheus.Registerer) gateway.Broker {
 			Name: "longline_broker_append_events", Help: "Events appended by one call to the broker.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 6),
 		}),
-		append: seconds.WithLabelValues("append"), read: seconds.WithLabelValues("read"), load: seconds.WithLabelValues("load"),
-		store: seconds.WithLabelValues("store"), advance: seconds.WithLabelValues("advance"),
+		append: seconds.WithLabelValues("append"), read: seconds.WithLabelValues("read"), state: seconds.WithLabelValues("state"),
+		load: seconds.WithLabelValues("load"), store: seconds.WithLabelValues("store"), advance: seconds.WithLabelValues("advance"),
+		look: seconds.WithLabelValues("look"), bury: seconds.WithLabelValues("bury"), record: seconds.WithLabelValues("record"), due: seconds.WithLabelValues("due"),
 		unavailable: kind("unavailable"), canceled: kind("canceled"), otherFailures: kind("other"),
 	}
-	for _, operation := range []string{"append", "read", "load", "store", "advance"} {
+	for _, operation := range []string{"append", "read", "state", "load", "store", "advance", "look", "bury", "record", "due"} {
 		m.unavailable.WithLabelValues(operation) // there from the start, with 0
 	}
 	r.MustRegister(seconds, failures, m.appended)
@@ -101,4 +102,44 @@ func (m *measured) Advance(ctx context.Context, moves []broker.Move) ([]int, err
 	fenced, err := m.Broker.Advance(ctx, moves)
 	m.done("advance", m.advance, began, err)
 	return fenced, err
+}
+
+// State implements broker.Log.
+func (m *measured) State(ctx context.Context, channel string) (broker.State, error) {
+	began := time.Now()
+	s, err := m.Broker.State(ctx, channel)
+	m.done("state", m.state, began, err)
+	return s, err
+}
+
+// Look implements broker.Subscriptions.
+func (m *measured) Look(ctx context.Context, names []string) ([]broker.Progress, error) {
+	began := time.Now()
+	progress, err := m.Broker.Look(ctx, names)
+	m.done("look", m.look, began, err)
+	return progress, err
+}
+
+// Due implements broker.Schedule.
+func (m *measured) Due(ctx context.Context, parts []int, limit int, hide time.Duration) ([]broker.Ticket, []int, error) {
+	began := time.Now()
+	tickets, left, err := m.Broker.Due(ctx, parts, limit, hide)
+	m.done("due", m.due, began, err)
+	return tickets, left, err
+}
+
+// Bury implements broker.DeadLetters.
+func (m *measured) Bury(ctx context.Context, b broker.Burial) (int, error) {
+	began := time.Now()
+	dropped, err := m.Broker.Bury(ctx, b)
+	m.done("bury", m.bury, began, err)
+	return dropped, err
+}
+
+// Record implements broker.Attempts.
+func (m *measured) Record(ctx context.Context, attempts []broker.Attempt) error {
+	began := time.Now()
+	err := m.Broker.Record(ctx, attempts)
+	m.done("record", m.record, began, err)
+	return err
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/longline-push/longline/broker/redis/redistest"
 )
 
 var update = flag.Bool("update", false, "write docs/metrics.md anew")
@@ -22,17 +24,26 @@ const metricsDoc = "../docs/metrics.md"
 
 var described = regexp.MustCompile(`fqName: "([^"]*)", help: "((?:[^"\\]|\\.)*)", (?:unit: "[^"]*", )?constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
 
-// TestMetricsAreDocumented holds docs/metrics.md to what the node registers.
-// Run with -update after a change.
-func TestMetricsAreDocumented(t *testing.T) {
-	n, err := New(t.Context(), Options{Broker: "embedded:" + t.TempDir()})
+// newDescribed makes a node with all the metrics it can have.
+func newDescribed(t *testing.T, o Options) *Node {
+	t.Helper()
+	n, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Shutdown()
+	t.Cleanup(func() { n.Shutdown() })
+	return n
+}
+
+// TestMetricsAreDocumented holds docs/metrics.md to what the node registers.
+// Run with -update after a change.
+func TestMetricsAreDocumented(t *testing.T) {
+	embedded := newDescribed(t, Options{Broker: "embedded:" + t.TempDir()})
+	onRedis := newDescribed(t, Options{Broker: redistest.Start(t).URL(), JWTSecret: strings.Repeat("j", 32), SecretKey: strings.Repeat("s", 32)})
 	descs := make(chan *prometheus.Desc)
 	go func() {
-		n.metrics.Describe(descs)
+		embedded.metrics.Describe(descs)
+		onRedis.metrics.Describe(descs)
 		close(descs)
 	}()
 	var rows []string
@@ -48,7 +59,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		switch {
 		case strings.HasSuffix(m[1], "_total"):
 			kind = "counter"
-		case strings.HasSuffix(m[1], "_seconds") || m[1] == "longline_broker_append_events":
+		case strings.HasSuffix(m[1], "_seconds") || strings.HasSuffix(m[1], "_calls") || m[1] == "longline_broker_append_events":
 			kind = "histogram"
 		}
 		var names []string

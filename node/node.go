@@ -102,7 +102,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	process := prometheus.NewRegistry() // and the runtime's, which are dearer to gather
 	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	if n.broker, err = o.openBroker(ctx, config.store); err != nil {
+	if n.broker, err = o.openBroker(ctx, config.store, registry); err != nil {
 		return err
 	}
 	n.store, _ = n.broker.(breakable)

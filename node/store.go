@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/longline-push/longline/broker"
 	"github.com/longline-push/longline/broker/embedded"
 	"github.com/longline-push/longline/broker/redis"
@@ -61,22 +63,27 @@ func embeddedOptions(text string) (*embedded.Options, error) {
 	return o, nil
 }
 
-func (o *Options) openBroker(ctx context.Context, s store) (gateway.Broker, error) {
+// openBroker opens the broker, which r gathers the metrics of.
+func (o *Options) openBroker(ctx context.Context, s store, r prometheus.Registerer) (gateway.Broker, error) {
 	options := broker.Options{
 		Retention: o.retentionOf, MaxTotalBytes: o.MaxTotalBytes, DedupeWindow: o.DedupeWindow,
 	}
 	if e := s.embedded; e != nil {
 		e.Options, e.Logger = options, o.Logger
+		measureDisk(e, r)
 		b, err := embedded.Open(*e)
 		if err != nil {
 			return nil, fmt.Errorf("open the data in %s: %w", e.Dir, err)
 		}
 		return b, nil
 	}
-	b, err := redis.Open(ctx, s.redis, redis.Options{Options: options, Logger: o.Logger})
+	on := redis.Options{Options: options, Logger: o.Logger}
+	measureRoundTrips(&on, r)
+	b, err := redis.Open(ctx, s.redis, on)
 	if err != nil {
 		return nil, wrong("broker", "%w", err)
 	}
+	r.MustRegister(pool{b})
 	return b, nil
 }
 

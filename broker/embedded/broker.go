@@ -52,6 +52,10 @@ type Options struct {
 	// fail with broker.ErrUnavailable until there is more again, so that
 	// trimming can still make room. 0: 64 MiB. Negative: none.
 	MinFree int64
+	// OnSync is told of each fsync of the log: how long it took and how many
+	// calls it answered, 0 with FsyncEverySecond. It must not block. nil: nobody
+	// is told.
+	OnSync func(took time.Duration, answered int)
 	// Logger is for what an operator should know. nil: slog.Default.
 	Logger *slog.Logger
 
@@ -65,6 +69,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.OnSync == nil {
+		o.OnSync = func(time.Duration, int) {}
 	}
 	if o.fs == nil {
 		o.fs = vfs.Default
@@ -280,8 +287,7 @@ func (b *Broker) syncEverySecond() {
 		case <-b.stop:
 			return
 		case <-tick.C:
-			if err := b.disk.syncLogs(); err != nil {
-				b.trouble.fail(fmt.Errorf("sync the log: %w", err))
+			if !b.sync(0) {
 				return
 			}
 		}

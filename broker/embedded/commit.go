@@ -3,6 +3,7 @@ package embedded
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -225,8 +226,7 @@ func (b *Broker) syncLoop() {
 		if taken = b.written.take(taken[:0]); taken == nil {
 			return
 		}
-		if err := b.disk.syncLogs(); err != nil {
-			b.trouble.fail(fmt.Errorf("sync the log: %w", err))
+		if !b.sync(len(taken)) {
 			return
 		}
 		for _, r := range taken {
@@ -234,4 +234,16 @@ func (b *Broker) syncLoop() {
 		}
 		clear(taken)
 	}
+}
+
+// sync makes durable what was written; then so many calls may be answered. false
+// is a disk that failed for good.
+func (b *Broker) sync(answered int) bool {
+	began := time.Now()
+	if err := b.disk.syncLogs(); err != nil {
+		b.trouble.fail(fmt.Errorf("sync the log: %w", err))
+		return false
+	}
+	b.opt.OnSync(time.Since(began), answered)
+	return true
 }

@@ -236,7 +236,9 @@ func (l *link) exchange(ctx context.Context, calls []*call) {
 		wait = pipe.Do(ctx, "WAIT", n, replicaTimeout.Milliseconds())
 	}
 	l.term.used.Store(false)
+	began := time.Now()
 	_, err := pipe.Exec(ctx)
+	l.b.options.OnRoundTrip(time.Since(began), len(calls))
 	verdict, _ := judge(err)
 	failed := verdict == lost || verdict == unsent
 	var before error // why nothing was written at all

@@ -35,6 +35,9 @@ type Options struct {
 	// Logger is told when a connection is lost or back, not how often it was
 	// tried. nil: nothing is logged.
 	Logger *slog.Logger
+	// OnRoundTrip is told of each round trip of a connection that writes: how long
+	// it took and how many calls shared it. It must not block. nil: nobody is told.
+	OnRoundTrip func(took time.Duration, calls int)
 	// StartWithin is how long Open waits for servers that can't be reached yet
 	// or are loading. 0: 10 s.
 	StartWithin time.Duration
@@ -95,6 +98,9 @@ func Open(ctx context.Context, url string, o Options) (*Broker, error) {
 	o.Now = now
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnRoundTrip == nil {
+		o.OnRoundTrip = func(time.Duration, int) {}
 	}
 	if o.StartWithin == 0 {
 		o.StartWithin = 10 * time.Second

@@ -67,6 +67,30 @@ func (s *servers) each() map[*server][]int {
 	return masters
 }
 
+// Pool is how the connections do that read, of all masters: counts since they are
+// known to this broker, and how many there are now.
+type Pool struct {
+	Hits, Misses, Waits, Timeouts uint64
+	Open, Idle                    int
+}
+
+// Pool counts the connections that read. A master that is no longer one takes
+// its counts along.
+func (b *Broker) Pool() (p Pool) {
+	b.servers.mu.RLock()
+	defer b.servers.mu.RUnlock()
+	for _, srv := range b.servers.byAddr {
+		s := srv.client.PoolStats()
+		p.Hits += uint64(s.Hits)
+		p.Misses += uint64(s.Misses)
+		p.Waits += uint64(s.WaitCount)
+		p.Timeouts += uint64(s.Timeouts)
+		p.Open += int(s.TotalConns)
+		p.Idle += int(s.IdleConns)
+	}
+	return p
+}
+
 // at returns the server at addr, connecting to it if need be.
 func (s *servers) at(addr string) *server {
 	s.mu.Lock()
