@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := build
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME    ?= 30s
+FUZZTIME    ?= 60s
 SEED        ?= 0
 MINUTES     ?= 10
 BROKER      ?= embedded,redis,sentinel,cluster
@@ -108,6 +108,7 @@ chaos:
 	go test -count=3 -timeout 20m -run 'Chaos|Kill|Crash|Outage|Failover' ./...
 	go test -timeout 60m ./internal/ledger -long
 	go test -timeout 60m -run 'Model|Wander|Replay' ./gateway/durable -deep
+	go test -v -count=1 -timeout 60m ./gateway/durable/simulation -for $(MINUTES)m
 
 clean:
 	rm -rf longline $(JS)/node_modules

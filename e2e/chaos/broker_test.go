@@ -71,7 +71,7 @@ func (b *redis) url(node int) string { return "redis://" + b.links[node].Addr }
 
 func (b *redis) fault(w *world, r *dice) {
 	node := r.below(len(b.links))
-	switch r.below(7) {
+	switch r.below(7 + more()) {
 	case 0:
 		d := r.time(200*time.Millisecond, 6*time.Second)
 		w.fault("redis", "stands still for %v", d)
@@ -93,6 +93,12 @@ func (b *redis) fault(w *world, r *dice) {
 	case 3:
 		w.fault("redis", "connections of node-%d reset", node)
 		b.links[node].Reset()
+	case 7:
+		d, late := r.time(time.Second, 8*time.Second), r.time(5*time.Millisecond, 200*time.Millisecond)
+		w.fault("redis", "node-%[3]d is %[2]v away for %[1]v", d, late, node)
+		b.links[node].Delay(late)
+		r.wait(d)
+		b.links[node].Delay(0)
 	case 4:
 		w.fault("redis", "publish/subscribe connections killed")
 		b.server.Do("CLIENT", "KILL", "TYPE", "pubsub")

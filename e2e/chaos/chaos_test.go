@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,13 +29,20 @@ var (
 	rateFlag = flag.Int("rate", 200, "publishes a second")
 )
 
-var binary string // the gateway
+var (
+	binary string // the gateway
+	long   bool   // there is time for all that goes wrong; binary's clock can be set then
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "chaos")
 	if err == nil {
-		binary, err = process.Build(dir)
+		if long = *forFlag >= time.Minute; long {
+			binary, err = buildSkewable(dir)
+		} else {
+			binary, err = process.Build(dir)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -117,6 +123,13 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	moved.Moved = true
 	movable := map[string]any{"channels": channels, "window": 64}
 	put("moved", movable)
+	if long {
+		recorded := w.book("recorded", of(kinds[0], channels...))
+		recorded.ByKey = true
+		toRecords := newRecords(t, recorded, w.random)
+		receivers = append(receivers, toRecords)
+		put("recorded", map[string]any{"types": []string{kinds[0]}, "callback": shaped(toRecords)})
+	}
 	handled := w.book("handled", all)
 	handled.ByKey = true
 	put("handled", map[string]any{})
@@ -140,6 +153,9 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	}
 	for _, name := range []string{"four", "five"} {
 		start(4*time.Second, onShift(func(ctx context.Context, n int) error { return w.member(ctx, group, name, n) }))
+	}
+	if long {
+		start(8*time.Second, onShift(func(ctx context.Context, n int) error { return w.script(ctx, group, "six", n) }))
 	}
 	for by := range 3 {
 		start(0, func(ctx context.Context, _ int) error { return w.replay(ctx, again.Name, by) })
@@ -165,6 +181,9 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	defer endTrouble()
 	var nemeses sync.WaitGroup
 	failed := make(chan error, 2)
+	if long {
+		nemeses.Go(func() { w.crowd(newDice(trouble, seed, 5)) })
+	}
 	nemeses.Go(func() { failed <- w.troubleGateways(newDice(trouble, seed, 1)) })
 	nemeses.Go(func() { w.troubleLines(newDice(trouble, seed, 2), receivers) })
 	nemeses.Go(func() { failed <- w.troubleByHand(newDice(trouble, seed, 3), moved, mixed, movable, tails[2]) })
@@ -179,6 +198,9 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	for i, g := range w.gateways {
 		if !g.Running() {
 			t.Errorf("node-%d has ended by itself", i)
+			if err := w.supervise(g); err != nil { // what else went wrong is told too
+				t.Fatal(err)
+			}
 		}
 	}
 	stopPublishing()
@@ -188,6 +210,9 @@ func run(t *testing.T, kind string, seed uint64, span time.Duration, rate int) {
 	w.settleReplays(time.Now().Add(time.Minute))
 	stopConsuming()
 	consumers.Wait()
+	if long {
+		w.wantFlat()
+	}
 	w.judge(tails)
 }
 
@@ -259,14 +284,17 @@ func (w *world) judge(tails []*tail) {
 	}
 	t.Logf("%d faults, %d events", count, w.events.Count())
 	few := func(of []string) string { return strings.Join(of[:min(len(of), 10)], "\n  ") }
-	books := w.books
-	for _, name := range w.replays.all() {
+	books, replayed := w.books, w.replays.all()
+	for _, name := range replayed {
 		books = append(books, w.replays.of(name))
 	}
-	for _, b := range books {
+	t.Logf("%d replays", len(replayed))
+	for i, b := range books {
 		a := b.Balance()
-		t.Logf("%-9s %6d owed: %d done, %d dead, %d in gaps, %d skipped, %d LOST; %d repeats over %d connections; %d promises broken",
-			b.Name, a.Owed, a.Done, a.Dead, a.Gap, a.Skipped, len(a.Lost), a.Repeats, a.Connections, len(a.Broken))
+		if i < len(w.books) || len(a.Lost)+len(a.Broken)+a.Gap > 0 {
+			t.Logf("%-9s %6d owed: %d done, %d dead, %d in gaps, %d skipped, %d LOST; %d repeats over %d connections; %d promises broken",
+				b.Name, a.Owed, a.Done, a.Dead, a.Gap, a.Skipped, len(a.Lost), a.Repeats, a.Connections, len(a.Broken))
+		}
 		if len(a.Lost) > 0 {
 			t.Errorf("%s: LOST\n  %s", b.Name, few(a.Lost))
 		}
@@ -296,7 +324,7 @@ func (w *world) judge(tails []*tail) {
 		s.mu.Unlock()
 	}
 	for i := range w.gateways {
-		text, err := os.ReadFile(filepath.Join(w.logs, fmt.Sprintf("gateway-%d.log", i)))
+		text, err := os.ReadFile(w.log(i))
 		if err != nil {
 			t.Error(err)
 		}

@@ -1,9 +1,13 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/longline-push/longline/internal/oracle"
@@ -22,6 +26,14 @@ func newDice(ctx context.Context, seed, which uint64) *dice {
 }
 
 func (d *dice) below(n int) int { return d.IntN(n) }
+
+// more is one kind of trouble more where there is time for it.
+func more() int {
+	if long {
+		return 1
+	}
+	return 0
+}
 
 // time is one between two, in milliseconds.
 func (d *dice) time(least, most time.Duration) time.Duration {
@@ -67,15 +79,36 @@ func (w *world) troubleGateways(d *dice) error {
 			end, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			err := g.Terminate(end)
 			cancel()
-			if err != nil {
-				return err
+			if err != nil && !w.wasBusy(i) {
+				w.t.Errorf("node-%d, drained at %s: %v", i, time.Now().UTC().Format("15:04:05.000"), err)
 			}
 		}
+		w.change(d, i)
 		if err := w.supervise(g); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// wasBusy tells whether a gateway ended with requests under way, as it does where
+// its broker is away or its clients' lines are held.
+func (w *world) wasBusy(i int) bool {
+	text, err := os.ReadFile(w.log(i))
+	return err == nil && strings.HasPrefix(string(text[bytes.LastIndexByte(bytes.TrimSpace(text), '\n')+1:]), "longline: requests were still under way")
+}
+
+// change has the clock of a gateway's next process be wrong.
+func (w *world) change(d *dice, i int) {
+	g := w.gateways[i]
+	if long {
+		off := d.below(2*maxSkew+1) - maxSkew
+		if d.below(3) == 0 {
+			off = 0
+		}
+		w.fault("gateway", "the clock of node-%d is off by %d s", i, off)
+		g.Env = []string{fmt.Sprintf("%s=%d", skewEnv, off)}
+	}
 }
 
 // supervise starts a gateway as often as it takes: one that finds no broker
@@ -95,7 +128,7 @@ func (w *world) supervise(g *process.Gateway) error {
 func (w *world) troubleLines(d *dice, receivers []*receiver) {
 	for d.ctx.Err() == nil {
 		d.wait(d.time(100*time.Millisecond, 900*time.Millisecond))
-		switch d.below(5) {
+		switch d.below(5 + more()) {
 		case 0:
 			w.fault("lines", "all connections reset")
 			w.front.Reset()
@@ -105,6 +138,12 @@ func (w *world) troubleLines(d *dice, receivers []*receiver) {
 			w.front.Hold()
 			d.wait(t)
 			w.front.Release()
+		case 5:
+			t, late := d.time(100*time.Millisecond, 3*time.Second), d.time(5*time.Millisecond, 300*time.Millisecond)
+			w.fault("lines", "all is %[2]v late for %[1]v", t, late)
+			w.front.Delay(late)
+			d.wait(t)
+			w.front.Delay(0)
 		default:
 			r, mode, t := receivers[d.below(len(receivers))], modes[d.below(len(modes))], d.time(100*time.Millisecond, 4*time.Second)
 			w.fault("endpoints", "%[2]s answers with %[3]q for %[1]v", t, r.book.Name, mode)

@@ -27,8 +27,13 @@ type receiver struct {
 
 func newReceiver(t testing.TB, book *oracle.Book) *receiver {
 	r := &receiver{book: book}
+	return r.serve(t, r)
+}
+
+// serve answers by h.
+func (r *receiver) serve(t testing.TB, h http.Handler) *receiver {
 	r.mode.Store("")
-	r.Server = httptest.NewServer(r)
+	r.Server = httptest.NewServer(h)
 	t.Cleanup(func() { r.CloseClientConnections(); r.Close() })
 	return r
 }
@@ -63,14 +68,35 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 				book.Break("callback: %v", err)
 				return
 			}
-			book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: "callback",
-				Announced: q.Header.Get("Longline-Redelivery") == "true" || q.Header.Get("Longline-Attempt") != "1"})
+			book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: "callback", Announced: announced(q)})
 			if done {
 				book.Done(m.ID)
 			}
 		}
 	}
-	switch r.mode.Load().(string) {
+	switch mode := r.mode.Load().(string); mode {
+	case "":
+		take(true)
+		w.WriteHeader(http.StatusNoContent)
+	case "hang", "reset":
+		take(false)
+		fail(w, q, mode)
+	case "slow":
+		take(true)
+		fail(w, q, mode)
+	default:
+		fail(w, q, mode)
+	}
+}
+
+// announced tells whether a call says that it may have been made before.
+func announced(q *http.Request) bool {
+	return q.Header.Get("Longline-Redelivery") == "true" || q.Header.Get("Longline-Attempt") != "1"
+}
+
+// fail answers as an endpoint in that mode.
+func fail(w http.ResponseWriter, q *http.Request, mode string) {
+	switch mode {
 	case "500":
 		w.WriteHeader(http.StatusInternalServerError)
 	case "401":
@@ -81,33 +107,19 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case "redirect":
 		w.Header().Set("Location", "http://169.254.169.254/latest/meta-data")
 		w.WriteHeader(http.StatusTemporaryRedirect)
-	case "garbage":
+	case "garbage", "reset":
 		conn, _, err := http.NewResponseController(w).Hijack()
-		if err == nil {
+		if err != nil {
+			return
+		}
+		if mode == "garbage" {
 			_, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2\r\n"))
-			_ = conn.Close()
 		}
+		_ = conn.Close()
 	case "hang":
-		take(false)
-		select {
-		case <-q.Context().Done():
-		case <-time.After(5 * time.Second):
-		}
-	case "reset":
-		take(false)
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err == nil {
-			_ = conn.Close()
-		}
+		pause(q.Context(), 5*time.Second)
 	case "slow":
-		take(true)
-		select {
-		case <-q.Context().Done():
-		case <-time.After(300 * time.Millisecond):
-		}
-	default:
-		take(true)
-		w.WriteHeader(http.StatusNoContent)
+		pause(q.Context(), 300*time.Millisecond)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 type world struct {
 	t        testing.TB
 	gateways []*process.Gateway
+	admins   []string      // the addresses of their metrics
 	front    *process.Link // to any gateway that is there
 	broker   broker
 	client   *http.Client
@@ -53,17 +55,22 @@ func newWorld(t testing.TB, seed uint64, kind string) *world {
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.broker = newBroker(t, kind)
 	for i := range w.broker.nodes() {
-		log, err := os.Create(filepath.Join(dir, fmt.Sprintf("gateway-%d.log", i)))
+		log, err := os.Create(w.log(i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := process.New(binary, log, "--node", fmt.Sprintf("node-%d", i), "--broker", w.broker.url(i), "--callback-allow-cidr", "127.0.0.0/8",
+		admin, err := freeAddress()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := process.New(binary, log, "--admin-listen", admin, "--node", fmt.Sprintf("node-%d", i), "--broker", w.broker.url(i), "--callback-allow-cidr", "127.0.0.0/8",
 			"--drain", "3s", "--log-level", "debug")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { g.Kill(); _ = log.Close() })
-		w.gateways = append(w.gateways, g)
+		g.Files = files
+		w.gateways, w.admins = append(w.gateways, g), append(w.admins, admin)
 		if err := g.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -73,6 +80,19 @@ func newWorld(t testing.TB, seed uint64, kind string) *world {
 	}
 	t.Cleanup(w.front.Close)
 	return w
+}
+
+// log is the file of what a gateway says.
+func (w *world) log(i int) string { return filepath.Join(w.logs, fmt.Sprintf("gateway-%d.log", i)) }
+
+// freeAddress is one of this machine's that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 // pick names a gateway, which may be dead.
@@ -112,8 +132,8 @@ func (w *world) book(name string, matches func(oracle.Published) bool) *oracle.B
 
 // mint makes a token.
 func mint(m auth.Mintage) string {
-	m.TTL = 2 * time.Hour
-	text, err := auth.Mint([]byte(process.Secret), m, time.Now())
+	m.TTL = 4 * time.Hour
+	text, err := auth.Mint([]byte(process.Secret), m, time.Now().Add(-time.Hour)) // a gateway's clock may be behind
 	if err != nil {
 		panic(err)
 	}
@@ -175,10 +195,14 @@ func (w *world) ask(ctx context.Context, within time.Duration, base, method, pat
 	if resp.StatusCode/100 != 2 {
 		return &refusal{resp.StatusCode, string(text)}
 	}
-	if out != nil {
-		return json.Unmarshal(text, out)
+	switch out := out.(type) {
+	case nil:
+		return nil
+	case *string:
+		*out = string(text)
+		return nil
 	}
-	return nil
+	return json.Unmarshal(text, out)
 }
 
 // insist asks again and again until it is answered, or refused for good.

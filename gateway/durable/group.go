@@ -256,6 +256,23 @@ func Part(group, s State, env Env) (c Change, done bool) {
 	return c, false
 }
 
+// Mend makes a group whole whose partitions are not all of its division: between
+// making them and storing that it is divided the broker forgot some. It begins at
+// the least position, as after a seek, and whoever was attached comes back. division
+// is the one that was found wanting; ErrNotDue if the group's is another by now.
+func Mend(s State, division uint64, env Env) (Change, error) {
+	if !s.divided() || s.Division != division {
+		return Change{}, ErrNotDue
+	}
+	c := s.change()
+	if err := c.interrupt(s, true, env, Message{Op: OpEnd, Code: codeRestart, Reason: "the group is divided anew"}); err != nil {
+		return Change{}, err
+	}
+	c.undivide(s, env)
+	c.turn(env)
+	return c, nil
+}
+
 // Has tells whether a connection is a member's.
 func (r *Record) Has(connection string) bool { return r.member(connection) != nil }
 

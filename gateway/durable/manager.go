@@ -182,7 +182,7 @@ func (k *Manager) NodeName(id string) string {
 
 // Load returns a subscription as it is now; broker.ErrNotFound.
 func (k *Manager) Load(ctx context.Context, name string) (State, error) {
-	for {
+	for before := uint64(0); ; {
 		stored, err := k.o.Broker.Load(ctx, name)
 		if err != nil {
 			return State{}, err
@@ -191,10 +191,18 @@ func (k *Manager) Load(ctx context.Context, name string) (State, error) {
 		if err != nil || !s.divided() {
 			return s, err
 		}
+		own := s.Position
 		whole, err := k.Complete(ctx, &s)
 		if err != nil || whole {
 			return s, err
 		}
+		if s.Version == before {
+			// Its partitions are no longer there, and not since it was divided in
+			// another way: the broker forgot them. See Mend.
+			s.Parts, s.Position = nil, own
+			return s, nil
+		}
+		before = s.Version
 	}
 }
 

@@ -170,11 +170,11 @@ func (k *Manager) acquirePart(ctx context.Context, group string, division uint64
 			return nil, ErrSuspended
 		}
 		s, err := k.Load(ctx, name)
+		if errors.Is(err, broker.ErrNotFound) || err == nil && s.Division != division {
+			return nil, errors.Join(ErrNoGroup, k.mend(ctx, group, division))
+		}
 		if err != nil {
 			return nil, err
-		}
-		if s.Division != division {
-			return nil, ErrNoGroup
 		}
 		if s.Owner != nil {
 			k.refresh(ctx, s.Owner.Node)
@@ -188,6 +188,19 @@ func (k *Manager) acquirePart(ctx context.Context, group string, division uint64
 			return h, err
 		}
 	}
+}
+
+// mend sees to a group of which a partition is not of its division, unless the
+// group is divided in another way by now.
+func (k *Manager) mend(ctx context.Context, group string, division uint64) error {
+	err := k.Change(ctx, group, func(s State, _ bool, env Env) (Change, error) { return Mend(s, division, env) })
+	if err == nil {
+		k.o.Logger.Warn("the broker forgot how a group was divided: it is divided anew", "subscription", group)
+	}
+	if errors.Is(err, ErrNotDue) {
+		return nil
+	}
+	return err
 }
 
 // Pursue acquires what the member is assigned and lacks, however long others

@@ -3,6 +3,7 @@ package durable
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -143,6 +144,9 @@ func (k *Manager) flush(ctx context.Context) {
 			k.running.Go(func() { k.o.Guard.Do("reload", h.reload) })
 		}
 		for i, h := range owners[:n] {
+			if slices.Contains(fenced, i) {
+				continue // still owed: what isn't acknowledged opens no window
+			}
 			h.committed(acks[i])
 			if h.State.reaches(moves[i].Position) {
 				k.replayMoved(h.Name)

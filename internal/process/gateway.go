@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -19,10 +20,12 @@ import (
 // Secret signs the tokens of gateways started here, and seals their secrets.
 const Secret = "a secret that is long enough for HS256, and for the vault"
 
-// Build builds the gateway into a directory and returns its path.
-func Build(dir string) (string, error) {
+// Build builds the gateway into a directory and returns its path. flags are go
+// build's.
+func Build(dir string, flags ...string) (string, error) {
 	path := filepath.Join(dir, "longline")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/longline-push/longline").CombinedOutput()
+	args := append(append([]string{"build"}, flags...), "-o", path, "github.com/longline-push/longline")
+	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the gateway: %w: %s", err, out)
 	}
@@ -34,7 +37,12 @@ func Build(dir string) (string, error) {
 type Gateway struct {
 	Addr, URL string
 
-	binary string
+	// Of the next process: what it runs, what is added to its environment, and how
+	// many files it may open, 0 for as many as this one.
+	Binary string
+	Env    []string
+	Files  int
+
 	args   []string
 	says   io.Writer
 	cmd    *exec.Cmd
@@ -52,7 +60,7 @@ func New(binary string, says io.Writer, args ...string) (*Gateway, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	return &Gateway{Addr: addr, URL: "http://" + addr, binary: binary, says: &writer{w: says},
+	return &Gateway{Addr: addr, URL: "http://" + addr, Binary: binary, says: &writer{w: says},
 		args: append([]string{"serve", "--listen", addr, "--admin-listen", ""}, args...)}, nil
 }
 
@@ -78,8 +86,11 @@ func (g *Gateway) Start(ctx context.Context) error {
 
 // Launch starts the process and doesn't wait.
 func (g *Gateway) Launch() error {
-	cmd := exec.Command(g.binary, g.args...)
-	cmd.Env = append(cmd.Environ(), "LONGLINE_JWT_SECRET="+Secret, "LONGLINE_SECRET_KEY="+Secret)
+	cmd := exec.Command(g.Binary, g.args...)
+	if g.Files > 0 {
+		cmd = exec.Command("sh", append([]string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(g.Files), g.Binary}, g.args...)...)
+	}
+	cmd.Env = append(append(cmd.Environ(), "LONGLINE_JWT_SECRET="+Secret, "LONGLINE_SECRET_KEY="+Secret), g.Env...)
 	cmd.Stdout, cmd.Stderr = g.says, g.says
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the gateway: %w", err)

@@ -7,7 +7,7 @@ import (
 )
 
 // Link is a way to a server that can be held, so that nothing passes and
-// nothing is closed, and reset, so that all that is open is closed.
+// nothing is closed, reset, so that all that is open is closed, and slow.
 type Link struct {
 	Addr string
 
@@ -15,6 +15,7 @@ type Link struct {
 	target   func() string
 	mu       sync.Mutex
 	passing  chan struct{} // closed while things pass
+	delay    time.Duration // of each piece that passes
 	conns    map[net.Conn]struct{}
 	closed   bool
 	wait     sync.WaitGroup
@@ -75,9 +76,10 @@ func (k *Link) pass(to, from net.Conn) {
 		n, err := from.Read(b)
 		if n > 0 {
 			k.mu.Lock()
-			passing := k.passing
+			passing, delay := k.passing, k.delay
 			k.mu.Unlock()
 			<-passing
+			time.Sleep(delay)
 			if _, err := to.Write(b[:n]); err != nil {
 				return
 			}
@@ -86,6 +88,14 @@ func (k *Link) pass(to, from net.Conn) {
 			return
 		}
 	}
+}
+
+// Delay has each piece of up to 32 KiB that comes from now on wait for d before it
+// passes, and those behind it wait for it; 0 ends that.
+func (k *Link) Delay(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.delay = d
 }
 
 // Hold keeps everything back until Release.
