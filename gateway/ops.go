@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/longline-push/longline/gateway/auth"
-	"github.com/longline-push/longline/gateway/session"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -43,65 +39,6 @@ func (s *Server) listNodes(w http.ResponseWriter, _ *http.Request, _ *auth.Grant
 	return writeJSON(w, struct {
 		Nodes []nodeInfo `json:"nodes"`
 	}{s.probe.nodes()})
-}
-
-// listConnections lists this node's, the oldest first.
-func (s *Server) listConnections(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
-	q := r.URL.Query()
-	limit, err := limitOf(q.Get("limit"), listLimit, maxListed)
-	if err != nil {
-		return err
-	}
-	list := []session.Info{}
-	for _, c := range s.o.Hub.Sessions() {
-		info := c.Info()
-		if sub := q.Get("sub"); sub != "" && sub != info.Subject {
-			continue
-		}
-		if channel := q.Get("channel"); channel != "" && !slices.Contains(info.Channels, channel) {
-			continue
-		}
-		list = append(list, info)
-	}
-	slices.SortFunc(list, func(a, b session.Info) int {
-		if c := a.Since.Compare(b.Since); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Connection, b.Connection)
-	})
-	return writeJSON(w, struct {
-		Node        string         `json:"node"`
-		Total       int            `json:"total"`
-		Connections []session.Info `json:"connections"`
-	}{s.o.Hub.Node(), len(list), list[:min(limit, len(list))]})
-}
-
-// closeConnection closes one of this node's, 204, or tells the other nodes to,
-// 202: only they know whether they have it.
-func (s *Server) closeConnection(w http.ResponseWriter, r *http.Request, _ *auth.Grant) error {
-	id := r.PathValue("id")
-	switch {
-	case s.closeHere(id):
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	case len(s.probe.nodes()) < 2:
-		return wire.NotFound("there is no connection %.80q", id)
-	}
-	if err := s.probe.tell(r.Context(), uuid.NewString(), typeClose, closing{id}); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusAccepted)
-	return nil
-}
-
-// closeHere closes a connection and tells whether there was one.
-func (s *Server) closeHere(id string) bool {
-	c := s.o.Hub.Find(id)
-	if c == nil {
-		return false
-	}
-	c.End(wire.CloseGoingAway, "closed by an operator", 0)
-	return true
 }
 
 // revoke answers once the revocation is durable, holds here, and the

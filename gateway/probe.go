@@ -22,7 +22,7 @@ import (
 // NodesChannel is where each node sends itself an event every few seconds, to
 // see that what is published arrives. By the same events nodes know of each
 // other and of what each did lately, and they tell each other there which
-// connection to close and which node to drain. Its retention should be short.
+// connection to close and which node to drain, and ask for their connections. Its retention should be short.
 const NodesChannel = "longline.nodes"
 
 // The types of its events.
@@ -30,6 +30,9 @@ const (
 	typeProbe = "longline.node.probe"
 	typeClose = "longline.node.close"
 	typeDrain = "longline.node.drain"
+
+	typeAsk    = "longline.node.connections"
+	typeAnswer = "longline.node.connections.listed"
 )
 
 // nodeInfo is what a node says of itself with each probe.
@@ -54,14 +57,15 @@ type probe struct {
 	wake   chan struct{}
 	summed time.Time // when totals were told last; only run's
 
-	mu   sync.Mutex
-	err  error // why the node isn't ready, or nil
-	seen map[string]nodeInfo
+	mu    sync.Mutex
+	err   error // why the node isn't ready, or nil
+	seen  map[string]nodeInfo
+	asked map[string]chan<- listed // who waits for the answer to a question, by its ID
 }
 
 func newProbe(s *Server) *probe {
 	return &probe{
-		server: s, wake: make(chan struct{}, 1), seen: make(map[string]nodeInfo),
+		server: s, wake: make(chan struct{}, 1), seen: make(map[string]nodeInfo), asked: make(map[string]chan<- listed),
 		err: errors.New("the node has not seen an event of its own yet"),
 	}
 }
@@ -206,13 +210,13 @@ func (p *probe) take(ctx context.Context, r *cursor.Reader, id string) (found bo
 		for _, item := range step.Items {
 			r.Advance(item.Offset)
 			found = found || item.ID() == id
-			p.note(item)
+			p.note(ctx, item)
 		}
 	}
 }
 
 // note takes in what a node has told.
-func (p *probe) note(item *feed.Item) {
+func (p *probe) note(ctx context.Context, item *feed.Item) {
 	var e event.Event
 	if json.Unmarshal(item.JSON(), &e) != nil {
 		return
@@ -240,6 +244,16 @@ func (p *probe) note(item *feed.Item) {
 		var d draining
 		if e.DataAs(&d) == nil && d.Node == p.server.o.Hub.Node() {
 			p.server.drainHere(d.Drain)
+		}
+	case typeAsk:
+		var a asking
+		if e.DataAs(&a) == nil {
+			p.answerHere(ctx, a)
+		}
+	case typeAnswer:
+		var l listed
+		if e.DataAs(&l) == nil {
+			p.answered(l)
 		}
 	}
 }

@@ -31,9 +31,10 @@ type durability struct {
 	dispatcher *callback.Dispatcher // set by run
 	api        *subscriptions.API   // set by routes, as is puller
 	puller     *pull.Puller
+	waiting    *subscriptions.Waiting // set by routes
 
-	claiming, keeping, telling, recording context.CancelFunc // set by run; do nothing before
-	claims, keeps, tells, records         sync.WaitGroup
+	claiming, keeping, telling, recording, counting context.CancelFunc // set by run; do nothing before
+	claims, keeps, tells, records, counts           sync.WaitGroup
 }
 
 func newDurability(b gateway.Broker, config *checked, o *Options, registry prometheus.Registerer, contain *guard.Guard, tracer *trace.Tracer, logger *slog.Logger) (*durability, error) {
@@ -44,7 +45,7 @@ func newDurability(b gateway.Broker, config *checked, o *Options, registry prome
 	idle := func() {}
 	d := &durability{
 		contain: contain, vault: vault, notices: durable.NewNotices(b, o.Name, logger),
-		claiming: idle, keeping: idle, telling: idle, recording: idle,
+		claiming: idle, keeping: idle, telling: idle, recording: idle, counting: idle,
 	}
 	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: o.Name, Publish: d.notices.Publish, Guard: contain})
 	d.history = callback.NewHistory(b, logger, registry)
@@ -53,12 +54,13 @@ func newDurability(b gateway.Broker, config *checked, o *Options, registry prome
 }
 
 // routes makes what answers requests about durable subscriptions.
-func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, budget *quota.Budget, dialing callback.Dialing) []gateway.Route {
+func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *auth.Revocations, budget *quota.Budget, dialing callback.Dialing, registry prometheus.Registerer, logger *slog.Logger) []gateway.Route {
 	d.puller = pull.New(pull.Options{Log: b, Hub: hub, Manager: d.manager, Guard: d.contain})
 	d.api = subscriptions.New(subscriptions.Options{
 		Broker: b, Manager: d.manager, Vault: d.vault, Engine: d.engine, CheckURL: dialing.CheckURL,
 		Revocations: revocations, Budget: budget,
 	})
+	d.waiting = subscriptions.NewWaiting(d.api, registry, logger)
 	routes := []gateway.Route{
 		{Method: "GET", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServePull},
 		{Method: "DELETE", Path: "/v1/subscriptions/{name}/events", Handle: d.puller.ServeRelease},
@@ -89,6 +91,7 @@ func (d *durability) run(b gateway.Broker, hub *session.Hub, logger *slog.Logger
 	d.keeping = start(&d.keeps, d.manager.Run)
 	d.recording = start(&d.records, d.history.Run)
 	d.claiming = start(&d.claims, d.dispatcher.Run)
+	d.counting = start(&d.counts, d.waiting.Run)
 }
 
 // private opens what of a callback is kept encrypted.
@@ -114,6 +117,8 @@ func (d *durability) endCallbacks(ctx context.Context) {
 	d.claims.Wait()
 	d.engine.Close(ctx)
 	d.puller.Close()
+	d.counting()
+	d.counts.Wait()
 	d.recording()
 	d.records.Wait()
 }

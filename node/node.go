@@ -149,7 +149,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		Publisher: publisher, Budget: n.budget, Guard: contain, Origins: config.origins, Proxies: config.proxies,
 		Revoked: n.durable.pauseOf, Broken: n.broken, Backup: n.backup(),
 		LoopbackOnly: config.development, Mint: n.mint(), MintPortal: n.mintPortal(), PortalOrigins: o.PortalOrigins, Version: o.Version, Trace: n.trace, Registerer: registry, Totals: n.totals, Logger: n.logger,
-	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing)...)
+	}, n.durable.routes(n.broker, n.hub, n.revocations, n.budget, config.dialing, registry, n.logger)...)
 	n.public = gateway.HTTPServer(n.server, n.logger)
 	if n.adminListener != nil {
 		n.admin = gateway.HTTPServer(gateway.Admin(prometheus.Gatherers{process, registry}, o.AdminListen), n.logger)

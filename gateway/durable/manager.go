@@ -377,4 +377,24 @@ func (k *Manager) learnLocked(nodes []broker.Node) {
 	}
 }
 
+// Counts tells whether this node is the one to count a subscription in what all
+// nodes count together: it owns it, or has its first member; what nobody does is
+// the first node's to count.
+func (k *Manager) Counts(s *State) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case s.Owner != nil:
+		return s.Owner.Node == k.node
+	case len(s.Members) > 0:
+		return s.Members[0].Node == k.node
+	}
+	for other, alive := range k.known {
+		if alive && other < k.node {
+			return false
+		}
+	}
+	return k.node != ""
+}
+
 func newNodeID() string { return uuid.NewString() }

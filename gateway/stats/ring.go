@@ -53,7 +53,7 @@ func (r *ring) add(from, to time.Time, happened []float64) {
 		share, row := float64(part)/float64(whole), r.row(i)
 		for s, slot := 0, 0; s < len(all); s++ {
 			for range all[s].width() {
-				if all[s].kind == level {
+				if all[s].gauge() {
 					row[slot] = float32(happened[slot])
 				} else {
 					row[slot] += float32(happened[slot] * share)
@@ -66,8 +66,8 @@ func (r *ring) add(from, to time.Time, happened []float64) {
 
 func (r *ring) numberOf(t time.Time) int64 { return t.UnixNano() / int64(r.step) }
 
-// sum adds a step to what other nodes did in it and tells whether anything is
-// known of it. Counters become rates.
+// sum adds a step to what other nodes did in it, or takes the worst of them, and
+// tells whether anything is known of it. Counters become rates.
 func (r *ring) sum(number int64, into []float64) bool {
 	i := int(number % int64(len(r.number)))
 	if r.number[i] != number || r.covered[i] == 0 {
@@ -79,7 +79,11 @@ func (r *ring) sum(number int64, into []float64) bool {
 			if all[s].kind == rate {
 				v /= float64(r.covered[i])
 			}
-			into[slot] += v
+			if all[s].kind == worst {
+				into[slot] = max(into[slot], v)
+			} else {
+				into[slot] += v
+			}
 			slot++
 		}
 	}

@@ -16,6 +16,7 @@ type kind int
 const (
 	rate  kind = iota // of a counter, a second
 	level             // of a gauge
+	worst             // of a gauge of which nodes don't add up: the highest of them
 	mean              // of a histogram: two slots, the sum and the count
 )
 
@@ -30,6 +31,8 @@ var all = []series{
 	{name: "callbacks_accepted", metric: "longline_callback_calls_total", label: "result", value: "accepted"},
 	{name: "callbacks_refused", metric: "longline_callback_calls_total", label: "result", value: "refused"},
 	{name: "callbacks_trouble", metric: "longline_callback_calls_total", label: "result", value: "trouble"},
+	{name: "waiting", metric: "longline_subscriptions_waiting_events", kind: level},
+	{name: "oldest_seconds", metric: "longline_subscriptions_oldest_seconds", kind: worst},
 	{name: "dead_letters", metric: "longline_callback_dead_letters_total"},
 	{name: "gaps", metric: "longline_gaps_total"},
 	{name: "refused", metric: "longline_refused_total"},
@@ -53,6 +56,9 @@ var slots = func() (n int) {
 	}
 	return n
 }()
+
+// gauge tells whether the last value of a step is what counts.
+func (s series) gauge() bool { return s.kind == level || s.kind == worst }
 
 func (s series) width() int {
 	if s.kind == mean {
@@ -88,7 +94,7 @@ func (t Totals) add(s series, m *dto.Metric) {
 	switch s.kind {
 	case rate:
 		t.put(s.name, m.GetCounter().GetValue())
-	case level:
+	case level, worst:
 		t.put(s.name, m.GetGauge().GetValue())
 	case mean:
 		t.put(s.name, m.GetHistogram().GetSampleSum())

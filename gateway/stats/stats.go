@@ -79,7 +79,7 @@ func (k *Keeper) Note(s Sample) {
 	happened := make([]float64, 0, slots)
 	for _, one := range all {
 		v := s.Totals[one.name]
-		if one.kind == level {
+		if one.gauge() {
 			happened = append(happened, v)
 			continue
 		}

@@ -72,6 +72,18 @@ func TestNodesAddUpAndAreShownAlone(t *testing.T) {
 	}
 }
 
+func TestOfAWorstTheWorstNodesCounts(t *testing.T) {
+	k := stats.New()
+	for node, totals := range map[string]stats.Totals{"a": {"waiting": 3, "oldest_seconds": 60}, "b": {"waiting": 4, "oldest_seconds": 5}} {
+		for s := 0.0; s <= 10; s += 5 {
+			k.Note(stats.Sample{Node: node, Started: noon, At: at(s), Totals: totals})
+		}
+	}
+	if waiting, oldest := last(t, k, "5m", "", "waiting", 9, 2), last(t, k, "5m", "", "oldest_seconds", 9, 2); waiting != "7 7" || oldest != "60 60" {
+		t.Errorf("%s wait, the oldest for %s", waiting, oldest)
+	}
+}
+
 func TestARestartedNodeCountsFromZero(t *testing.T) {
 	k := stats.New()
 	note(k, "a", 0, 0)

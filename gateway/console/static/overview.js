@@ -9,6 +9,8 @@ const seconds = (v) => v === undefined || v === null ? '–' : span(v);
 /** The charts: title, lines as [name, series], how numbers are written. */
 const charts = [
   ['Events', [['published', 'published'], ['sent to connections', 'sent'], ['taken by callbacks', 'called']], perSecond],
+  ['Waiting', [['events, for all subscriptions', 'waiting']], number],
+  ['The oldest that waits', [['since', 'oldest_seconds']], seconds],
   ['Connections', [['WebSocket', 'websocket'], ['SSE', 'sse']], number],
   ['Callbacks', [['accepted', 'callbacks_accepted'], ['refused', 'callbacks_refused'], ['in trouble', 'callbacks_trouble']], perSecond],
   ['Time taken', [['to connections', 'delivery_seconds'], ['callbacks', 'callback_seconds']], seconds],

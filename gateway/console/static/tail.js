@@ -1,11 +1,12 @@
 // A channel's events as they happen. However many come, at most KEPT are in the
-// page, and a burst is drawn a few times a second.
+// page, and at most BATCH are drawn at once, a few times a second.
 import { listen } from '/console/api.js';
 import { badge, button, choice, clock, exact, field, h, json, put } from '/console/ui.js';
 import { learn, suggest } from '/console/suggest.js';
 
-const KEPT = 200; // rows in the page
-const BATCH = 20; // rows made at once; of more only the newest are shown
+const KEPT = 100; // rows in the page
+const BATCH = 8; // rows made at once
+const QUEUE = 80; // that wait to be drawn; of more only the newest are shown
 const PACE = 120; // ms from one to the next
 
 /** @param {{channel: string, signal: AbortSignal, types: string[], since: string | null}} what */
@@ -51,12 +52,14 @@ export function tail({ channel, signal, types: seen, since: from }) {
   function come(text, gap) {
     if (text) total++;
     waiting.push(gap ?? text);
-    if (waiting.length > KEPT) {
+    if (waiting.length > QUEUE) {
       waiting.shift();
       missed++;
     }
-    timer ||= setTimeout(() => requestAnimationFrame(draw), PACE);
+    later();
   }
+
+  const later = () => { timer ||= setTimeout(() => requestAnimationFrame(draw), PACE); };
 
   function draw() {
     timer = 0;
@@ -66,20 +69,16 @@ export function tail({ channel, signal, types: seen, since: from }) {
       pauseButton.textContent = `Go on (${exact(waiting.length + missed)} more)`;
       return;
     }
-    if (waiting.length > BATCH) {
-      missed += waiting.length - BATCH;
-      waiting = waiting.slice(-BATCH);
-    }
-    const rows = waiting.map((one) => typeof one === 'string' ? row(JSON.parse(one)) : hole(one));
+    const rows = waiting.splice(0, BATCH).map((one) => typeof one === 'string' ? row(JSON.parse(one)) : hole(one));
     if (missed && rows.length) {
       const first = list.firstElementChild;
       const so = first?.dataset.missed ? Number(first.dataset.missed) + missed : missed;
       if (first?.dataset.missed) first.remove();
       list.prepend(h('li', { class: 'gone', dataset: { missed: so } }, `${exact(so)} events came too fast to be shown here; they are in the log.`));
     }
-    waiting = [];
     missed = 0;
     list.prepend(...rows.reverse());
+    if (waiting.length) later();
     while (list.childElementCount > KEPT) list.lastElementChild.remove();
     none.hidden = list.childElementCount > 0;
   }

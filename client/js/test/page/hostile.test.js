@@ -50,7 +50,7 @@ test('fifty hostile payloads stay text on every page that shows them', { timeout
   await page.locator('#state').filter({ hasText: 'Live' }).waitFor();
   await page.getByLabel('From').selectOption('earliest');
   await page.getByRole('button', { name: 'Listen' }).click();
-  await page.waitForFunction(() => document.querySelectorAll('#events .type').length === 20); // what a burst shows
+  await page.waitForFunction(() => document.querySelectorAll('#events .type').length === 50);
   await visit('channels/acct-42', '#events');
   // What is read by a click is what was sent.
   const { cursor } = published[0];
