@@ -33,7 +33,7 @@ demo: ## a mailshot, a slow CRM, webhooks and Longline side by side, on a page
 	go run . demo
 
 docs-img: deps ## the pictures in docs/img, of the real pages
-	cd $(JS) && node test/page/demo-picture.js
+	cd $(JS) && node test/page/demo-picture.js && npm run shots --silent
 
 run-cluster: build deps ## two gateways on one Redis, until Ctrl-C: see Procfile
 	@.ci/cluster

@@ -30,10 +30,13 @@ type shift struct {
 	done chan struct{}
 }
 
-// set says whether the line is plugged in, and whether there are two workers.
-func (c *crew) set(plugged, second bool) {
+// change has how it stands, whether the line is plugged in and whether there are
+// two workers, changed by f. What several ask for at once all comes true.
+func (c *crew) change(f func(plugged, second *bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	plugged, second := c.plugged, c.second
+	f(&plugged, &second)
 	if c.plugged != plugged {
 		c.changeLocked("worker-1", plugged)
 	}

@@ -95,7 +95,7 @@ func Start(ctx context.Context, o Options) (*Demo, error) {
 	}
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	d.crew = &crew{ctx: ctx, work: d.work, wait: &d.wait, shifts: map[string]shift{}}
-	d.crew.set(true, false)
+	d.crew.change(func(plugged, _ *bool) { *plugged = true })
 	d.page.Handler = d.routes(listener.Addr().String())
 	d.wait.Go(func() { _ = d.page.Serve(listener) }) // ends by Close
 	for _, part := range []func(context.Context){d.supervise, d.emit, d.publish, d.watch} {

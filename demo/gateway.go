@@ -24,6 +24,7 @@ func (d *Demo) supervise(ctx context.Context) {
 		case <-d.gateway.Exited():
 		}
 		d.board.note("The gateway was killed. It starts again in a moment, on the same data.")
+		again := time.After(restartAfter) // however often it is killed meanwhile
 		for running := false; !running; {
 			select {
 			case <-ctx.Done():
@@ -31,11 +32,12 @@ func (d *Demo) supervise(ctx context.Context) {
 			case killed := <-d.kills:
 				close(killed) // it is dead already
 				continue
-			case <-time.After(restartAfter):
+			case <-again:
 			}
 			err := d.gateway.Exec()
 			if running = err == nil; !running {
 				d.board.note(err.Error())
+				again = time.After(restartAfter)
 			}
 		}
 		d.started()

@@ -73,9 +73,8 @@ func (d *Demo) routes(addr string) http.Handler {
 func (d *Demo) buttons() map[string]func(*http.Request) {
 	line := func(plugged bool, said string) func(*http.Request) {
 		return func(*http.Request) {
-			_, second := d.crew.state()
 			d.board.note(said)
-			d.crew.set(plugged, second)
+			d.crew.change(func(is, _ *bool) { *is = plugged })
 		}
 	}
 	url := func(broken bool, said string) func(*http.Request) {
@@ -86,9 +85,8 @@ func (d *Demo) buttons() map[string]func(*http.Request) {
 	}
 	second := func(works bool, said string) func(*http.Request) {
 		return func(*http.Request) {
-			plugged, _ := d.crew.state()
 			d.board.note(said)
-			d.crew.set(plugged, works)
+			d.crew.change(func(_, is *bool) { *is = works })
 		}
 	}
 	return map[string]func(*http.Request){

@@ -1,6 +1,7 @@
 // What can be done to a subscription. Each action says in plain words what it
 // will do before it is done, and how it is undone where it can be.
 import { get, path, post, request } from '/console/api.js';
+import { earlier } from '/console/time.js';
 import { ask, button, choice, copy, exact, field, h, json, span, toast } from '/console/ui.js';
 
 /**
@@ -32,6 +33,7 @@ export function actions(current, done) {
       await done();
     }),
     !s.replay && button('Move position…', () => seek(current(), at, done)),
+    !s.replay && button('Replay…', () => replay(current(), at)),
     !s.replay && s.callback && button('Test…', () => test(current(), at)),
     button('More…', () => more(current(), at)),
   ];
@@ -102,12 +104,10 @@ async function more(s, at) {
   const given = await ask({
     title: s.name, action: 'Go on', text: 'What is to be done?',
     fields: [field('Action', choice('what', [
-      ...!s.replay ? [['replay', 'Deliver a range again (replay)']] : [],
       ...!s.replay && s.callback ? [['secret', 'Make a new signing secret']] : [],
       ['copy', 'Copy the definition'], ['delete', 'Delete the subscription'],
     ]))],
   });
-  if (given?.what === 'replay') await replay(s, at);
   if (given?.what === 'secret') await rotate(s, at);
   if (given?.what === 'delete') await remove(s, at);
   if (given?.what === 'copy') {
@@ -125,7 +125,7 @@ async function replay(s, at) {
       'What is delivered can’t be taken back. The replay can be paused and deleted as any subscription.',
     ],
     fields: [
-      field('From', h('input', { name: 'from', required: true, autocomplete: 'off', spellcheck: 'false', value: new Date(Date.now() - 3_600_000).toISOString().slice(0, 19) + 'Z' }), 'A time, a cursor, or earliest.'),
+      field('From', h('input', { name: 'from', required: true, autocomplete: 'off', spellcheck: 'false', value: `${earlier(3_600_000).slice(0, 19)}Z` }), 'A time, a cursor, or earliest.'),
       field('To', h('input', { name: 'to', required: true, autocomplete: 'off', spellcheck: 'false', value: 'latest' }), 'A time, a cursor, or latest: what is there now.'),
       s.callback && field('By', choice('by', [['callback', 'the callback, at half the pace'], ['attach', 'whoever connects to it']], 'callback')),
     ],

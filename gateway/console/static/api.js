@@ -1,6 +1,8 @@
 // The way to the gateway: the token, and requests with it. The page has no
 // other rights than the token's, and asks nobody but the gateway it came from.
 
+import { heard } from '/console/time.js';
+
 /** Where this page keeps what it must remember: the tab's storage, under a name of its own. */
 const kept = document.documentElement.dataset.session ?? 'longline';
 
@@ -81,6 +83,7 @@ export async function request(method, path, { query, body, headers, signal, as =
       },
       body: body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body),
     });
+    heard(response.headers.get('Date'));
     text = await response.text();
   } catch (error) {
     if (error.name === 'AbortError') throw error;

@@ -1,6 +1,7 @@
 // The overview: what needs attention first, then what happened lately.
 import { get, path, recall, remember } from '/console/api.js';
 import { chart } from '/console/chart.js';
+import { earlier, now } from '/console/time.js';
 import { ago, badge, choice, empty, every, exact, field, h, number, put, span } from '/console/ui.js';
 
 const perSecond = (v) => v === undefined || v === null ? '–' : `${number(v)}/s`;
@@ -82,7 +83,7 @@ export async function show(page, { signal }) {
 function watcher() {
   const channel = 'longline.events', named = new Map(); // subscription → what was told of it
   const gone = new Map(); // node → when it left
-  let since = new Date(Date.now() - 86_400_000).toISOString();
+  let since = earlier(86_400_000);
 
   function take(event) {
     const kind = event.type.replace(/^longline\.(subscription\.)?/, ''), data = event.data ?? {};
@@ -127,7 +128,7 @@ function watcher() {
       else if (callback && callback.breaker !== 'closed') found.push(line('failing', 'failing', link, name, `its endpoint fails: ${callback.last_error || `it answers ${callback.last_status}`}`, told.callback_failing));
       if (status.lag.seconds > 60 && status.state !== 'paused') found.push(line('waiting', 'lags', link, name, `${exact(status.lag.events)} events wait, the oldest since ${span(status.lag.seconds)}`));
       if (status.dead) found.push(line('dead', 'dead letters', `${link}/dead`, name, `${exact(status.dead)} set aside${told.reason ? `, the last because: ${told.reason}` : ''}`, told.deadletter));
-      if (told.gap && Date.now() - Date.parse(told.gap) < 3_600_000) found.push(line('gap', 'gap', link, name, 'events were gone before they were delivered', told.gap));
+      if (told.gap && now() - Date.parse(told.gap) < 3_600_000) found.push(line('gap', 'gap', link, name, 'events were gone before they were delivered', told.gap));
     });
     return found;
   };

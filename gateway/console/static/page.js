@@ -35,7 +35,9 @@ async function show() {
   }
   const content = h('div');
   try {
-    const page = await import(`/console/${module}.js`);
+    const page = await import(`/console/${module}.js`).catch((error) => {
+      throw new Error('The gateway does not answer just now.', { cause: error }); // a browser may remember that it failed: see Try again
+    });
     if (signal.aborted) return;
     put(main, content);
     await page.show(content, { parts: parts.slice(1), query, signal });
@@ -45,7 +47,7 @@ async function show() {
     put(content, error.status === 403 ? empty('This token may not see that', error.message,
         h('p', { class: 'row' }, h('a', { href: '#/channels' }, 'Its channels'), h('a', { href: '#/subscriptions' }, 'Its subscriptions'), h('a', { href: '#/tokens' }, 'What it may do')))
       : error.status === 404 ? empty('Nothing here', error.message)
-      : h('div', { class: 'stack' }, problem(error), h('div', null, button('Try again', () => show()))));
+      : h('div', { class: 'stack' }, problem(error), h('div', null, button('Try again', () => error instanceof ApiError ? show() : location.reload()))));
   }
   if (signal.aborted) return;
   document.title = `${main.querySelector('h1')?.textContent ?? 'Longline'} – Longline`;

@@ -12,6 +12,9 @@ export async function show(page, context) {
   return list(page, context);
 }
 
+/** What the list has seen: name → {lag: the last numbers waiting, at, done, rate}. It outlives the page, and forgets who is gone. */
+let history = new Map();
+
 const link = (name) => `#/subscriptions/${encodeURIComponent(name)}`;
 
 async function list(page, { query, signal }) {
@@ -22,7 +25,6 @@ async function list(page, { query, signal }) {
   const order = choice('order', [['name', 'name'], ['lag', 'most waiting'], ['dead', 'most set aside']], 'name', { onchange: () => draw() });
   const count = h('p', { class: 'small soft', role: 'status' }, 'Looking…');
   const shown = h('div');
-  const history = new Map(); // name → {lag: the last numbers waiting, at, done, rate}
   let rows = [], round = 0;
 
   const rowsTable = longTable({
@@ -38,6 +40,8 @@ async function list(page, { query, signal }) {
       { title: 'Last error', cell: (s) => h('span', { class: 'why', title: s.status.callback?.last_error }, s.status.callback?.last_error ?? '') },
     ],
   });
+
+  const filtered = () => prefix.value || channel.value || label.value || state.value;
 
   async function load() {
     const mine = ++round, all = [];
@@ -57,13 +61,14 @@ async function list(page, { query, signal }) {
     }
     rows = all;
     const now = Date.now();
-    for (const s of rows) note(s, now);
+    const had = history;
+    if (!filtered()) history = new Map();
+    for (const s of rows) note(s, now, had.get(s.name));
     draw();
   }
 
   /** Remembers what a list that refreshes itself can tell of the time in between. */
-  function note(s, now) {
-    const had = history.get(s.name) ?? { lag: [] };
+  function note(s, now, had = { lag: [] }) {
     const done = s.cursor.split(',').reduce((sum, c) => sum + Number(c.split('-').at(-1)), 0);
     if (had.at && done >= had.done) had.rate = (done - had.done) / (now - had.at) * 1000;
     had.lag.push(s.status.lag.events);
@@ -77,7 +82,7 @@ async function list(page, { query, signal }) {
     const sorted = by ? [...rows].sort((a, b) => by(b) - by(a)) : rows;
     count.textContent = rows.length === 1 ? '1 subscription' : `${exact(rows.length)} subscriptions`;
     if (!rows.length) {
-      put(shown, h('div', { class: 'card' }, prefix.value || channel.value || label.value || state.value
+      put(shown, h('div', { class: 'card' }, filtered()
         ? empty('None is like that', 'Names are matched from their beginning; labels are NAME=VALUE.')
         : empty('No subscriptions yet', 'A subscription is a position in channels that outlives connections: nothing is lost while nobody is there.', h('a', { class: 'button', href: '#/subscriptions/new' }, 'Make one'))));
       return;

@@ -1,5 +1,6 @@
 // Tokens: what one may do, making one where the gateway does, and revoking.
 import { claims, me, request, token } from '/console/api.js';
+import { earlier } from '/console/time.js';
 import { ago, ask, badge, choice, copy, empty, facts, field, h, json, problem, put, toast } from '/console/ui.js';
 
 export function show(page) {
@@ -80,7 +81,7 @@ function revoke() {
       text: `It takes effect on every node within two seconds; connections by it are ended.${by === 'sub' ? ' Subscriptions that these tokens made are paused. Tokens issued from now on are good.' : ''} This can’t be undone.`,
     })) return;
     try {
-      await request('POST', '/v1/tokens/revoke', { body: by === 'jti' ? { jti: value } : { sub: value, before: new Date().toISOString() } });
+      await request('POST', '/v1/tokens/revoke', { body: by === 'jti' ? { jti: value } : { sub: value, before: earlier(0) } });
       toast('Revoked');
     } catch (error) {
       toast(error.message);

@@ -1,6 +1,8 @@
 // What pages are made of. Nothing here takes markup: whatever a string says, it
 // becomes text.
 
+import { now } from '/console/time.js';
+
 /**
  * Makes an element. Attributes: `class`, `on…` handlers, `dataset`, booleans,
  * anything else as it is. Children: nodes, text, lists of them; null and false
@@ -64,7 +66,7 @@ export function span(seconds) {
 /** How long ago, with the time itself as its title. */
 export function ago(time) {
   if (!time) return '–';
-  const at = new Date(time), seconds = (Date.now() - at) / 1000;
+  const at = new Date(time), seconds = (now() - at) / 1000;
   const text = Math.abs(seconds) < 1 ? 'now' : seconds < 0 ? `in ${span(-seconds)}` : `${span(Math.floor(seconds))} ago`;
   return h('time', { datetime: at.toISOString(), title: whole.format(at), class: 'nowrap' }, text);
 }

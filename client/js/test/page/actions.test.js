@@ -141,6 +141,8 @@ describe('what an operator does', { concurrency: 2 }, () => {
       await act('Test…', /One event of type longline\.test goes to/, 'Send');
       await dialog.getByText('It answered 200').waitFor();
       await dialog.getByRole('button', { name: 'Close' }).click();
+      await act('Replay…', /goes by itself/, 'Replay');
+      await said('Replayed by');
       await act('More…', /What is to be done/, 'Go on', () => dialog.getByLabel('Action').selectOption('secret'));
       await dialog.getByText(/for 24 hours/).waitFor();
       await dialog.getByRole('button', { name: 'Make one' }).click();

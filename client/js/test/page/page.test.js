@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { bench, freePort, startGateway, watch } from './gateway.js';
+import { bench, freePort, startGateway, until, watch } from './gateway.js';
 
 let shared, page, complaints, context;
 
@@ -155,4 +155,27 @@ test('ten thousand subscriptions are a list of some dozen rows', { timeout: 60_0
   await page.getByLabel('Order').selectOption('lag');
   await list.evaluate((e) => { e.scrollTop = 0; });
   await page.waitForFunction(() => document.querySelector('tr[data-key] td:nth-child(3)').textContent === '9,999');
+});
+
+test('a browser whose clock is wrong shows the gateway’s time, and revokes until now', { timeout: 60_000 }, async (t) => {
+  const gateway = await start(t, undefined, 'clock');
+  const behind = await (await shared.browser.newContext()).newPage();
+  t.after(() => behind.context().close());
+  await behind.clock.install({ time: Date.now() - 3_600_000 });
+  await gateway.publish('acct-42', { type: 'email.opened' });
+  await behind.goto(`${gateway.url}/#token=${gateway.token}`);
+  await behind.getByRole('heading', { name: 'Overview' }).waitFor();
+  await behind.goto(`${gateway.url}/#/connections`);
+  await behind.locator('tr[data-key]').first().waitFor();
+  assert.doesNotMatch(await behind.locator('main').innerText(), /\bin [\d.]+ (min|h)\b/); // the node was started just now
+  const { token } = await gateway.call('POST', '/v1/tokens', { sub: 'customer-9', subscribe: ['acct-42'] });
+  await behind.goto(`${gateway.url}/#/tokens`);
+  await behind.getByLabel('By').selectOption('sub');
+  await behind.getByLabel('Which').fill('customer-9');
+  await until(async () => {
+    await behind.getByRole('button', { name: 'Revoke…' }).click();
+    await behind.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    const answer = await fetch(`${gateway.url}/v1/token`, { headers: { Authorization: `Bearer ${token}` } });
+    return answer.status === 401;
+  }, 'the token is revoked');
 });

@@ -77,6 +77,12 @@ test('a customer makes a destination, tests it, sees what came of it, and nothin
     await page.locator('.tail .body a').first().click();
     await page.getByRole('button', { name: /Deliver again|Resend/ }).first().waitFor();
     assert.doesNotMatch(await page.locator('body').innerText(), /crm-43|elsewhere/);
+    await page.goto(`${gateway.url}/portal#/subscriptions/${name}`);
+    const clicks = () => crm.got.filter((e) => e.type === 'email.clicked').length, had = clicks();
+    await page.getByRole('button', { name: 'Replay…' }).click();
+    await page.getByLabel('From').fill('earliest');
+    await page.getByRole('button', { name: 'Replay', exact: true }).click();
+    await until(() => clicks() > had, 'a range is delivered again');
     await page.goto(`${gateway.url}/portal#/subscriptions/crm-43-secret`);
     await page.getByRole('alert').filter({ hasText: 'may not' }).waitFor();
     await page.goto(`${gateway.url}/portal#/events/%`); // typed by hand
