@@ -198,3 +198,18 @@ func BenchmarkNote(b *testing.B) {
 		note(k, "a", 5*float64(i), float64(i))
 	}
 }
+
+// BenchmarkShow is what a page costs that asks every five seconds, of twenty nodes.
+func BenchmarkShow(b *testing.B) {
+	k := stats.New()
+	for node := range 20 {
+		for s := 0.0; s <= 300; s += 5 {
+			note(k, fmt.Sprint("node-", node), s, s)
+		}
+	}
+	for b.Loop() {
+		if _, err := k.Show("24h", "", at(300)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

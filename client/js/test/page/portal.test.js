@@ -91,6 +91,44 @@ test('a customer makes a destination, tests it, sees what came of it, and nothin
   }
 });
 
+test('what a service and its customers are called is text, from right to left too', { timeout: 60_000 }, async (t) => {
+  const gateway = await startGateway(shared.binary, await freePort(), join(shared.dir, 'named'));
+  t.after(gateway.kill);
+  const evil = '<img src=//evil.example/a onerror=pwned=1>';
+  const names = [evil, '\u202e<b>moc.elpmaxe', 'شركة الأحداث المحدودة', 'W'.repeat(60), '"><script>pwned=1</script>', '{{7*7}}${7*7}'];
+  await gateway.publish('acct-42', ...names.map((name) => ({ type: `x${name}`.replace('\u202e', ''), subject: name.replace('\u202e', ''), data: { [name]: name } })));
+  for (const name of names) {
+    const { url } = await gateway.call('POST', '/v1/portal', { sub: `${name}-42`, subscriptions: ['crm-42-*'], channels: ['acct-42'], theme: { name } });
+    const context = await shared.browser.newContext({ viewport: { width: 390, height: 844 } });
+    const page = await context.newPage();
+    const complaints = watch(page);
+    await page.goto(url);
+    await page.getByText('What happens').waitFor();
+    assert.equal(await page.locator('#name').textContent(), name);
+    assert.equal(await page.title(), name);
+    assert.equal(await page.locator('main :is(script, img, iframe), header :is(script, img, b)').count(), 0, name);
+    assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} is too wide`);
+    assert.deepEqual(complaints, []);
+    await context.close();
+  }
+  // The operator sees the same names among the connections.
+  const { url } = await gateway.call('POST', '/v1/portal', { sub: evil, subscriptions: ['crm-42-*'], channels: ['acct-42'] });
+  const line = new AbortController();
+  t.after(() => line.abort());
+  await fetch(`${gateway.url}/v1/sse?channel=acct-42`, { signal: line.signal, headers: { Authorization: `Bearer ${url.split('#token=')[1]}` } });
+  const context = await shared.browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const complaints = watch(page);
+  await page.goto(`${gateway.url}/#token=${gateway.token}`);
+  await page.getByRole('heading', { name: 'Overview' }).waitFor();
+  await page.goto(`${gateway.url}/#/connections`);
+  await page.getByText(evil, { exact: true }).first().waitFor();
+  assert.equal(await page.locator('main img').count(), 0);
+  assert.deepEqual(complaints, []);
+});
+
 test('a link that has ended says so, and the page is framed only where it may be', { timeout: 60_000 }, async (t) => {
   const home = createServer((_, response) => response.setHeader('Content-Type', 'text/html').end('<!doctype html><title>app</title>')).listen(0, '127.0.0.1');
   await once(home, 'listening');
