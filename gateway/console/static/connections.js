@@ -57,7 +57,7 @@ export async function show(page, { query, signal }) {
     })))).filter(Boolean);
     const total = answers.reduce((sum, a) => sum + a.total, 0);
     const all = answers.flatMap((a) => a.connections.map((c) => ({ ...c, node: a.node }))).sort((a, b) => a.since < b.since ? -1 : 1).slice(0, SHOWN);
-    count.textContent = `${exact(total)}${total > all.length ? `; the ${exact(all.length)} oldest are shown` : ''}.${silent.length ? ` Node ${silent.join(', ')} did not answer.` : ''}`;
+    count.textContent = `${exact(total)} ${total === 1 ? 'connection' : 'connections'}${total > all.length ? `; the ${exact(all.length)} oldest are shown` : ''}.${silent.length ? ` Node ${silent.join(', ')} did not answer.` : ''}`;
     put(list, table({
       caption: 'Connections', rows: all, key: (c) => c.connection,
       columns: [

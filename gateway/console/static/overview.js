@@ -14,10 +14,14 @@ const charts = [
   ['The oldest that waits', [['since', 'oldest_seconds']], seconds],
   ['Connections', [['WebSocket', 'websocket'], ['SSE', 'sse']], number],
   ['Callbacks', [['accepted', 'callbacks_accepted'], ['refused', 'callbacks_refused'], ['in trouble', 'callbacks_trouble']], perSecond],
+  ['Callbacks in flight', [['calls', 'callbacks_in_flight']], number],
   ['Time taken', [['to connections', 'delivery_seconds'], ['callbacks', 'callback_seconds']], seconds],
   ['Left undone', [['dead letters', 'dead_letters'], ['gaps', 'gaps']], perSecond],
   ['Said no to', [['by limits', 'refused'], ['requests', 'problems']], perSecond],
 ];
+
+/** From how many seconds on what waits needs attention. */
+const LATE = 60;
 
 /** How many of what needs attention are shown at once. */
 const FIRST = 6;
@@ -115,6 +119,9 @@ function watcher() {
     const stats = await get('/v1/stats', { span: '5m' }, signal);
     const refused = stats.series.refused.reduce((sum, v) => sum + (v ?? 0) * stats.step_seconds, 0);
     if (refused >= 1) found.push(line('refused', 'refused', '#/connections', 'Limits', `said no ${exact(Math.round(refused))} times in the last 5 minutes`));
+    const last = (name) => stats.series[name].findLast((v) => v !== null) ?? 0;
+    const oldest = last('oldest_seconds');
+    if (oldest > LATE) found.push(line('waiting', 'lags', '#/subscriptions?order=lag', 'Subscriptions', `${exact(last('waiting'))} events wait, the oldest since ${span(oldest)}`));
     const asked = [...named].reverse().slice(0, 25);
     const standing = await Promise.all(asked.map(([name]) => get(path('subscriptions', name), {}, signal).catch((error) => {
       if (error.status === 404) named.delete(name);
@@ -126,7 +133,7 @@ function watcher() {
       const [name, told] = asked[i], { status } = s, link = `#/subscriptions/${encodeURIComponent(name)}`, callback = status.callback;
       if (status.state === 'disabled') found.push(line('disabled', 'disabled', link, name, 'its endpoint answered 410: nothing is delivered until the callback is given anew', told.callback_disabled));
       else if (callback && callback.breaker !== 'closed') found.push(line('failing', 'failing', link, name, `its endpoint fails: ${callback.last_error || `it answers ${callback.last_status}`}`, told.callback_failing));
-      if (status.lag.seconds > 60 && status.state !== 'paused') found.push(line('waiting', 'lags', link, name, `${exact(status.lag.events)} events wait, the oldest since ${span(status.lag.seconds)}`));
+      if (status.lag.seconds > LATE && status.state !== 'paused') found.push(line('waiting', 'lags', link, name, `${exact(status.lag.events)} events wait, the oldest since ${span(status.lag.seconds)}`));
       if (status.dead) found.push(line('dead', 'dead letters', `${link}/dead`, name, `${exact(status.dead)} set aside${told.reason ? `, the last because: ${told.reason}` : ''}`, told.deadletter));
       if (told.gap && now() - Date.parse(told.gap) < 3_600_000) found.push(line('gap', 'gap', link, name, 'events were gone before they were delivered', told.gap));
     });

@@ -22,7 +22,7 @@ async function list(page, { query, signal }) {
   const channel = h('input', { value: query.get('channel') ?? '', placeholder: 'any', autocomplete: 'off', spellcheck: 'false' });
   const label = h('input', { value: query.get('label') ?? '', placeholder: 'customer=42', autocomplete: 'off', spellcheck: 'false' });
   const state = choice('state', [['', 'any'], ...states], query.get('state') ?? '', { onchange: find });
-  const order = choice('order', [['name', 'name'], ['lag', 'most waiting'], ['dead', 'most set aside']], 'name', { onchange: () => draw() });
+  const order = choice('order', [['name', 'name'], ['lag', 'most waiting'], ['dead', 'most set aside']], query.get('order') ?? 'name', { onchange: () => draw() });
   const count = h('p', { class: 'small soft', role: 'status' }, 'Looking…');
   const shown = h('div');
   let rows = [], round = 0;

@@ -1,4 +1,4 @@
-// Takes the pictures of the console that stand in docs/img: npm run shots.
+// Takes the pictures of the console and the portal that stand in docs/img: npm run shots.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,20 +50,20 @@ try {
   })();
   await sleep(Number(process.env.FOR ?? 60) * 1000); // so that charts have a line
 
-  const shoot = async (name, address, { width = 1100, height = 740, scheme = 'light', ready, act } = {}) => {
+  const shoot = async (name, address, { width = 1100, height = 740, scheme = 'light', ready, act, link } = {}) => {
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     const page = await context.newPage();
     page.on('pageerror', (e) => console.error(name, String(e)));
-    await page.goto(`${gateway.url}/#token=${gateway.token}`);
-    await page.getByRole('heading', { name: 'Overview' }).waitFor();
-    await page.goto(`${gateway.url}/#/${address}`);
+    await page.goto(link ?? `${gateway.url}/#token=${gateway.token}`);
+    await page.getByRole('heading', { level: 1 }).filter({ hasText: link ? 'Where your events go' : 'Overview' }).waitFor();
+    await page.goto(`${gateway.url}/${link ? 'portal' : ''}#/${address}`);
     await page.locator(ready ?? 'h1').first().waitFor();
     await act?.(page);
     await sleep(500);
     await page.evaluate(() => document.activeElement?.blur());
     const session = await context.newCDPSession(page);
     const { data } = await session.send('Page.captureScreenshot', { format, ...format === 'webp' && { quality: 80 } });
-    writeFileSync(join(out, `console-${name}.${format}`), Buffer.from(data, 'base64'));
+    writeFileSync(join(out, `${link ? '' : 'console-'}${name}.${format}`), Buffer.from(data, 'base64'));
     await context.close();
   };
   const { dead } = await gateway.call('GET', '/v1/subscriptions/crm-42/dead?limit=1');
@@ -89,6 +89,14 @@ try {
   await shoot('dead', 'subscriptions/crm-42/dead', { ready: '.tail, .empty', height: 560 });
   await shoot('connections', 'connections', { ready: 'table', height: 660 });
   await shoot('tokens', 'tokens', { ready: '.badge' });
+
+  const { url: link } = await gateway.call('POST', '/v1/portal', {
+    sub: 'customer-42', subscriptions: ['crm-42*'], channels: ['acct-42'], theme: { name: 'Mailer', accent: '#5b5bd6' }, return_url: 'https://app.example.com/settings',
+  });
+  await shoot('portal', '', { link, ready: '.list' });
+  await shoot('portal-dark', '', { link, ready: '.list', scheme: 'dark' });
+  await shoot('portal-new', 'new', { link, ready: '.recipes' });
+  await shoot('portal-phone', 'new', { link, ready: '.recipes', width: 390, height: 844 });
 } finally {
   stop.abort();
   for (const one of lines) one.close();
