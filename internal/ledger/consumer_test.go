@@ -121,6 +121,11 @@ func keepAttached(ctx context.Context, book *ledger.Ledger, name, consumer strin
 
 // stream is an SSE consumer that acknowledges by coming back, or by POST.
 func stream(ctx context.Context, n *node, book *ledger.Ledger, name string, manual bool, last *string) error {
+	return streamAnswered(ctx, n, book, name, manual, last, func(event.Cursor) {})
+}
+
+// streamAnswered is stream that calls answered with what a POST acknowledged.
+func streamAnswered(ctx context.Context, n *node, book *ledger.Ledger, name string, manual bool, last *string, answered func(event.Cursor)) error {
 	q := url.Values{"subscription": {name}, "consumer": {"stream"}, "window": {"50"}}
 	if manual {
 		q.Set("ack", "manual")
@@ -172,7 +177,9 @@ func stream(ctx context.Context, n *node, book *ledger.Ledger, name string, manu
 				book.Given(ledger.Delivery{Number: e.Data.N, Cursor: at, By: "stream", Announced: again.covers(at)})
 				book.Done(e.Data.N)
 				if manual && e.Data.N%10 == 0 {
-					n.do(ctx, "POST", "/v1/subscriptions/"+name+"/ack", map[string]string{"cursor": e.Cursor}, nil)
+					if _, err := n.do(ctx, "POST", "/v1/subscriptions/"+name+"/ack", map[string]string{"cursor": e.Cursor}, nil); err == nil {
+						answered(at)
+					}
 				}
 			}
 		}
