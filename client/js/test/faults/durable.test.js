@@ -164,13 +164,13 @@ test('a cursor moved back: what was handled is handled again, what is being hand
   const gateway = fake();
   const { subscription, calls } = attach(gateway, { concurrency: 3 });
   const first = await gateway.line(1);
-  first.say(DURABLE, event(1), event(2), event(3));
+  first.say({ ...DURABLE, placed: 'when it was made' }, event(1), event(2), event(3));
   await settle();
   calls[0].done();
   await acked();
   first.say({ op: 'bye', code: 1012, reason: 'the position was moved', retry_ms: 1, reconnect: true });
   const second = await gateway.line(2);
-  second.say({ ...DURABLE, cursor: 'a@k-0' }, event(1), event(2), event(3));
+  second.say({ ...DURABLE, placed: 'just now', cursor: 'a@k-0' }, event(1), event(2), event(3));
   await settle();
   assert.deepEqual(calls.map(({ value }) => value.id), ['e1', 'e2', 'e3', 'e1']);
   for (const { done } of calls) done();
