@@ -11,13 +11,11 @@ import (
 	"github.com/longline-push/longline/internal/oracle"
 )
 
-// channels, kinds of events and keys that are published.
+// channels and kinds of events that are published.
 var (
 	channels = []string{"acct-1", "acct-2"}
 	kinds    = []string{"email.opened", "order.paid"}
 )
-
-const keys = 50
 
 // publish publishes at a rate until ctx ends, one event or five at a time, each
 // with its id until it is answered, and returns then.
@@ -58,7 +56,7 @@ func (w *world) post(first, count int) {
 	batch := make([]map[string]any, count)
 	for i := range batch {
 		n := first + i
-		batch[i] = map[string]any{"id": "e" + strconv.Itoa(n), "type": kinds[n%3%2], "partitionkey": "k" + strconv.Itoa(n%keys),
+		batch[i] = map[string]any{"id": "e" + strconv.Itoa(n), "type": kinds[n%3%2], "partitionkey": "k" + strconv.Itoa(n%w.keys),
 			"data": map[string]any{"n": n, "begun": begun.UnixMicro()}}
 	}
 	for {

@@ -35,6 +35,7 @@ type world struct {
 	events   *oracle.World
 	books    []*oracle.Book
 	replays  replays
+	keys     int // how many are published
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -50,7 +51,7 @@ func newWorld(t testing.TB, seed uint64, kind string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, logs: dir, events: &oracle.World{}, faults: map[string]int{}, replays: replays{books: map[string]*oracle.Book{}},
+	w := &world{t: t, logs: dir, events: &oracle.World{}, keys: 50, faults: map[string]int{}, replays: replays{books: map[string]*oracle.Book{}},
 		rng: rand.New(rand.NewPCG(seed, 0)), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.broker = newBroker(t, kind)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/longline-push/longline/broker/redis/redistest"
 	"github.com/longline-push/longline/event"
 )
 
@@ -28,13 +27,13 @@ import (
 //	killed   until each partition of a killed member is delivered by another
 //	joined   the longest that an event was under way while a ninth member joined:
 //	         of the partitions that moved, and of those that stayed
-//	idle     what Redis keeps of a group that nobody attached to, and of one that
-//	         all members have left
+//	idle     what Redis keeps of a group that nobody attached to, of one that all
+//	         members have left just now, and a minute later, when it rests
 func BenchmarkGroups(b *testing.B) {
-	b.Run("cpu/published-only", func(b *testing.B) { benchmarkShared(b, 0, false) })
-	b.Run("cpu/plain", func(b *testing.B) { benchmarkShared(b, 1, false) })
+	b.Run("cpu/published-only", func(b *testing.B) { benchmarkShared(b, 0, 0) })
+	b.Run("cpu/plain", func(b *testing.B) { benchmarkShared(b, 1, 0) })
 	for _, members := range []int{1, 4, 16} {
-		b.Run(fmt.Sprintf("cpu/members-%d", members), func(b *testing.B) { benchmarkShared(b, members, true) })
+		b.Run(fmt.Sprintf("cpu/members-%d", members), func(b *testing.B) { benchmarkShared(b, members, partitions) })
 	}
 	b.Run("killed", benchmarkKilled)
 	b.Run("joined", benchmarkJoined)
@@ -45,10 +44,12 @@ const partitions = 16
 
 // crew is the members of one subscription and what they are given.
 type crew struct {
-	b    *testing.B
-	n    *node
-	ctx  context.Context
-	each int // a member acknowledges once for so many events
+	b     *testing.B
+	n     *node   // publishes, and is asked
+	nodes []*node // it and the others
+	ctx   context.Context
+	of    int // partitions
+	each  int // a member acknowledges once for so many events
 
 	members sync.WaitGroup
 	mu      sync.Mutex
@@ -69,15 +70,22 @@ type shared struct {
 
 func (e shared) partition() int { return event.Partition(e.PartitionKey, "", "", partitions) }
 
-func newCrew(b *testing.B, group bool, each int) *crew {
+func newCrew(b *testing.B, of, each int) *crew {
 	b.Helper()
-	c := &crew{b: b, n: startNode(b, "embedded:"+filepath.Join(b.TempDir(), "data")+"?fsync=everysec", "one"), each: each}
+	return newCrewOn(b, of, each, startNode(b, "embedded:"+filepath.Join(b.TempDir(), "data")+"?fsync=everysec", "one"))
+}
+
+// newCrewOn makes the subscription on nodes, shared by so many partitions; with
+// none it is not.
+func newCrewOn(b *testing.B, of, each int, nodes ...*node) *crew {
+	b.Helper()
+	c := &crew{b: b, n: nodes[0], nodes: nodes, of: of, each: each}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.ctx = ctx
 	b.Cleanup(func() { cancel(); c.members.Wait() })
 	definition := map[string]any{"channels": []string{"acct"}, "window": 1000}
-	if group {
-		definition["group"] = map[string]int{"partitions": partitions}
+	if of > 0 {
+		definition["group"] = map[string]int{"partitions": of}
 	}
 	c.n.must("PUT", "/v1/subscriptions/g", definition, nil)
 	return c
@@ -87,8 +95,13 @@ func newCrew(b *testing.B, group bool, each int) *crew {
 // of its process does.
 func (c *crew) start(consumer string) (kill func()) {
 	c.b.Helper()
+	return c.startOn(c.n, consumer)
+}
+
+func (c *crew) startOn(n *node, consumer string) (kill func()) {
+	c.b.Helper()
 	q := url.Values{"subscription": {"g"}, "consumer": {consumer}, "access_token": {token()}}
-	conn, _, err := websocket.Dial(c.ctx, strings.Replace(c.n.base, "http", "ws", 1)+"/v1/ws?"+q.Encode(), &websocket.DialOptions{Subprotocols: []string{"longline.v1"}})
+	conn, _, err := websocket.Dial(c.ctx, strings.Replace(n.base, "http", "ws", 1)+"/v1/ws?"+q.Encode(), &websocket.DialOptions{Subprotocols: []string{"longline.v1"}})
 	if err != nil {
 		c.b.Fatal(err)
 	}
@@ -158,7 +171,7 @@ func (c *crew) settled(members int) map[int]string {
 				of[p] = m.Consumer
 			}
 		}
-		return len(out.Status.Members) == members && (len(of) == partitions || members == 0)
+		return len(out.Status.Members) == members && (len(of) == c.of || members == 0)
 	})
 	return of
 }
@@ -210,34 +223,46 @@ func (c *crew) came(published int) {
 	})
 }
 
-func benchmarkShared(b *testing.B, members int, group bool) {
+func benchmarkShared(b *testing.B, members, of int) {
 	for b.Loop() {
-		c := newCrew(b, group, 10)
-		for i := range members {
-			c.start("m" + strconv.Itoa(i))
-		}
-		if group {
-			c.settled(members)
-		}
-		const span = 10 * time.Second
-		before, end := c.n.cpu(b), time.After(span)
-		stop := c.publish(5000, 100)
-		<-end
-		published := stop()
-		if members > 0 {
-			c.came(published)
-		}
-		b.ReportMetric(float64((c.n.cpu(b)-before).Microseconds())/float64(published), "µs-cpu/event")
-		b.ReportMetric(float64(published)/span.Seconds(), "events/s")
+		newCrew(b, of, 10).share(members)
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// share has so many members take what is published for a while, and reports what
+// that costs the nodes.
+func (c *crew) share(members int) {
+	c.b.Helper()
+	for i := range members {
+		c.startOn(c.nodes[i%len(c.nodes)], "m"+strconv.Itoa(i))
+	}
+	if c.of > 0 {
+		c.settled(members)
+	}
+	cpu := func() (all time.Duration) {
+		for _, n := range c.nodes {
+			all += n.cpu(c.b)
+		}
+		return all
+	}
+	const span = 10 * time.Second
+	before, end := cpu(), time.After(span)
+	stop := c.publish(5000, 100)
+	<-end
+	published := stop()
+	if members > 0 {
+		c.came(published)
+	}
+	c.b.ReportMetric(float64((cpu()-before).Microseconds())/float64(published), "µs-cpu/event")
+	c.b.ReportMetric(float64(published)/span.Seconds(), "events/s")
 }
 
 func benchmarkKilled(b *testing.B) {
 	const members, kills = 8, 30
 	var times []time.Duration
 	for b.Loop() {
-		c := newCrew(b, true, 10)
+		c := newCrew(b, partitions, 10)
 		kill := make(map[string]func())
 		for i := range members {
 			name := "m" + strconv.Itoa(i)
@@ -253,25 +278,9 @@ func benchmarkKilled(b *testing.B) {
 					waits[p] = true
 				}
 			}
-			flows := make(chan struct{})
-			c.mu.Lock()
-			start := time.Now()
-			c.given = func(consumer string, e shared) {
-				if p := e.partition(); consumer != victim && waits[p] {
-					delete(waits, p)
-					times = append(times, time.Since(start))
-					if len(waits) == 0 {
-						close(flows)
-					}
-				}
-			}
-			c.mu.Unlock()
+			flows := c.watch(waits, func(consumer string) bool { return consumer != victim }, &times)
 			kill[victim]()
-			select {
-			case <-flows:
-			case <-time.After(20 * time.Second):
-				b.Fatalf("after 20 s partitions %v stand still", slices.Collect(maps.Keys(waits)))
-			}
+			c.await(flows, waits)
 			kill[victim] = c.start(victim)
 			of = c.settled(members)
 		}
@@ -280,11 +289,41 @@ func benchmarkKilled(b *testing.B) {
 	report(b, times, "ms")
 }
 
+// watch notes how long it takes from now on until each of some partitions is
+// delivered by one of others; flows is closed when all are.
+func (c *crew) watch(waits map[int]bool, others func(consumer string) bool, times *[]time.Duration) (flows chan struct{}) {
+	flows = make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	start := time.Now()
+	c.given = func(consumer string, e shared) {
+		if p := e.partition(); waits[p] && others(consumer) {
+			delete(waits, p)
+			*times = append(*times, time.Since(start))
+			if len(waits) == 0 {
+				close(flows)
+			}
+		}
+	}
+	return flows
+}
+
+func (c *crew) await(flows chan struct{}, waits map[int]bool) {
+	c.b.Helper()
+	select {
+	case <-flows:
+	case <-time.After(40 * time.Second):
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.b.Fatalf("after 40 s partitions %v stand still", slices.Collect(maps.Keys(waits)))
+	}
+}
+
 func benchmarkJoined(b *testing.B) {
 	const members, joins = 8, 20
 	var moved, stayed []time.Duration
 	for b.Loop() {
-		c := newCrew(b, true, 1)
+		c := newCrew(b, partitions, 1)
 		for i := range members {
 			c.start("m" + strconv.Itoa(i))
 		}
@@ -349,67 +388,5 @@ func report(b *testing.B, times []time.Duration, unit string) {
 	b.ReportMetric(at(.5), "p50-"+unit)
 	b.ReportMetric(at(.99), "p99-"+unit)
 	b.ReportMetric(at(1), "max-"+unit)
-	b.ReportMetric(0, "ns/op")
-}
-
-func benchmarkIdle(b *testing.B) {
-	const groups = 1000
-	for b.Loop() {
-		server := redistest.Start(b)
-		c := &crew{b: b, n: startNode(b, server.URL(), "one"), ctx: context.Background()}
-		keeps := func() float64 {
-			for line := range strings.Lines(fmt.Sprint(server.Do("INFO", "memory"))) {
-				if value, ok := strings.CutPrefix(line, "used_memory_dataset:"); ok {
-					n, err := strconv.Atoi(strings.TrimSpace(value))
-					if err != nil {
-						b.Fatal(err)
-					}
-					return float64(n)
-				}
-			}
-			b.Fatal("redis does not tell its used_memory_dataset")
-			return 0
-		}
-		all := func(do func(name string) error) {
-			var wait sync.WaitGroup
-			slots := make(chan struct{}, 16)
-			for i := range groups {
-				slots <- struct{}{}
-				wait.Go(func() {
-					defer func() { <-slots }()
-					if err := do("g" + strconv.Itoa(i)); err != nil {
-						b.Error(err)
-					}
-				})
-			}
-			wait.Wait()
-		}
-		empty := keeps()
-		all(func(name string) error {
-			_, err := c.n.do(c.ctx, "PUT", "/v1/subscriptions/"+name, map[string]any{
-				"channels": []string{"acct"}, "group": map[string]int{"partitions": partitions},
-			}, nil)
-			return err
-		})
-		b.ReportMetric((keeps()-empty)/groups, "B-redis/group")
-		all(func(name string) error {
-			q := url.Values{"subscription": {name}, "consumer": {"m"}, "access_token": {token()}}
-			conn, _, err := websocket.Dial(c.ctx, strings.Replace(c.n.base, "http", "ws", 1)+"/v1/ws?"+q.Encode(), &websocket.DialOptions{Subprotocols: []string{"longline.v1"}})
-			if err != nil {
-				return err
-			}
-			defer conn.CloseNow()
-			if _, _, err = conn.Read(c.ctx); err != nil {
-				return err
-			}
-			return conn.Close(websocket.StatusNormalClosure, "")
-		})
-		within(b, time.Minute, "all members have left", func() bool {
-			var out struct{ Subscriptions []struct{} }
-			c.n.must("GET", "/v1/subscriptions?limit=1&state=live", nil, &out)
-			return len(out.Subscriptions) == 0
-		})
-		b.ReportMetric((keeps()-empty)/groups, "B-redis/group-left")
-	}
 	b.ReportMetric(0, "ns/op")
 }
