@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -269,6 +270,61 @@ func TestSurplusStandsByAndTheSameConsumerTakesOver(t *testing.T) {
 	other.wantNext(t, c2, `"op":"hello"`, `"partitions":[0]`)
 	d.publishTo(t, 1, 0)
 	other.wantEvents(t, c2, 2)
+}
+
+// One consumer attaches on two nodes at the same moment: one of the lines is taken
+// over by the other, which then has everything, as the group's only member.
+func TestOneConsumerOnTwoNodesAtOnce(t *testing.T) {
+	d := newDurables(t)
+	d.put(t, `,"group":{"partitions":2}`)
+	nodes := []*durables{d, d.beside(t, "n2")}
+	ended := make(chan int, len(nodes))
+	var lines sync.WaitGroup
+	ctx, leave := context.WithCancel(t.Context())
+	defer lines.Wait()
+	defer leave()
+	for i, n := range nodes {
+		lines.Go(func() {
+			c, _, err := n.dial(t, "subscription=crm&consumer=one", token(t, auth.Mintage{Subscribe: []string{"a"}, Subscriptions: []string{"crm"}}), ws.Protocol)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.CloseNow()
+			for {
+				_, text, err := c.Read(ctx)
+				if err != nil {
+					return
+				}
+				var f struct {
+					SpecVersion, Cursor string
+					Code                json.RawMessage
+				}
+				if err := json.Unmarshal(text, &f); err != nil {
+					t.Error(err)
+					return
+				}
+				if string(f.Code) == "4409" {
+					ended <- i
+				} else if f.SpecVersion != "" {
+					_ = c.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"op":"ack","cursor":%q}`, f.Cursor))
+				}
+			}
+		})
+	}
+	stays := 0
+	select {
+	case i := <-ended:
+		stays = 1 - i
+	case <-time.After(20 * time.Second):
+		t.Fatal("both lines are there")
+	}
+	d.publishTo(t, 2, 0, 1)
+	d.wantAcked(t, 2)
+	s, err := d.manager.Load(t.Context(), "crm")
+	if err != nil || len(s.Members) != 1 || s.Members[0].Node != nodes[stays].manager.Node() || len(s.PartitionsOf("one")) != 2 {
+		t.Errorf("members %+v, partitions %v (%v), want the one that stays to have both", s.Members, s.Assigned, err)
+	}
 }
 
 func TestGroupIsMovedAsAWhole(t *testing.T) {
