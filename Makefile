@@ -109,6 +109,7 @@ chaos:
 	go test -timeout 60m ./internal/ledger -long
 	go test -timeout 60m -run 'Model|Wander|Replay' ./gateway/durable -deep
 	go test -v -count=1 -timeout 60m ./gateway/durable/simulation -for $(MINUTES)m
+	go test -timeout 60m -run 'EveryPoint' ./broker/embedded -deep
 
 clean:
 	rm -rf longline $(JS)/node_modules

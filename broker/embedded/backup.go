@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // copyPrefix begins the name of the folder, beside the data, in which a backup
@@ -27,60 +29,57 @@ func (b *Broker) Backup(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	defer b.calls.leave()
-	dir, err := os.MkdirTemp(b.opt.Dir, copyPrefix)
-	if err != nil {
-		return fmt.Errorf("back up: %w", err)
-	}
-	defer os.RemoveAll(dir)
+	dir := b.opt.fs.PathJoin(b.opt.Dir, copyPrefix+newEpoch())
+	defer b.opt.fs.RemoveAll(dir)
 	if err := b.disk.syncLogs(); err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
-	copied := filepath.Join(dir, "data") // a checkpoint makes its folder itself
-	if err := b.db.Checkpoint(copied, pebble.WithFlushedWAL()); err != nil {
+	// Of a directory that can't be synced, a copy that nobody keeps, pebble makes a
+	// panic.
+	_, err := recovered(func() error { return b.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
+	if err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
-	if err := writeTar(ctx, w, copied); err != nil {
+	if err := writeTar(ctx, w, b.opt.fs, dir); err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
 	return nil
 }
 
 // writeTar writes a folder's files, and restoredFile as the last, by which the
-// reader knows that it has all. A log's length is taken once: it is a copy,
-// nobody appends to it.
-func writeTar(ctx context.Context, w io.Writer, dir string) error {
-	t := tar.NewWriter(w)
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		header := &tar.Header{Name: filepath.ToSlash(name), Size: info.Size(), Mode: 0o600, ModTime: info.ModTime()}
-		if err := t.WriteHeader(header); err != nil {
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(t, f)
-		return err
-	})
+// reader knows that it has all.
+func writeTar(ctx context.Context, w io.Writer, disk vfs.FS, dir string) error {
+	names, err := disk.List(dir)
 	if err != nil {
-		return err // without an end
+		return err
+	}
+	slices.Sort(names)
+	t := tar.NewWriter(w)
+	for _, name := range names {
+		if err := errors.Join(ctx.Err(), addFile(t, disk, name, disk.PathJoin(dir, name))); err != nil {
+			return err // without an end
+		}
 	}
 	return errors.Join(t.WriteHeader(&tar.Header{Name: restoredFile, Mode: 0o600}), t.Close())
+}
+
+// addFile adds a file. Its length is taken once: it is a copy, nobody appends
+// to it.
+func addFile(t *tar.Writer, disk vfs.FS, name, path string) error {
+	f, err := disk.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.IsDir() {
+		return err
+	}
+	if err := t.WriteHeader(&tar.Header{Name: name, Size: info.Size(), Mode: 0o600, ModTime: info.ModTime()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(t, f)
+	return err
 }
 
 // Unpack makes a data directory of what Backup wrote. dir must not exist. It is
@@ -98,7 +97,7 @@ func Unpack(r io.Reader, dir string) (err error) {
 		h, err := t.Next()
 		switch {
 		case err == io.EOF && last == restoredFile:
-			return syncDir(dir)
+			return errors.Join(syncDir(vfs.Default, dir), syncDir(vfs.Default, filepath.Dir(dir)))
 		case err == io.EOF:
 			return errors.New("it was cut short; the gateway's log says why")
 		case err != nil:
@@ -124,23 +123,15 @@ func unpackFile(r io.Reader, path string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // clearCopies removes what a process that was killed left of its backups.
 func (b *Broker) clearCopies() {
-	entries, err := os.ReadDir(b.opt.Dir)
+	names, err := b.opt.fs.List(b.opt.Dir)
 	if err != nil {
-		return // a store that isn't on the disk, or can't be listed: nothing to clear
+		return // a store that can't be listed: nothing to clear
 	}
-	for _, e := range entries {
-		if e.IsDir() && strings.HasPrefix(e.Name(), copyPrefix) {
-			_ = os.RemoveAll(filepath.Join(b.opt.Dir, e.Name()))
+	for _, name := range names {
+		if strings.HasPrefix(name, copyPrefix) {
+			_ = b.opt.fs.RemoveAll(b.opt.fs.PathJoin(b.opt.Dir, name))
 		}
 	}
 }

@@ -12,6 +12,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,9 @@ type Options struct {
 	// Logger is for what an operator should know. nil: slog.Default.
 	Logger *slog.Logger
 
-	fs vfs.FS // for tests
+	// For tests.
+	fs       vfs.FS
+	patience time.Duration // with a store that failed, see orBroken. 0: 2 s
 }
 
 func (o Options) withDefaults() Options {
@@ -75,6 +78,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.fs == nil {
 		o.fs = vfs.Default
+	}
+	if o.patience == 0 {
+		o.patience = 2 * time.Second
 	}
 	return o
 }
@@ -116,12 +122,12 @@ func Open(opt Options) (*Broker, error) {
 	if opt.Dir == "" {
 		return nil, errors.New("open embedded broker: no directory given")
 	}
-	if err := opt.fs.MkdirAll(opt.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open embedded broker: %w", err)
+	if err := makeDir(opt.fs, opt.Dir); err != nil {
+		return nil, fmt.Errorf("open embedded broker: make %s: %w", opt.Dir, err)
 	}
 	b := &Broker{opt: opt, stop: make(chan struct{})}
 	b.trouble.init(opt.Logger)
-	b.disk = newDisk(opt.fs, &b.trouble)
+	b.disk = newDisk(opt.fs, opt.Dir, &b.trouble)
 	b.channels.init()
 	b.queue.init()
 	b.written.init()
@@ -138,19 +144,54 @@ func Open(opt Options) (*Broker, error) {
 	}
 	b.lock = lock
 	compactions := newCompactions()
-	db, err := pebble.Open(opt.Dir, tuned(b.disk, lock, &b.trouble, compactions))
-	if err != nil {
-		_ = lock.Close()
+	if err := b.openStore(tuned(b.disk, lock, &b.trouble, compactions)); err != nil {
+		b.abandon()
 		return nil, fmt.Errorf("open embedded broker: open store in %s: %w", opt.Dir, err)
 	}
 	compactions.begin()
-	b.db = db
 	if err := b.begin(); err != nil {
-		_ = db.Close()
-		_ = lock.Close()
+		b.abandon()
 		return nil, fmt.Errorf("open embedded broker: %w", err)
 	}
 	return b, nil
+}
+
+func (b *Broker) openStore(o *pebble.Options) error {
+	opened := make(chan *pebble.DB, 1)
+	err := b.orBroken(func() error {
+		db, err := pebble.Open(b.opt.Dir, o)
+		if err == nil {
+			opened <- db
+		}
+		return err
+	})
+	select {
+	case b.db = <-opened:
+		b.disk.opened.Store(true)
+	default:
+	}
+	return err
+}
+
+// orBroken calls what is pebble's and waits for its end. Of a store that failed
+// it may never come, since the failure ended a goroutine that pebble waits for;
+// then it is left as it is, for the process to take down.
+func (b *Broker) orBroken(call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- b.trouble.guard(call) }()
+	select {
+	case err := <-done:
+		return cmp.Or(b.trouble.fatal(), err)
+	case <-b.trouble.broken:
+	}
+	b.disk.abort()
+	patience := time.NewTimer(b.opt.patience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+	}
+	return b.trouble.fatal()
 }
 
 // begin settles the term and starts the workers.
@@ -239,25 +280,22 @@ func (b *Broker) Close() error {
 		b.abandon()
 		return fmt.Errorf("close embedded broker: %w", err)
 	}
-	return b.end()
+	if err := b.orBroken(b.end); err != nil {
+		return fmt.Errorf("close embedded broker: %w", err)
+	}
+	return nil
 }
 
-// abandon closes a store that failed. What was answered is in its log. Pebble
-// may wait for a goroutine of its own that the failure ended; then it is left
-// as it is, for the process to take down.
+// abandon closes a store that can't be used. What was answered is in its log.
 func (b *Broker) abandon() {
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		_ = b.db.Close()
-		_ = b.lock.Close()
-	}()
-	patience := time.NewTimer(2 * time.Second)
-	defer patience.Stop()
-	select {
-	case <-closed:
-	case <-patience.C:
-	}
+	b.disk.abort()
+	_ = b.orBroken(func() error {
+		var err error
+		if b.db != nil {
+			err = b.db.Close()
+		}
+		return errors.Join(err, b.lock.Close())
+	})
 }
 
 // end leaves the store as after an orderly end.
@@ -272,10 +310,7 @@ func (b *Broker) end() error {
 			err = e
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("close embedded broker: %w", err)
-	}
-	return nil
+	return err
 }
 
 // syncEverySecond is the syncer of FsyncEverySecond.

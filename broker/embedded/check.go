@@ -29,20 +29,24 @@ const maxDamaged = 20
 // nothing. The error is that it can't be opened; what is damaged is in the
 // report.
 func Check(ctx context.Context, dir string) (r Report, err error) {
-	b := &Broker{opt: Options{Dir: dir}.withDefaults()}
-	b.disk = newDisk(vfs.Default, &b.trouble)
+	return check(ctx, vfs.Default, dir)
+}
+
+func check(ctx context.Context, disk vfs.FS, dir string) (r Report, err error) {
+	b := &Broker{opt: Options{Dir: dir, fs: disk}.withDefaults()}
+	b.disk = newDisk(disk, dir, &b.trouble)
 	b.trouble.init(b.opt.Logger)
-	if _, err := vfs.Default.Stat(dir); err != nil {
+	if _, err := disk.Stat(dir); err != nil {
 		return r, fmt.Errorf("check %s: %w", dir, err)
 	}
-	desc, err := pebble.Peek(dir, vfs.Default)
+	desc, err := pebble.Peek(dir, disk)
 	if err != nil {
 		return r, fmt.Errorf("check %s: %w", dir, err)
 	}
 	if !desc.Exists {
 		return r, fmt.Errorf("check %s: there is no data of a gateway in it", dir)
 	}
-	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	lock, err := pebble.LockDirectory(dir, disk)
 	if err != nil {
 		return r, fmt.Errorf("check %s: a gateway uses it; longline backup makes a copy that can be checked", dir)
 	}
@@ -50,7 +54,7 @@ func Check(ctx context.Context, dir string) (r Report, err error) {
 	compactions := newCompactions()
 	o := tuned(b.disk, lock, &b.trouble, compactions)
 	o.ReadOnly = true
-	if b.db, err = pebble.Open(dir, o); err != nil {
+	if err := b.trouble.guard(func() (err error) { b.db, err = pebble.Open(dir, o); return err }); err != nil {
 		return r, fmt.Errorf("check %s: %w", dir, err)
 	}
 	defer b.db.Close()

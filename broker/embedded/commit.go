@@ -240,9 +240,8 @@ func (b *Broker) syncLoop() {
 // is a disk that failed for good.
 func (b *Broker) sync(answered int) bool {
 	began := time.Now()
-	if err := b.disk.syncLogs(); err != nil {
-		b.trouble.fail(fmt.Errorf("sync the log: %w", err))
-		return false
+	if b.disk.syncLogs() != nil {
+		return false // the trouble is told of already
 	}
 	b.opt.OnSync(time.Since(began), answered)
 	return true

@@ -1,17 +1,82 @@
 package embedded
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/longline-push/longline/broker"
+	"github.com/longline-push/longline/event"
 )
 
 // WithFS makes the broker use fs instead of the operating system's.
 func WithFS(o Options, fs vfs.FS) Options {
-	o.fs = fs
+	o.fs, o.patience = fs, 50*time.Millisecond
 	return o
+}
+
+// CheckFS is Check of a directory of fs.
+func CheckFS(ctx context.Context, fs vfs.FS, dir string) (Report, error) { return check(ctx, fs, dir) }
+
+// SyncNow does what the ticker of FsyncEverySecond does.
+func (b *Broker) SyncNow() error { return b.disk.syncLogs() }
+
+// Flush moves to tables what is in memory, and merges all tables.
+func (b *Broker) Flush(ctx context.Context) error {
+	if err := b.trouble.fatal(); err != nil {
+		return err
+	}
+	return b.orBroken(func() error {
+		if err := b.db.Flush(); err != nil {
+			return err
+		}
+		return b.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+	})
+}
+
+// Waiting tells of every subscription that is due, once who waits for a channel
+// is looked after, and of those that will be.
+func (b *Broker) Waiting() (due, later []string, err error) {
+	now := b.opt.Now().UnixMilli()
+	seen := make(map[string]bool)
+	prefix := rowKey(rowWaits)
+	err = b.scan(prefix, func(key, value []byte) (bool, error) {
+		channel, name, _ := strings.Cut(string(key[len(prefix):]), "\x00")
+		at := event.Cursor{Channel: channel}
+		if err := parseCursor(value, &at); err != nil {
+			return false, err
+		}
+		differs, err := b.differs(at)
+		if differs {
+			seen[name] = true
+		}
+		return true, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	prefix = rowKey(rowDue)
+	err = b.scan(prefix, func(key, value []byte) (bool, error) {
+		var d dueRow
+		err := d.parse(value)
+		name := string(key[len(prefix):])
+		if found, e := b.get(byTimeKey(d.at, name), func([]byte) error { return nil }); !found {
+			err = errors.Join(err, e, fmt.Errorf("%s is missing in the index by time", name))
+		}
+		if d.at <= now {
+			seen[name] = true
+		} else if !seen[name] {
+			later = append(later, name)
+		}
+		return true, err
+	})
+	return slices.Sorted(maps.Keys(seen)), later, err
 }
 
 // Sweep lets the broker look for idle channels as in so many seconds.

@@ -149,34 +149,49 @@ func (l logger) Errorf(format string, args ...any) {
 
 // Fatalf is where pebble expects the process to end; it must not return. The
 // broker then answers that it is unavailable and the rest of the process can
-// end in order: a commit panics, for apply to recover; of anything else
-// pebble's own goroutine ends.
+// end in order: a commit panics, for guard to recover; of anything else the
+// goroutine ends, which is pebble's own, or one that orBroken waits for no more.
 func (l logger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	l.fail(err)
 	if strings.HasPrefix(format, "pebble: fatal commit error") {
-		panic(commitError{err})
+		panic(err)
 	}
 	runtime.Goexit()
 }
 
-type commitError struct{ error }
+// guard calls what is pebble's, which panics where it doesn't know what to do with
+// an error: then only a restart helps.
+func (t *trouble) guard(call func() error) error {
+	panicked, err := recovered(call)
+	if panicked {
+		t.fail(fmt.Errorf("the store gave up: %w", err))
+		return t.fatal()
+	}
+	return err
+}
 
-// apply commits a batch. All writes to the store are made by it.
-func (b *Broker) apply(batch *pebble.Batch, o *pebble.WriteOptions) (err error) {
+// recovered makes an error of a panic.
+func recovered(call func() error) (panicked bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked, err = true, fmt.Errorf("panic: %v", r)
+			if e, ok := r.(error); ok {
+				err = e
+			}
+		}
+	}()
+	return false, call()
+}
+
+// apply commits a batch. All writes to the store are made by it. Whether the disk
+// failed meanwhile pebble doesn't know: see disk.
+func (b *Broker) apply(batch *pebble.Batch, o *pebble.WriteOptions) error {
 	if err := b.trouble.fatal(); err != nil {
 		return err
 	}
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case commitError:
-			err = b.trouble.fatal()
-		default:
-			panic(r)
-		}
-	}()
-	return batch.Commit(o)
+	err := b.trouble.guard(func() error { return batch.Commit(o) })
+	return cmp.Or(b.trouble.fatal(), err)
 }
 
 // errOr returns what is wrong, or other if that has passed meanwhile.
