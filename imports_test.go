@@ -59,6 +59,7 @@ var imports = map[string]string{
 	"gateway/feed":                "broker event gateway/guard gateway/wire",
 	"gateway/feed/feedtest":       "broker event",
 	"gateway/guard":               "",
+	"gateway/lag":                 "broker event",
 	"gateway/proxies":             "",
 	"gateway/publish":             "broker event gateway/access gateway/auth gateway/wire",
 	"gateway/pull":                "broker event gateway/auth gateway/cursor gateway/durable gateway/feed gateway/guard gateway/session gateway/wire",
@@ -67,7 +68,7 @@ var imports = map[string]string{
 	"gateway/shape":               "event gateway/expr gateway/webhook",
 	"gateway/sse":                 "event gateway/access gateway/auth gateway/conn gateway/feed gateway/session gateway/wire",
 	"gateway/stats":               "",
-	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/cursor gateway/durable gateway/feed gateway/quota gateway/webhook gateway/wire",
+	"gateway/subscriptions":       "broker event gateway/access gateway/auth gateway/callback gateway/cursor gateway/durable gateway/feed gateway/lag gateway/quota gateway/webhook gateway/wire",
 	"gateway/trace":               "broker event",
 	"gateway/webhook":             "event",
 	"gateway/wire":                "broker event",
@@ -92,7 +93,7 @@ var imports = map[string]string{
 	"loadtest/target":             "loadtest/floor loadtest/measure loadtest/server loadtest/token",
 	"loadtest/token":              "",
 	"loadtest/wire":               "",
-	"node":                        "broker broker/embedded broker/redis event gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/stats gateway/subscriptions gateway/trace gateway/wire",
+	"node":                        "broker broker/embedded broker/redis event gateway gateway/auth gateway/callback gateway/conn gateway/durable gateway/guard gateway/lag gateway/proxies gateway/publish gateway/pull gateway/quota gateway/session gateway/stats gateway/subscriptions gateway/trace gateway/wire",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -63,6 +63,8 @@ type serveCmd struct {
 	MaxTotalBytes         byteCount     `default:"0" placeholder:"SIZE" help:"All logs together, about; 0 for as much as there is room."`
 	DedupeWindow          time.Duration `default:"10m" placeholder:"TIME" help:"How long event ids are remembered."`
 
+	MetricsSubscriptions int `default:"0" placeholder:"N" help:"Have metrics name the N subscriptions of this node that are the most behind; the rest are summed."`
+
 	OTLPEndpoint string  `name:"otlp-endpoint" placeholder:"URL" help:"Send traces to this OTLP receiver, e.g. http://127.0.0.1:4318."`
 	OTLPSample   float64 `name:"otlp-sample" default:"0" placeholder:"SHARE" help:"Share of publishes to trace though neither the event nor the request asks for it: 0 to 1."`
 
@@ -137,7 +139,7 @@ func (c *serveCmd) options(env *environment) node.Options {
 		MaxUnread: int64(c.MaxUnread), MaxTokenUnread: int64(c.MaxTokenUnread), MaxNodeUnread: int64(c.MaxNodeUnread),
 		MaxConnections: c.MaxConnections, ConnectRate: c.ConnectRate, PublishRate: c.PublishRate, PublishBytes: int64(c.PublishBytes),
 		MaxEvent: int(c.MaxEvent), MaxBatch: c.MaxBatch, MaxBody: int(c.MaxBody), Memory: int64(c.Memory),
-		OTLPEndpoint: c.OTLPEndpoint, OTLPSample: c.OTLPSample,
+		MetricsSubscriptions: c.MetricsSubscriptions, OTLPEndpoint: c.OTLPEndpoint, OTLPSample: c.OTLPSample,
 		Version: version, Logger: c.logger(env.stderr),
 	}
 }

@@ -102,11 +102,12 @@ func eventually(t testing.TB, what string, ask func() error) {
 func TestDashboards(t *testing.T) {
 	dir := t.TempDir()
 	public, admin, prometheus := freeAddress(t), freeAddress(t), freeAddress(t)
-	start(t, exec.Command(built, "serve", "--listen", public, "--admin-listen", admin, "--broker", "embedded:"+filepath.Join(dir, "data")))
+	start(t, exec.Command(built, "serve", "--listen", public, "--admin-listen", admin, "--broker", "embedded:"+filepath.Join(dir, "data"), "--metrics-subscriptions", "1"))
+	onRedis := startOnRedis(t, dir)
 	base := "http://" + public
 	eventually(t, "ready", func() error { return get(base+"/readyz", nil) })
 
-	config := fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: longline\n    static_configs: [{targets: [%q]}]\n", admin)
+	config := fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: longline\n    static_configs: [{targets: [%q, %q]}]\n", admin, onRedis)
 	path := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func TestDashboards(t *testing.T) {
 	eventually(t, "scraped", func() error { publish(); return ask(`longline_published_events_total > 20`) })
 
 	boards, err := filepath.Glob("grafana/*.json")
-	if err != nil || len(boards) != 4 {
+	if err != nil || len(boards) != 5 {
 		t.Fatalf("%d dashboards, %v", len(boards), err)
 	}
 	// What only trouble makes has no series until there is some.
@@ -221,6 +222,21 @@ func TestDashboards(t *testing.T) {
 			}
 		}
 	}
+}
+
+// startOnRedis has a gateway on a Redis of its own, and returns where its metrics are.
+func startOnRedis(t *testing.T, dir string) (admin string) {
+	t.Helper()
+	redis, public, admin := freeAddress(t), freeAddress(t), freeAddress(t)
+	_, port, _ := net.SplitHostPort(redis)
+	start(t, exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir))
+	key := filepath.Join(dir, "key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("k", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, exec.Command(built, "serve", "--listen", public, "--admin-listen", admin, "--broker", "redis://"+redis, "--jwt-secret-file", key, "--secret-key-file", key))
+	eventually(t, "ready on Redis", func() error { return get("http://"+public+"/readyz", nil) })
+	return admin
 }
 
 func get(url string, into any) error {

@@ -32,6 +32,9 @@ func newMetrics(r prometheus.Registerer, hub *session.Hub) *metrics {
 	}
 	r.MustRegister(m.requests, m.problems, m.probes,
 		connections{hub},
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "longline_filters_failed_total", Help: "Evaluations of filters that came to no answer, for what the event lacked or for what they cost: it was not taken.",
+		}, func() float64 { return float64(hub.Filters().Failed()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "longline_feeds", Help: "Channels followed by this node.",
 		}, func() float64 { open, _ := hub.Feeds().Count(); return float64(open) }),

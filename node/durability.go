@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,6 +13,7 @@ import (
 	"github.com/longline-push/longline/gateway/callback"
 	"github.com/longline-push/longline/gateway/durable"
 	"github.com/longline-push/longline/gateway/guard"
+	"github.com/longline-push/longline/gateway/lag"
 	"github.com/longline-push/longline/gateway/pull"
 	"github.com/longline-push/longline/gateway/quota"
 	"github.com/longline-push/longline/gateway/session"
@@ -27,14 +29,15 @@ type durability struct {
 	vault      *durable.Vault
 	manager    *durable.Manager
 	history    *callback.History
+	watch      *lag.Watch // nil: the metrics name no subscription
 	engine     *callback.Engine
 	dispatcher *callback.Dispatcher // set by run
 	api        *subscriptions.API   // set by routes, as is puller
 	puller     *pull.Puller
 	waiting    *subscriptions.Waiting // set by routes
 
-	claiming, keeping, telling, recording, counting context.CancelFunc // set by run; do nothing before
-	claims, keeps, tells, records, counts           sync.WaitGroup
+	claiming, keeping, telling, recording, counting, watching context.CancelFunc // set by run; do nothing before
+	claims, keeps, tells, records, counts, watches            sync.WaitGroup
 }
 
 func newDurability(b gateway.Broker, config *checked, o *Options, registry prometheus.Registerer, contain *guard.Guard, tracer *trace.Tracer, logger *slog.Logger) (*durability, error) {
@@ -45,11 +48,16 @@ func newDurability(b gateway.Broker, config *checked, o *Options, registry prome
 	idle := func() {}
 	d := &durability{
 		contain: contain, vault: vault, notices: durable.NewNotices(b, o.Name, logger),
-		claiming: idle, keeping: idle, telling: idle, recording: idle, counting: idle,
+		claiming: idle, keeping: idle, telling: idle, recording: idle, counting: idle, watching: idle,
 	}
 	d.manager = durable.New(durable.Options{Broker: b, Logger: logger, Node: o.Name, Publish: d.notices.Publish, Guard: contain})
+	metrics := callback.NewMetrics(registry)
+	if o.MetricsSubscriptions > 0 {
+		d.watch = lag.New(lag.Options{Log: b, Owned: d.owned(b), Most: o.MetricsSubscriptions, Logger: logger}, registry)
+		metrics.Each = d.watch.Called
+	}
 	d.history = callback.NewHistory(b, logger, registry)
-	d.engine = callback.New(callback.Options{Dialing: config.dialing, MaxSockets: callbackSockets(o.MaxSockets), History: d.history, Logger: logger, Metrics: callback.NewMetrics(registry), Guard: contain, Trace: tracer})
+	d.engine = callback.New(callback.Options{Dialing: config.dialing, MaxSockets: callbackSockets(o.MaxSockets), History: d.history, Logger: logger, Metrics: metrics, Guard: contain, Trace: tracer})
 	return d, nil
 }
 
@@ -69,6 +77,23 @@ func (d *durability) routes(b gateway.Broker, hub *session.Hub, revocations *aut
 		routes = append(routes, gateway.Route(r))
 	}
 	return routes
+}
+
+// owned asks which subscriptions this node owns, without replays.
+func (d *durability) owned(b gateway.Broker) func(context.Context) ([]string, error) {
+	return func(ctx context.Context) (names []string, err error) {
+		node := d.manager.Node()
+		if node == "" {
+			return nil, nil
+		}
+		for after := ""; ; {
+			page, err := b.Owned(ctx, node, after, 1000)
+			if err != nil || len(page) == 0 {
+				return slices.DeleteFunc(names, durable.IsReplay), err
+			}
+			names, after = append(names, page...), page[len(page)-1]
+		}
+	}
 }
 
 // pauseOf pauses the subscriptions that a revoked sub's tokens created.
@@ -92,6 +117,9 @@ func (d *durability) run(b gateway.Broker, hub *session.Hub, logger *slog.Logger
 	d.recording = start(&d.records, d.history.Run)
 	d.claiming = start(&d.claims, d.dispatcher.Run)
 	d.counting = start(&d.counts, d.waiting.Run)
+	if d.watch != nil {
+		d.watching = start(&d.watches, d.watch.Run)
+	}
 }
 
 // private opens what of a callback is kept encrypted.
@@ -121,6 +149,8 @@ func (d *durability) endCallbacks(ctx context.Context) {
 	d.counts.Wait()
 	d.recording()
 	d.records.Wait()
+	d.watching()
+	d.watches.Wait()
 }
 
 // end commits, releases what is still owned, and leaves the nodes.

@@ -78,6 +78,10 @@ type Options struct {
 	MaxTokenUnread        int64 // that the connections of one sub don't; 0: 16 MiB
 	MaxNodeUnread         int64 // that all connections don't; 0: an eighth of Memory
 
+	// MetricsSubscriptions is how many subscriptions the metrics name, those that
+	// are the most behind. 0: none.
+	MetricsSubscriptions int
+
 	OTLPEndpoint string  // where traces go, e.g. http://127.0.0.1:4318; empty: nowhere
 	OTLPSample   float64 // share of publishes that are traced though neither event nor request asks for it
 

@@ -1,6 +1,10 @@
 package callback
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics of a node's callbacks.
 type Metrics struct {
@@ -10,8 +14,24 @@ type Metrics struct {
 	InFlight prometheus.Gauge
 	Active   prometheus.Gauge
 	Seconds  prometheus.Histogram // of a call
+	// Each is told of each call, of which subscription it was. It must not block.
+	// nil: nobody is told.
+	Each func(subscription, result string, took time.Duration)
 
 	results [stalled + 1]prometheus.Counter
+}
+
+var verdictNames = [stalled + 1]string{"accepted", "refused", "trouble", "gone", "cancelled", "stalled"}
+
+// called counts a call.
+func (m *Metrics) called(subscription string, v verdict, took time.Duration) {
+	m.results[v].Inc()
+	if v != cancelled {
+		m.Seconds.Observe(took.Seconds())
+	}
+	if m.Each != nil {
+		m.Each(subscription, verdictNames[v], took)
+	}
 }
 
 // NewMetrics makes the metrics and registers them, if reg isn't nil.
@@ -31,7 +51,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "longline_callback_seconds", Help: "Duration of callbacks.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}),
 	}
-	for v, name := range [...]string{"accepted", "refused", "trouble", "gone", "cancelled", "stalled"} {
+	for v, name := range verdictNames {
 		m.results[v] = m.Calls.WithLabelValues(name)
 	}
 	if reg != nil {

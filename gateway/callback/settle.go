@@ -102,9 +102,8 @@ const maxLinks = 32
 // settle draws the consequences of an answer. Called by run only.
 func (w *Worker) settle(u *unit, a *answer) {
 	v := a.verdict(w.calls)
-	w.e.opt.Metrics.results[v].Inc()
+	w.e.opt.Metrics.called(w.sub.Name, v, a.latency)
 	if v != cancelled {
-		w.e.opt.Metrics.Seconds.Observe(a.latency.Seconds())
 		w.note(u, a)
 	}
 	var refusedByAnswer *unit

@@ -289,7 +289,7 @@ type status struct {
 	Transport string           `json:"transport,omitempty"`
 	Since     *time.Time       `json:"since,omitempty"`
 	Due       *time.Time       `json:"due,omitempty"` // when a callback's turn is
-	Lag       lag              `json:"lag"`
+	Lag       behind           `json:"lag"`
 	Dead      int              `json:"dead"`
 	Callback  *callback.Status `json:"callback,omitempty"`
 	// Of a group.
@@ -309,10 +309,10 @@ type partitionView struct {
 	Partition int    `json:"partition"`
 	Consumer  string `json:"consumer"` // "" for none
 	Cursor    string `json:"cursor"`
-	Lag       lag    `json:"lag"`
+	Lag       behind `json:"lag"`
 }
 
-type lag struct {
+type behind struct {
 	Events  uint64 `json:"events"`
 	Seconds int64  `json:"seconds"`
 }

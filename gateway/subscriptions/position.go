@@ -10,6 +10,7 @@ import (
 	"github.com/longline-push/longline/event"
 	"github.com/longline-push/longline/gateway/auth"
 	"github.com/longline-push/longline/gateway/durable"
+	"github.com/longline-push/longline/gateway/lag"
 	"github.com/longline-push/longline/gateway/wire"
 )
 
@@ -87,8 +88,8 @@ func (*deaf) Announce(broker.Announcement) {}
 // lag is how far a subscription is behind: what is in its channels beyond its
 // position, of a replay up to its end, whatever the type, and how old the oldest
 // of that is.
-func (a *API) lag(ctx context.Context, s durable.State) (lag, error) {
-	var l lag
+func (a *API) lag(ctx context.Context, s durable.State) (behind, error) {
+	var l behind
 	oldest := time.Now()
 	for _, c := range s.Position {
 		state, err := a.o.Broker.State(ctx, c.Channel)
@@ -98,13 +99,11 @@ func (a *API) lag(ctx context.Context, s durable.State) (lag, error) {
 		if err != nil {
 			return l, err
 		}
-		offset, _ := state.Locate(c.Epoch, c.Offset)
-		offset = max(offset, max(state.First, 1)-1)
-		last := state.Head
-		if end, ok := s.End(c.Channel); ok {
-			end, _ := state.Locate(end.Epoch, end.Offset)
-			last = min(last, end)
+		var end *event.Cursor
+		if c, ok := s.End(c.Channel); ok {
+			end = &c
 		}
+		offset, last := lag.Behind(state, c, end)
 		if offset >= last {
 			continue
 		}

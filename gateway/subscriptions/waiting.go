@@ -61,7 +61,7 @@ func (w *Waiting) Run(ctx context.Context) {
 
 // look counts anew. What it can't count stays as it was.
 func (w *Waiting) look(ctx context.Context) error {
-	var sum lag
+	var sum behind
 	for after := ""; ; {
 		page, err := w.api.o.Broker.List(ctx, "", after, 200)
 		if err != nil {
