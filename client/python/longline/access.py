@@ -61,6 +61,7 @@ class Access:
         self._cached = _clean(token) if isinstance(token, str) else ""
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
+        self._process = os.getpid()  # whose they are
 
     @property
     def renewable(self) -> bool:
@@ -158,6 +159,8 @@ class Access:
             used = None
             if may_repeat:
                 with self._lock:
+                    if self._process != os.getpid():  # after a fork they are the parent's
+                        self._idle, self._process = [], os.getpid()
                     used = self._idle.pop() if self._idle else None
             connection, response = used, None
             until = time.monotonic() + timeout

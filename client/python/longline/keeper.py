@@ -59,9 +59,16 @@ class Keeper:
         """Starts its threads, once."""
         if self._begun or self._stop.is_set():
             return
-        keeper = threading.Thread(target=self._keep, name=f"longline {self.label}", daemon=True)
         # Thread.start takes steps, between which a signal's handler may raise.
-        _thread.start_new_thread(keeper.start, ())
+        _thread.start_new_thread(self._start, ())
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._keep, name=f"longline {self.label}", daemon=True).start()
+        except RuntimeError as failed:  # there are too many threads
+            self.error = self.error or errors.LonglineError(f"it could not begin: {told(failed)}")
+            self._stop.set()
+            self._finish()
 
     def leave(self) -> None:
         """Takes no more events, has running calls end, what they did
@@ -85,11 +92,11 @@ class Keeper:
                 return
             self._begun = True
         if self._stop.is_set():
-            return self.over.set()
-        reader = threading.Thread(target=self._read, name=f"longline {self.label} reader", daemon=True)
-        reader.start()
+            return self._finish()
         self._own.add(threading.get_ident())
         try:
+            reader = threading.Thread(target=self._read, name=f"longline {self.label} reader", daemon=True)
+            reader.start()
             while not self._stop.is_set():
                 self._acks.wait()
                 self._acks.clear()
@@ -113,8 +120,11 @@ class Keeper:
             self._tell(State("closed", error=self.error))
             if self.error and not self.awaited:
                 log.error("%s: ended: %s", self.label, self.error)
-            self.over.set()
-            self.ended()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.over.set()
+        self.ended()
 
     def _quiet(self) -> bool:
         """Waits for the calls in progress; says whether they ended in time."""
@@ -129,7 +139,7 @@ class Keeper:
         """Called by the keeper when calls did not end within ``grace``."""
 
     def ended(self) -> None:
-        """Called by the keeper at its end; an engine may have something to do."""
+        """Called at the end, by a thread of its own; an engine may have something to do."""
 
     def _read(self) -> None:
         self._own.add(threading.get_ident())

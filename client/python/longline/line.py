@@ -151,10 +151,10 @@ class Line(Keeper):
         except errors.LonglineError as error:
             return error
         finally:
-            if self._renewal:
-                self._renewal.cancel()
             with self._lock:
                 self._connection = None
+                if self._renewal:
+                    self._renewal.cancel()
             self._ended.set()  # whoever still acknowledges for it tries no more
             if connection:
                 if self.name and not self._stop.is_set():
@@ -257,7 +257,7 @@ class Line(Keeper):
                 self._may_come_twice(before)
             self._begin("" if self._of else cursor)
             self.dispatcher.window = int(hello.get("window") or 0)
-        self._renew_later(hello)
+        self._renew_later(connection)
         self._live()
 
     def _live(self) -> None:
@@ -289,9 +289,7 @@ class Line(Keeper):
 
     # Tokens.
 
-    def _renew_later(self, hello: Control, wait: float | None = None) -> None:
-        if self._renewal:
-            self._renewal.cancel()
+    def _renew_later(self, connection: Connection, wait: float | None = None) -> None:
         ends = expiry(self._access.token()) if self._access.renewable else None
         if ends is None:
             return
@@ -299,11 +297,17 @@ class Line(Keeper):
         if wait is None:
             # Never at once again and again, where our clock is not the gateway's.
             wait = max(left - min(max(left / 10, 10), 300), left / 2, min(0.2 * 2**self._renewals, 60.0))
-        self._renewal = threading.Timer(wait, self._renew, (hello, left - wait))
-        self._renewal.daemon = True
-        self._renewal.start()
+        timer = threading.Timer(wait, self._renew, (connection, left - wait))
+        timer.daemon = True
+        with self._lock:
+            if self._connection is not connection:
+                return  # it ended meanwhile
+            if self._renewal:
+                self._renewal.cancel()
+            self._renewal = timer
+            timer.start()
 
-    def _renew(self, hello: Control, left: float) -> None:
+    def _renew(self, connection: Connection, left: float) -> None:
         """Gets another token; a stream can't be told, so another takes its place."""
         before = self._access.token()
         try:
@@ -311,11 +315,11 @@ class Line(Keeper):
         except Exception as error:
             self.trouble.warn("no new token, will try again", error)
             after = before
-        with self._lock:
-            connection = self._connection
         if after == before:
-            self._renew_later(hello, max(left / 2, 1.0))
-        elif connection and self._hello is hello:
+            return self._renew_later(connection, max(left / 2, 1.0))
+        with self._lock:
+            present = self._connection is connection
+        if present:
             self._goodbye = True
             self._renewals = min(self._renewals + 1, 10)
             connection.end(errors.ConnectionError("token renewed", retry_after=0))

@@ -146,6 +146,8 @@ class Subscription(Line):
             else:
                 self.dispatcher.woken = lambda: self._in_loop(self._arrived.set)
             self.begin()
+            if self.over.is_set():  # it was left before it began
+                self._at_end()
         return self
 
     def call(self) -> None:
