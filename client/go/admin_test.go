@@ -384,3 +384,21 @@ func TestTokensAreMintedAndRevoked(t *testing.T) {
 		t.Errorf("a moment's token: %v, want bad_request", err)
 	}
 }
+
+func TestAListIsGoneThroughAgain(t *testing.T) {
+	pages := map[string]string{"": `{"channels":["a"],"next":"a"}`, "a": `{"channels":["b"]}`}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, pages[r.URL.Query().Get("page")])
+	}))
+	t.Cleanup(server.Close)
+	c, err := New(server.URL, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := c.Channels().List(t.Context(), "")
+	for range 2 {
+		if got, want := collect(t, list), []string{"a", "b"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -166,6 +167,7 @@ func query(namesAndValues ...string) url.Values {
 func pages[T any](ctx context.Context, c *Client, path string, q url.Values, member, parameter string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
+		q := maps.Clone(q) // who ranges over it again begins anew
 		q.Set("limit", strconv.Itoa(pageSize))
 		for {
 			var answer map[string]json.RawMessage
