@@ -47,7 +47,7 @@ type line struct {
 	book      *oracle.Book
 	by        string
 	since     time.Time
-	announced map[string]event.Cursor // the furthest, by channel
+	announced map[string]event.Cursor // the furthest by its offset, by channel
 	told      string                  // hello's position, and what is announced
 }
 
@@ -63,7 +63,7 @@ func (l *line) control(op string, m *message) error {
 			l.book.Break("redelivery: %v", err)
 		}
 		for _, c := range p {
-			if had, ok := l.announced[c.Channel]; !ok || had.Epoch != c.Epoch || had.Offset < c.Offset {
+			if had, ok := l.announced[c.Channel]; !ok || had.Offset < c.Offset {
 				l.announced[c.Channel] = c
 			}
 		}
@@ -83,11 +83,15 @@ func (l *line) take(m *message) event.Cursor {
 		l.book.Break("an event: %v", err)
 		return c
 	}
-	to, ok := l.announced[c.Channel]
 	l.book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: l.by, Since: l.since,
-		Announced: ok && to.Epoch == c.Epoch && c.Offset <= to.Offset, Told: l.told})
+		Announced: announces(l.announced[c.Channel], c), Told: l.told})
 	return c
 }
+
+// announces tells whether an announcement up to a cursor is of the event at
+// another, of the same channel; the zero cursor announces none. A log that is
+// forked keeps its offsets, so that they tell without the epoch.
+func announces(upTo, at event.Cursor) bool { return at.Offset <= upTo.Offset }
 
 // again runs one connection after another until ctx ends, each for a while.
 func (w *world) again(ctx context.Context, life time.Duration, one func(ctx context.Context, number int) error) {

@@ -152,9 +152,9 @@ func (w *world) member(ctx context.Context, book *oracle.Book, consumer string, 
 				book.Break("pull: %v", err)
 				return err
 			}
-			to, ok := told.Of(c.Channel)
+			to, _ := told.Of(c.Channel)
 			book.Given(oracle.Delivery{ID: m.ID, Type: m.Type, Key: m.PartitionKey, Cursor: c, By: fmt.Sprintf("%s#%d %s", consumer, number, out.Connection),
-				Announced: ok && to.Epoch == c.Epoch && c.Offset <= to.Offset, Told: "redelivery " + out.Redelivery.Cursor})
+				Announced: announces(to, c), Told: "redelivery " + out.Redelivery.Cursor})
 			book.Done(m.ID)
 		}
 		if w.random(40) == 0 {
