@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -42,7 +43,11 @@ var skew = func() (seconds int64) {
 // is what everybody has: it is the standard library whose clock is another.
 func buildSkewable(dir string) (string, error) {
 	const reading = "sec, nsec, mono := runtimeNow()\n"
-	library := filepath.Join(runtime.GOROOT(), "src/time")
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask go where its library is: %w", err)
+	}
+	library := filepath.Join(strings.TrimSpace(string(root)), "src/time")
 	text, err := os.ReadFile(filepath.Join(library, "time.go"))
 	if err != nil {
 		return "", err
