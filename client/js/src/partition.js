@@ -28,7 +28,8 @@ export function partitionOf({ partitionkey, source, id }, n) {
  * @param {number[]} mine
  */
 export function reassign(tracker, had, mine) {
-  tracker.strike(({ partition = 0, started }) => !started && !mine.includes(partition));
+  // They stay holes: what is done behind them must not acknowledge them.
+  for (const entry of tracker.listed.values()) entry.gone ||= !entry.started && !mine.includes(entry.partition ?? 0);
   begin(tracker, (partition = 0) => mine.includes(partition) && !had.includes(partition));
 }
 

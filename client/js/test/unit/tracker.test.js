@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { reassign } from '../../src/partition.js';
 import { AckTracker } from '../../src/tracker.js';
 import { parseCursor, text } from '../../src/wire.js';
 
@@ -89,4 +90,18 @@ test('what is delivered again after a new beginning is not late', () => {
   deliver(tracker, 2, 'a@k-1', 'a@k-2');
   done(tracker, 'a@k-2');
   assert.deepEqual(take(tracker, 2), []);
+});
+
+test('what is done behind an event whose partition went away acknowledges nothing beyond it', () => {
+  const tracker = new AckTracker();
+  deliver(tracker, 1, 'a@k-1', 'a@k-2', 'a@k-3');
+  for (const entry of tracker.listed.values()) entry.partition = 0;
+  const [one, two, three] = tracker.listed.values();
+  one.started = three.started = true; // the second waits behind another of its key
+  reassign(tracker, [0, 1], [1]);
+  assert.deepEqual([one.gone, two.gone, three.gone], [false, true, false]);
+  one.done = three.done = true;
+  assert.deepEqual(take(tracker, 1), ['a@k-1']);
+  reassign(tracker, [1], [0, 1]);
+  assert.equal(tracker.listed.size, 0);
 });
