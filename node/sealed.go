@@ -61,9 +61,15 @@ func (n *Node) checkSealed(ctx context.Context, log broker.Log) error {
 			n.logger.Warn("can't tell whether the keys are those that the data knows", "error", err)
 			return nil
 		}
-		if was.SecretKey != "" && was.SecretKey != mine.SecretKey && !n.o.ReplaceSecretKey {
-			if err := n.refuseSealed(ctx); err != nil {
+		if was.SecretKey != mine.SecretKey && !n.o.ReplaceSecretKey {
+			err := n.refuseSealed(ctx, was.SecretKey != "")
+			var refused *OptionError
+			if errors.As(err, &refused) {
 				return err
+			}
+			if err != nil {
+				n.logger.Warn("can't tell whether the keys are those that the data knows", "error", err)
+				return nil
 			}
 		}
 		if was.JWTSecret != "" && mine.JWTSecret != "" && was.JWTSecret != mine.JWTSecret && !warned {
@@ -91,21 +97,45 @@ func (n *Node) checkSealed(ctx context.Context, log broker.Log) error {
 // refuseSealed returns why another key than the data's isn't taken. Of a Redis
 // others may have the key, and seal with it any moment; in a directory, which is
 // nobody else's, it does no harm while nothing is sealed, as in a backup that is
-// started with a key of its own.
-func (n *Node) refuseSealed(ctx context.Context) error {
+// started with a key of its own. What was stored before there were marks knows its
+// key only by what opens: one that opens nothing is not to become its mark.
+func (n *Node) refuseSealed(ctx context.Context, marked bool) error {
 	e := n.config.store.embedded
-	if e == nil {
+	if e == nil && marked {
 		return wrong("secret-key", "not the key that secrets on that Redis are sealed with; want the one that the other nodes have (if it is lost: --replace-secret-key)")
+	}
+	some, opens, err := n.findSealed(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !some || opens && !marked:
+		return nil
+	case e == nil:
+		return wrong("secret-key", "opens none of the secrets on that Redis; want the key that they were sealed with (if it is lost: --replace-secret-key)")
+	}
+	return wrong("secret-key", "not the key that secrets in %s are sealed with; want that one, or its %s if it was made there (if it is lost: --replace-secret-key)", e.Dir, vaultFile)
+}
+
+// findSealed tells whether there are secrets, and whether this node's key opens one.
+func (n *Node) findSealed(ctx context.Context) (some, opens bool, err error) {
+	vault, err := durable.NewVault(n.config.vaultKey)
+	if err != nil {
+		return false, false, err
 	}
 	for after := ""; ; {
 		page, err := n.broker.List(ctx, "", after, 200)
 		if err != nil || len(page) == 0 {
-			return err
+			return some, false, err
 		}
 		for _, one := range page {
 			after = one.Name
-			if s, err := durable.Decode(one); err == nil && len(s.Sealed) > 0 {
-				return wrong("secret-key", "not the key that secrets in %s are sealed with; want that one, or its %s if it was made there (if it is lost: --replace-secret-key)", e.Dir, vaultFile)
+			s, err := durable.Decode(one)
+			if err != nil || len(s.Sealed) == 0 {
+				continue
+			}
+			some = true
+			if _, err := vault.Open(s.Name, s.Sealed); err == nil {
+				return true, true, nil
 			}
 		}
 	}

@@ -123,6 +123,34 @@ func TestDataSealedWithAnotherKey(t *testing.T) {
 	}
 }
 
+// What was sealed before there were marks: a key that opens none of it isn't noted
+// as the one it was sealed with, and the one that does goes on.
+func TestWrongKeyForDataWithoutAMark(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	for name, broker := range map[string]string{"embedded": "embedded:" + t.TempDir(), "redis": redis.URL()} {
+		t.Run(name, func(t *testing.T) {
+			with := node.Options{Broker: broker, JWTSecret: jwtSecret, SecretKey: oneKey}
+			seal(t, with)
+			node.Unmark(t, with)
+			other := with
+			other.SecretKey = anotherKey
+			_, err := startsWith(t, other)
+			wantRefusedKey(t, err)
+			if _, err := startsWith(t, with); err != nil {
+				t.Fatalf("with the key: %v", err)
+			}
+			node.Unmark(t, with)
+			other.ReplaceSecretKey = true
+			if _, err := startsWith(t, other); err != nil {
+				t.Fatalf("replacing the key: %v", err)
+			}
+			_, err = startsWith(t, with)
+			wantRefusedKey(t, err)
+		})
+	}
+}
+
 // Nodes that start at once on an empty Redis, each with a key of its own: one of
 // them starts.
 func TestKeysThatComeAtOnce(t *testing.T) {
