@@ -23,6 +23,7 @@ type channelState struct {
 	deliveredUpTo uint64   // everything up to here was delivered or left out
 	unacked       []uint64 // delivered, oldest first
 	aside         []uint64 // dead letters by now, behind an unacknowledged one
+	refused       uint64   // the first that was refused and could not be set aside; 0: none
 	sent          []uint64 // in which order, over all partitions of a group; as unacked
 	part          *part    // of a group, else nil
 	acked         uint64   // committed or about to be
@@ -256,6 +257,9 @@ func (s *Session) ackedInLocked(i int, c event.Cursor) (n int) {
 	if !ok {
 		return 0
 	}
+	if state.refused > 0 {
+		c.Offset = min(c.Offset, state.refused-1)
+	}
 	for n < len(state.unacked) && state.unacked[n] <= c.Offset {
 		n++
 	}
@@ -302,6 +306,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	} else {
 		var err error
 		if item, err = reader.At(ctx, at); err != nil && !errors.Is(err, broker.ErrNotFound) {
+			s.keepRefused(d, c, at)
 			return err
 		}
 	}
@@ -311,6 +316,7 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	// The commit follows: once it is buried, the event is done.
 	if item != nil {
 		if err := ownership.BuryEvent(ctx, durable.DeadLetter{Event: item.JSON(), Reason: reason, Attempts: max(attempts, 1), Time: time.Now().UTC()}); err != nil {
+			s.keepRefused(d, c, at)
 			return err
 		}
 	}
@@ -322,6 +328,24 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	s.rejectedLocked(c)
 	s.push()
 	return nil
+}
+
+// keepRefused has an event come again that was refused and could not be set
+// aside: the consumer is done with it and acknowledges what is behind it, which
+// moves nothing past it. at is where it is, unless it was redriven.
+func (s *Session) keepRefused(d *durableState, c, at event.Cursor) {
+	s.mu.Lock()
+	before := len(d.redriveInFlight)
+	d.redriveInFlight = slices.DeleteFunc(d.redriveInFlight, func(r *redriven) bool { return r.cursor == c })
+	d.outstanding -= before - len(d.redriveInFlight)
+	if i := d.trackOf(c); i >= 0 && at.Offset > 0 {
+		state := &d.channels[i]
+		if located, _, ok := state.Locate(at); ok && (state.refused == 0 || located.Offset < state.refused) {
+			state.refused = located.Offset
+		}
+	}
+	s.mu.Unlock()
+	s.End(wire.CloseUnavailable, "an event that was refused can't be set aside now; it comes again", time.Second)
 }
 
 // rejectedLocked goes on without an event that is a dead letter now, be it one

@@ -48,6 +48,13 @@ func (b *shaky) Advance(ctx context.Context, moves []broker.Move) ([]int, error)
 	return b.Broker.Advance(ctx, moves)
 }
 
+func (b *shaky) Bury(ctx context.Context, burial broker.Burial) (int, error) {
+	if b.away.Load() {
+		return 0, broker.ErrUnavailable
+	}
+	return b.Broker.Bury(ctx, burial)
+}
+
 func (b *shaky) Renew(ctx context.Context, node string, ttl time.Duration) error {
 	if b.forgot.Swap(false) {
 		b.lost.Store(true)
@@ -234,5 +241,30 @@ func TestHelloSaysWhenThePositionWasPlaced(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// A consumer is done with what it refuses, and acknowledges what is behind it. Where
+// it can't be set aside, because the broker is away, it comes again.
+func TestWhatIsRefusedInVainComesAgain(t *testing.T) {
+	d, b := newDurables(t).over(t, 10*time.Second, 200*time.Millisecond)
+	d.put(t, "")
+	d.publish(t, "t", 3)
+	c := d.attach(t, "")
+	d.wantEvents(t, c, 1, 2, 3)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 1)
+	b.away.Store(true)
+	say(t, c, `{"op":"reject","cursor":%q}`, d.cursor(2))
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(3))
+	wantFrame(t, c, `"op":"bye"`, `4503`)
+	b.away.Store(false)
+	c.CloseNow()
+
+	again := d.attach(t, "")
+	wantFrame(t, again, `"op":"redelivery"`)
+	d.wantEvents(t, again, 2, 3)
+	if letters, err := b.Dead(t.Context(), "crm", 0, 10); err != nil || len(letters) != 0 {
+		t.Errorf("got %d dead letters, %v, want none", len(letters), err)
 	}
 }
