@@ -204,4 +204,6 @@ class Keeper:
             if not once and connection:
                 self.trouble.warn("an acknowledgement was not taken, connecting again", error)
                 connection.end(errors.ConnectionError("an acknowledgement was not taken"))
+            # What is behind a refused event would acknowledge it, too.
+            return op != "reject" or not (isinstance(error, errors.LonglineError) and error.retry)
         return True

@@ -19,7 +19,7 @@ from .line import MALFORMED
 from .options import BatchHandler, Handler, Options, Rarely, check, emit, log, set_aside
 from .retry import Retry
 from .subscription import Workers
-from .tracker import AckTracker
+from .tracker import AckTracker, Refusal
 
 
 class Pulled:
@@ -73,6 +73,7 @@ class Puller:
         self._runner = 0  # which thread does
         self._ended = Bell()
         self._sure: dict[str, Cursor] = {}  # by channel: acknowledged, and answered
+        self._refused: list[Refusal] = []  # and not set aside yet
 
     def run(self, *, until_empty: bool = False) -> int:
         """Works until it is closed, or with ``until_empty`` as long as there is
@@ -147,6 +148,7 @@ class Puller:
             self.trouble.warn("events were missed", gap)
             emit(self.options, "on_gap", gap)
         tracker = AckTracker()
+        self._refused.clear()
         again = {c.channel: c for c in parse_position(page.redelivery)}
         for event in page.events:
             entry = tracker.add(event.cursor, None)
@@ -168,13 +170,18 @@ class Puller:
                 # What is done so far; and it stays ours.
                 renewed = time.monotonic()
                 self._say(tracker)
-        self._refuse(tracker)
+        if not self._refuse(tracker):
+            return "", len(page.events)
         if not tracker.unacknowledged:
             return page.cursor, 0
         return tracker.done(), tracker.unacknowledged
 
-    def _refuse(self, tracker: AckTracker) -> None:
-        for r in tracker.due()[0]:
+    def _refuse(self, tracker: AckTracker) -> bool:
+        """Has what was refused set aside. Returns whether it is: else nothing may
+        be acknowledged, since that covers it."""
+        self._refused += tracker.due()[0]
+        while self._refused:
+            r = self._refused[0]
             body = {"cursor": r.cursor, "reason": r.reason, "attempts": r.attempts, "consumer": self._consumer}
             try:
                 self._access.request(
@@ -182,9 +189,14 @@ class Puller:
                 )
             except errors.LonglineError as error:
                 self.trouble.warn("the dead letter was not taken", error)
+                if error.retry:
+                    return False
+            del self._refused[0]
+        return True
 
     def _say(self, tracker: AckTracker) -> None:
-        self._refuse(tracker)
+        if not self._refuse(tracker):
+            return
         position = tracker.done()
         try:
             if position:

@@ -3,6 +3,7 @@ and programs that are interrupted: nothing hangs, and nothing is lost unsaid."""
 
 import asyncio
 import logging
+import json
 import socket
 import threading
 import unittest
@@ -166,6 +167,38 @@ class Garbage(unittest.TestCase):
         closing.start()
         closing.join(20)
         self.assertTrue(subscription.over.is_set())
+
+    def test_what_is_refused_in_vain_is_not_acknowledged(self):
+        """Who acknowledges what is behind it says that it is done."""
+        page = json.dumps({"events": [json.loads(sse("", n).split(b"data: ")[1]) for n in (1, 2)], "cursor": "a@k-2"}).encode()
+
+        def answer(connection, head):
+            if "/v1/sse" in head:
+                connection.sendall(STREAM + HELLO + sse("", 1) + sse("", 2))
+                connection.recv(1)
+            status, body = b"200 OK", b"{}"
+            if "/reject" in head:
+                status, body = b"503 Not now", b""
+            elif head.startswith("GET"):
+                body = b'{"events":[],"cursor":"a@k-2"}' if "ack=a" in head else page
+            connection.sendall(b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body)
+
+        def handler(event, delivery):
+            if event.id == "1":
+                raise longline.Reject("no such contact")
+
+        for story in "a line", "a puller":
+            with self.subTest(story):
+                client = self.client(answer)
+                if story == "a puller":
+                    client.pull("crm", handler).run(until_empty=True)
+                else:
+                    subscription = client.attach("crm", handler).start()
+                    until(lambda: any("/reject" in head for head in self.peer.heads), "it is refused")
+                    subscription.close()
+                said = [head.split(" HTTP/")[0] for head in self.peer.heads]
+                self.assertTrue(any("/reject" in one for one in said), said)
+                self.assertEqual([one for one in said if "/ack" in one or "ack=a" in one], [])
 
     def test_a_clock_that_is_wrong_renews_ever_more_rarely(self):
         asked = []
