@@ -3,6 +3,7 @@ package durable_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +18,21 @@ import (
 // time the group is stored as divided: its master was replaced in between.
 type forgetting struct {
 	broker.Durable
-	forget func(update broker.Update) bool
+	mu     sync.Mutex                      // partitions are made side by side
+	forget func(update broker.Update) bool // nil: nothing is forgotten
+}
+
+func (f *forgetting) forgets(which func(update broker.Update) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forget = which
 }
 
 func (f *forgetting) Store(ctx context.Context, u broker.Update) error {
-	if f.forget(u) {
+	f.mu.Lock()
+	forgotten := f.forget != nil && f.forget(u)
+	f.mu.Unlock()
+	if forgotten {
 		return nil
 	}
 	return f.Durable.Store(ctx, u)
@@ -38,9 +49,8 @@ func TestGroupWhosePartitionsWereForgotten(t *testing.T) {
 		{"one that was made for an older division", func(made int) bool { return made > 4 }},
 	} {
 		t.Run(c.story, func(t *testing.T) {
-			made, over := 0, false
+			made := 0
 			f := &forgetting{Durable: durabletest.Open(t)}
-			f.forget = func(u broker.Update) bool { return false }
 			k := durabletest.Run(t, durable.Options{Broker: f, Logs: noLogs{}})
 			d, err := durable.ParseDefinition([]byte(`{"channels":["a"],"group":{"partitions":4}}`))
 			if err != nil {
@@ -65,18 +75,18 @@ func TestGroupWhosePartitionsWereForgotten(t *testing.T) {
 					}
 				}
 			}
-			f.forget = func(u broker.Update) bool {
-				if over || !broker.IsPartition(u.Name) {
+			f.forgets(func(u broker.Update) bool {
+				if !broker.IsPartition(u.Name) {
 					return false
 				}
 				made++
 				return c.forget(made)
-			}
+			})
 			m, err := k.Join(t.Context(), "g", durable.Claim{Connection: "c1", Consumer: "c", Kind: durable.Live}, bystander{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			over = true
+			f.forgets(nil)
 			if _, err := m.Acquire(t.Context(), 0, newLine()); !errors.Is(err, durable.ErrNoGroup) {
 				t.Fatalf("acquire: %v, want %v", err, durable.ErrNoGroup)
 			}
