@@ -52,7 +52,8 @@ type Subscriptions interface {
 	Delete(ctx context.Context, name string, version uint64) error
 
 	// List returns subscriptions, not partitions, in some order that lasts: those that begin
-	// with prefix and come after the name after, limit at most. It costs what
+	// with prefix and come after the name after, limit of them unless there are no
+	// more. It costs what
 	// the page takes, however many there are.
 	List(ctx context.Context, prefix, after string, limit int) ([]Subscription, error)
 

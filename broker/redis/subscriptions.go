@@ -276,31 +276,30 @@ func (b *Broker) Delete(ctx context.Context, name string, version uint64) error 
 // List implements broker.Subscriptions.
 func (b *Broker) List(ctx context.Context, prefix, after string, limit int) ([]broker.Subscription, error) {
 	const verb = "list subscriptions"
-	var names []string
-	for len(names) < limit {
-		some, err := b.listNames(ctx, b.keys.subscriptions, prefix, after, limit)
+	page := []broker.Subscription{}
+	for len(page) < limit { // what was deleted since it was named leaves room
+		names, err := b.listNames(ctx, b.keys.subscriptions, prefix, after, limit)
 		if err != nil {
 			return nil, unavailable(verb, err)
 		}
-		for _, name := range some {
-			if after = name; len(names) < limit && !broker.IsPartition(name) {
-				names = append(names, name)
+		last := len(names) < limit
+		if len(names) > 0 {
+			after = names[len(names)-1]
+		}
+		names = slices.DeleteFunc(names, broker.IsPartition)
+		lists, err := b.queryEach(ctx, names, func(i, bucket int) question {
+			return question{loadScript, b.loadKeys(bucket, names[i]), nil}
+		})
+		if err != nil {
+			return nil, unavailable(verb, err)
+		}
+		for i, list := range lists {
+			if len(list) >= 4 && len(page) < limit {
+				page = append(page, subscriptionOf(names[i], list))
 			}
 		}
-		if len(some) < limit {
+		if last {
 			break
-		}
-	}
-	page := make([]broker.Subscription, 0, len(names))
-	lists, err := b.queryEach(ctx, names, func(i, bucket int) question {
-		return question{loadScript, b.loadKeys(bucket, names[i]), nil}
-	})
-	if err != nil {
-		return nil, unavailable(verb, err)
-	}
-	for i, list := range lists {
-		if len(list) >= 4 {
-			page = append(page, subscriptionOf(names[i], list))
 		}
 	}
 	return page, nil
