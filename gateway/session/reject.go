@@ -39,6 +39,9 @@ func (s *Session) Reject(ctx context.Context, c event.Cursor, reason string, att
 	case lost:
 		return wire.Conflict("reject: %s is of a partition that moved to another consumer", c)
 	case ownership == nil || reader == nil:
+		if letter != nil || at.Offset > 0 {
+			s.keepRefused(d, c, at) // else it would count as done on attaching again
+		}
 		return wire.Unavailable(time.Second, "the subscription is not attached at present")
 	case letter == nil && at.Offset == 0:
 		return wire.BadRequest("reject: %s is not an event that was delivered and is unacknowledged", c)

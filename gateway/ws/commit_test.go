@@ -268,3 +268,31 @@ func TestWhatIsRefusedInVainComesAgain(t *testing.T) {
 		t.Errorf("got %d dead letters, %v, want none", len(letters), err)
 	}
 }
+
+// The same, where the node has lost its lease and the session waits to own its
+// subscription again: what was acknowledged meanwhile is committed by then.
+func TestWhatIsRefusedWhileSuspendedComesAgain(t *testing.T) {
+	plain := newDurables(t)
+	plain.put(t, "")
+	d, b := plain.over(t, 400*time.Millisecond, 200*time.Millisecond)
+	suspended, goOn := make(chan struct{}), make(chan struct{})
+	b.meanwhile = func() {
+		close(suspended)
+		<-goOn
+	}
+	c := d.attach(t, "")
+	d.publish(t, "t", 3)
+	d.wantEvents(t, c, 1, 2, 3)
+	say(t, c, `{"op":"ack","cursor":%q}`, d.cursor(1))
+	d.wantAcked(t, 1)
+	b.forgot.Store(true)
+	<-suspended
+	say(t, c, `{"op":"reject","cursor":%q,"ref":1}`, d.cursor(2))
+	say(t, c, `{"op":"ack","cursor":%q,"ref":2}`, d.cursor(3))
+	d.wantEventually(t, c, `"op":"bye"`)
+	close(goOn)
+	c.CloseNow()
+
+	again := d.attach(t, "")
+	d.wantEventually(t, again, fmt.Sprintf(`"cursor":%q`, d.cursor(2)))
+}
