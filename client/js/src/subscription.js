@@ -210,7 +210,8 @@ export class Subscription {
     } else if (op === 'redelivery') {
       // What was delivered comes again, be it on the same line.
       this.#tracker.received = move('');
-      move(cursor, this.#again);
+      // A partition's may end before another's of its channel.
+      for (const [channel, at] of move(cursor)) if (!(Number(this.#again.get(channel)?.offset) > at.offset)) this.#again.set(channel, at);
     } else if (op === 'partitions' && this.#of) {
       reassign(this.#tracker, this.#partitions, frame.partitions);
       this.#assigned(frame);

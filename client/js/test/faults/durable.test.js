@@ -314,6 +314,7 @@ test('live, callback, live: one handler, each event once', async () => {
   await settle();
   calls[1].done();
   assert.equal((await answers[1]).status, 204);
+  while (calls.length < 3) await settle(); // its signature is verified first
   calls[2].done();
   assert.equal((await answers[2]).status, 204);
   (await gateway.line(2)).say({ ...DURABLE, cursor: 'a@k-2' }, { op: 'redelivery', cursor: 'a@k-3' }, event(3), event(4));
@@ -321,4 +322,14 @@ test('live, callback, live: one handler, each event once', async () => {
   assert.deepEqual(calls.map(({ value }) => value.id), ['e1', 'e2', 'e3', 'e4']);
   await end(subscription, calls);
   assert.equal((await callback(serve, event(9), secret)).status, 503, 'a closed subscription took a callback');
+});
+
+test('a partition whose announcement ends early takes back none of another one', async () => {
+  const gateway = fake();
+  const { subscription, calls } = attach(gateway, { concurrency: 4 });
+  const line = await gateway.line(1);
+  line.say({ ...DURABLE, of: 2, partitions: [0, 1] }, { op: 'redelivery', cursor: 'a@k-3' }, { op: 'redelivery', cursor: 'a@k-1' }, event(2), event(4));
+  await settle();
+  assert.deepEqual(calls.map(({ context }) => context.redelivered), [true, false]);
+  await end(subscription, calls);
 });
